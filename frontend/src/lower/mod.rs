@@ -1,0 +1,1 @@
+//! Lowering: a parsed Dockerfile to a build graph.
