@@ -1,0 +1,9 @@
+//! Sealing: what a finished step meant, read off its upper directory.
+
+mod ids;
+mod options;
+mod overlay;
+
+pub use ids::{IdMap, IdRange, UNMAPPED};
+pub use options::{Known, SealError, SealOptions, Sealed};
+pub use overlay::seal;

@@ -1,0 +1,1 @@
+//! Every name below a directory, sorted and without recursion.
