@@ -1,0 +1,199 @@
+//! What can go wrong with a registry, each with a way out.
+
+use std::fmt;
+use std::io;
+
+use super::credentials::CredentialsError;
+use crate::digest::VerifyError;
+use crate::document::DocumentError;
+
+/// What was being done when something went wrong, for which image and at which host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The deed: `resolve`, `fetch the manifest of`, `fetch blob sha256:.. of`, `push ..`.
+    pub action: String,
+    /// The image, in its short form.
+    pub image: String,
+    /// The host and port that was asked; a mirror's if it was one.
+    pub host: String,
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} `{}` at `{}`", self.action, self.image, self.host)
+    }
+}
+
+/// Why a registry did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The registry wants to know who asks, or does not believe it.
+    #[error("{attempt}: not authorised{}; {}", detail(.message), login(.had_credentials, &.attempt.host))]
+    Unauthorized {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Whether credentials were sent.
+        had_credentials: bool,
+        /// The registry's words, if any.
+        message: String,
+    },
+    /// The registry knows who asks and refuses.
+    #[error("{attempt}: access denied{}; check the name and that the account may use this repository", detail(.message))]
+    Denied {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The registry's words, if any.
+        message: String,
+    },
+    /// There is no such repository, tag, manifest or blob.
+    #[error("{attempt}: not found{}; check the name and the tag", detail(.message))]
+    NotFound {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The registry's words, if any.
+        message: String,
+    },
+    /// The registry asks for patience, for longer than kiln waits.
+    #[error("{attempt}: too many requests{}; wait, log in for a higher limit, or set KILN_REGISTRY_MIRROR", detail(.message))]
+    RateLimited {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The registry's words, if any.
+        message: String,
+    },
+    /// The registry answered with a status that has no meaning here, or kept failing.
+    #[error("{attempt}: the registry answered {status}{}", detail(.message))]
+    Status {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The HTTP status.
+        status: u16,
+        /// The registry's words, if any.
+        message: String,
+    },
+    /// No connection could be made, or it was lost before an answer.
+    #[error("{attempt}: no answer; check the host name, the network and HTTPS_PROXY")]
+    Unreachable {
+        /// What was attempted.
+        attempt: Attempt,
+        /// How the last try ended.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The host speaks TLS with a certificate that is not trusted.
+    #[error(
+        "{attempt}: its certificate is not trusted; put its authority into the system store or name its file with SSL_CERT_FILE"
+    )]
+    Certificate {
+        /// What was attempted.
+        attempt: Attempt,
+        /// What the certificate lacks.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The transfer stopped again and again before its end.
+    #[error("{attempt}: the transfer stopped {attempts} times, at last after {received} of {size} bytes")]
+    Interrupted {
+        /// What was attempted.
+        attempt: Attempt,
+        /// How often it was tried.
+        attempts: u32,
+        /// How many bytes came.
+        received: u64,
+        /// How many there are.
+        size: u64,
+        /// How the last try ended; `None` if the registry just closed the line.
+        #[source]
+        source: Option<reqwest::Error>,
+    },
+    /// The registry served other bytes than it was asked for.
+    #[error("{attempt}: the registry, or a proxy before it, served wrong content")]
+    Content {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Expected and actual digest or size.
+        #[source]
+        source: VerifyError,
+    },
+    /// The document is malformed, hostile or too large.
+    #[error("{attempt}: the document is not usable")]
+    Document {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        #[source]
+        source: DocumentError,
+    },
+    /// The registry breaks its own protocol.
+    #[error("{attempt}: the answer breaks the registry protocol: {what}")]
+    Protocol {
+        /// What was attempted.
+        attempt: Attempt,
+        /// How.
+        what: String,
+    },
+    /// The image exists, but not for the wanted platform.
+    #[error("`{image}` has no image for platform `{wanted}`; it has {available}")]
+    NoPlatform {
+        /// The image, in its short form.
+        image: String,
+        /// The wanted platform.
+        wanted: String,
+        /// What there is, or `none`.
+        available: String,
+    },
+    /// The credentials for the host could not be read.
+    #[error("{attempt}: cannot read the credentials for it")]
+    Credentials {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        #[source]
+        source: CredentialsError,
+    },
+    /// The content to push could not be read.
+    #[error("{attempt}: cannot read the content to send")]
+    Source {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The TLS client could not be made.
+    #[error("cannot set up TLS: {what}")]
+    Tls {
+        /// What failed.
+        what: String,
+        /// Why, where the TLS library tells.
+        #[source]
+        source: Option<rustls::Error>,
+    },
+    /// The HTTP client could not be made, as of a malformed proxy variable.
+    #[error("cannot set up the HTTP client; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")]
+    Http {
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+fn detail(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({message})") }
+}
+
+fn login(had_credentials: &bool, host: &str) -> String {
+    if *had_credentials {
+        format!("the stored credentials were refused: log in again with `kiln login {host}`")
+    } else {
+        format!("log in with `kiln login {host}`, and check the name")
+    }
+}
+
+impl Error {
+    /// Tells whether the registry said that what was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+}
