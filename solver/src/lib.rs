@@ -1,0 +1,34 @@
+//! Graph to results: deduplication, cache, parallelism. Knows no container and no file.
+//!
+//! A [`Worker`] finds facts, keeps records and runs steps; the scheduler decides which of that is
+//! needed; `solve` drives it and tells [`Events`] what happens.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cancel;
+mod content;
+mod driver;
+mod event;
+mod explain;
+mod key;
+mod part;
+mod record;
+mod selection;
+mod worker;
+
+pub use cancel::Cancel;
+pub use content::{Content, ContentId};
+pub use driver::{
+    Failure, Goal, GoalResult, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solved,
+};
+pub use event::{Event, Events, Road, StepSink, StepStatus, StepSummary, Stream, Summary};
+pub use explain::{Cause, FileChange, FileChangeKind, Reason};
+pub use key::{ContentKey, DefinitionKey, OpKey};
+pub use part::{Origin, Part};
+pub use record::{
+    Candidate, Facts, Nearest, NewRecord, Record, RecordId, Slot, StepName, Tombstone,
+};
+pub use selection::{CopySelection, Selection, SelectionDigest, SelectionItem, TreeRef};
+pub use worker::{
+    DigestOf, DigestRequest, FetchRequest, Fetched, Key, Locked, Pinned, RunOutcome, RunRequest,
+    SourceRequest, StepFailure, TreeDiff, Worker,
+};

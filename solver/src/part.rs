@@ -1,0 +1,80 @@
+//! What a key was made of, in words.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{SelectionDigest, StepName};
+
+/// One part of a key as the explainer keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The kind of op, and the revision of what kiln does for it.
+    Kind {
+        /// Such as `exec`.
+        kind: String,
+        /// Its revision.
+        revision: u32,
+    },
+    /// The platform, such as `linux/amd64`.
+    Platform(String),
+    /// One field of the op. Long values are cut, and end in their digest.
+    Field {
+        /// Its name, such as `args` or `mounts[1].target`; a list is one part.
+        name: String,
+        /// Its values.
+        value: Vec<String>,
+    },
+    /// One environment variable.
+    Env {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        /// A build argument, not an `ENV`; not in the key.
+        build_arg: bool,
+    },
+    /// The identity of a pinned source.
+    Source {
+        /// What was asked for, such as `docker.io/library/alpine:latest`; not in the key.
+        reference: String,
+        /// The identity as [`crate::Pinned::label`] shows it; not in the key.
+        label: String,
+        /// BLAKE3 of the identity's bytes.
+        identity: [u8; 32],
+    },
+    /// What an input is.
+    Input {
+        /// Its index.
+        index: u32,
+        /// The number of its output.
+        output: u32,
+        /// Its definition key.
+        definition: [u8; 32],
+        /// Who made it; not in the key.
+        from: Origin,
+    },
+    /// What is read of a local source.
+    Files {
+        /// Index of the input.
+        index: u32,
+        /// The source's name, such as `context`; not in the key.
+        source: String,
+        /// The digest, and where its files are listed; only the digest is in the key.
+        selected: SelectionDigest,
+    },
+}
+
+/// Who made an input, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A step.
+    Step(StepName),
+    /// A pinned source, such as a base image.
+    Source {
+        /// What was asked for, in the words of [`Origin::Step`]'s text where the plan has them.
+        reference: String,
+        /// Its identity as the worker shows it.
+        label: String,
+    },
+}
