@@ -6,13 +6,19 @@
 pub mod encode;
 pub mod graph;
 pub mod image;
+pub mod oci_config;
 pub mod op;
+pub mod pattern;
 pub mod plan;
 pub mod platform;
 mod validate;
 
 pub use graph::{Graph, GraphError, Input, Node, NodeDigest, NodeId};
 pub use image::{Config, Healthcheck, History, ImageConfig};
+pub use oci_config::ImageConfigError;
 pub use op::*;
-pub use plan::{Display, Pin, Plan, ResourceLimits, ResultEntry, SourceRange};
+pub use pattern::{PatternError, PatternList, PatternState};
+pub use plan::{
+    Display, Pin, Plan, PlanError, ProgressGroup, ResourceLimits, ResultEntry, SourceRange,
+};
 pub use platform::{Platform, PlatformError};
