@@ -20,23 +20,29 @@
 #![allow(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod apply;
 mod bytestring;
+mod capabilities;
 mod error;
+mod init;
+mod mountfd;
+mod net;
+mod own_binary;
+mod plan;
+mod probe;
+mod process;
+mod resolve;
 mod running;
+mod seccomp;
+mod spawn;
 mod spec;
 mod wire;
 
 pub use error::{Error, Phase};
+pub use init::init_if_requested;
 pub use running::{Exit, Running};
+pub use spawn::spawn;
 pub use spec::{
     DEFAULT_HOSTNAME, Mount, MountSource, Network, Privileges, Resource, Rlimit, RootFs, Spec,
     Stdio, Stub, UnknownResource, User,
 };
-
-/// Becomes the first process of a sandbox and never returns, if that is what this process is for.
-pub fn init_if_requested() {}
-
-/// Starts the process.
-pub fn spawn(spec: Spec) -> Result<Running, Error> {
-    Err(Error::Invalid { what: "the program", value: format!("{:?}", spec.args) })
-}

@@ -178,8 +178,8 @@ macro_rules! resources {
                 match self { $(Resource::$variant => $name,)* }
             }
 
-            pub(crate) fn raw(self) -> libc::__rlimit_resource_t {
-                match self { $(Resource::$variant => libc::$raw,)* }
+            pub(crate) fn kernel(self) -> rustix::process::Resource {
+                match self { $(Resource::$variant => rustix::process::Resource::$variant,)* }
             }
         }
 

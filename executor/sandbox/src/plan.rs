@@ -1,0 +1,394 @@
+//! From what is wanted to an ordered list of what is to be done: pure data.
+//!
+//! Descriptors and long byte strings travel beside a plan; it names them by position.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytestring::ByteString;
+use crate::error::Error;
+use crate::spec::{
+    DEFAULT_HOSTNAME, Mount, MountSource, Network, Privileges, Resource, RootFs, Spec, Stdio,
+};
+
+/// Everything that the first process of a sandbox does, in order.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) process: Process,
+}
+
+/// A namespace beside the pid namespace, which the first process is born into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Namespace {
+    Mount,
+    Ipc,
+    Uts,
+    Network,
+    /// The only one that a sandbox can do without.
+    Cgroup,
+}
+
+/// One thing done before the process exists.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    Hostname(String),
+    /// Loopback up.
+    Loopback,
+    /// Nothing that is mounted from here on is seen outside.
+    PrivatePropagation,
+    /// Somewhere to keep files with given bytes; below the root, so that it goes with the old one.
+    Scratch,
+    /// Attaches the root; all later targets resolve inside it.
+    Root { fd: usize },
+    Mount {
+        at: ByteString,
+        /// The first that the kernel grants is taken.
+        sources: Vec<Source>,
+        readonly: bool,
+        /// Whether the sandbox does without if the kernel grants none.
+        optional: bool,
+    },
+    /// A device in `/dev`: made, or bound from the host where that is refused.
+    Device { name: String, major: u32, minor: u32 },
+    /// A symbolic link in `/dev`.
+    Link { name: String, to: String },
+    /// Empty from now on; nothing if it is not there.
+    Mask { below: Kernel, path: String },
+    /// Read-only from now on; nothing if it is not there.
+    Protect { below: Kernel, path: String },
+    /// A terminal from the sandbox's own `/dev/pts`, also seen as `/dev/console`.
+    Terminal { rows: u16, cols: u16 },
+    RootReadonly,
+    /// Makes the root the root, and forgets the old one.
+    Pivot,
+}
+
+/// A file system that shows the kernel's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kernel {
+    Proc,
+    Sys,
+}
+
+/// Where a mount comes from.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Source {
+    /// A detached mount.
+    Fd(usize),
+    /// A new file system.
+    New {
+        fs: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<(String, String)>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        flags: Vec<Flag>,
+    },
+    /// The same path of the caller's tree with all that is mounted below it.
+    Caller(ByteString),
+    /// A file with some of the bytes beside the plan.
+    Bytes { range: (usize, usize), mode: u32, uid: u32, gid: u32 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Flag {
+    Nosuid,
+    Nodev,
+    Noexec,
+}
+
+/// The program and what it is allowed.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) args: Vec<ByteString>,
+    /// `NAME=VALUE`.
+    pub(crate) env: Vec<ByteString>,
+    pub(crate) cwd: ByteString,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) rlimits: Vec<(Resource, u64, u64)>,
+    /// Standard input, output and error; `None` is `/dev/null`.
+    pub(crate) streams: [Option<usize>; 3],
+    /// Whether it keeps every capability that the caller has; else [`crate::capabilities`].
+    pub(crate) all_capabilities: bool,
+    /// Where among the bytes beside the plan the system call filter is.
+    pub(crate) filter: Option<(usize, usize)>,
+}
+
+/// A descriptor that travels beside the plan, and what the caller must do to it first.
+#[derive(Debug)]
+pub(crate) enum Handle {
+    /// Sent as it is.
+    Stream(OwnedFd),
+    /// A detached mount to be made private and perhaps read-only.
+    Detached { fd: OwnedFd, target: PathBuf, readonly: bool },
+    /// Something to be cloned into a detached mount.
+    Bind { fd: OwnedFd, subpath: Option<PathBuf>, target: PathBuf, readonly: bool },
+}
+
+/// A plan with all that travels beside it.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) plan: Plan,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) handles: Vec<Handle>,
+}
+
+/// What the plan depends on beside the spec.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Host<'a> {
+    /// Whether `/sys/fs/cgroup` is the unified hierarchy.
+    pub(crate) cgroup2: bool,
+    /// The compiled filter, where the kernel has filters.
+    pub(crate) filter: Option<&'a [u8]>,
+}
+
+const MASKED: [(Kernel, &str); 11] = [
+    (Kernel::Proc, "asound"),
+    (Kernel::Proc, "acpi"),
+    (Kernel::Proc, "kcore"),
+    (Kernel::Proc, "keys"),
+    (Kernel::Proc, "latency_stats"),
+    (Kernel::Proc, "timer_list"),
+    (Kernel::Proc, "timer_stats"),
+    (Kernel::Proc, "sched_debug"),
+    (Kernel::Proc, "scsi"),
+    (Kernel::Sys, "firmware"),
+    (Kernel::Sys, "devices/virtual/powercap"),
+];
+const PROTECTED: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+
+/// Makes the plan of a spec.
+///
+/// Errors if the spec cannot mean anything: no program, a relative path, a zero byte.
+pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
+    validate(&spec)?;
+    let default = spec.privileges == Privileges::Default;
+    let mut bytes = Vec::new();
+    let mut handles = Vec::new();
+    let mut steps = Vec::new();
+    let mut namespaces = vec![Namespace::Mount, Namespace::Ipc, Namespace::Uts];
+
+    steps.push(Step::Hostname(spec.hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned())));
+    if spec.network == Network::None {
+        namespaces.push(Namespace::Network);
+        steps.push(Step::Loopback);
+    }
+    namespaces.push(Namespace::Cgroup);
+    steps.push(Step::PrivatePropagation);
+    let files = spec.resolv_conf.is_some()
+        || spec.hosts.is_some()
+        || spec.mounts.iter().any(|mount| matches!(mount.source, MountSource::File { .. }));
+    if files {
+        steps.push(Step::Scratch);
+    }
+    steps.push(Step::Root { fd: 0 });
+    handles.push(match spec.root {
+        RootFs::Detached(fd) => Handle::Detached { fd, target: "/".into(), readonly: false },
+        RootFs::Directory(fd) => {
+            Handle::Bind { fd, subpath: None, target: "/".into(), readonly: false }
+        }
+    });
+
+    kernel_file_systems(&mut steps, host);
+    devices(&mut steps, spec.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES));
+    let terminal = match spec.stdio {
+        Stdio::Terminal { rows, cols } => {
+            steps.push(Step::Terminal { rows, cols });
+            None
+        }
+        Stdio::Streams { stdin, stdout, stderr } => Some([stdin, stdout, stderr]),
+    };
+    if default {
+        let protected = PROTECTED.iter().map(|path| (Kernel::Proc, *path));
+        steps.extend(
+            protected.map(|(below, path)| Step::Protect { below, path: path.to_owned() }),
+        );
+        steps.extend(
+            MASKED.iter().map(|(below, path)| Step::Mask { below: *below, path: (*path).into() }),
+        );
+    }
+
+    let provided = [("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts)];
+    for (target, content) in provided {
+        if let Some(content) = content {
+            let source = MountSource::File { bytes: content, mode: 0o644, uid: 0, gid: 0 };
+            let mount = Mount { target: target.into(), source, readonly: true };
+            steps.push(mount_step(mount, &mut bytes, &mut handles));
+        }
+    }
+    for mount in spec.mounts {
+        steps.push(mount_step(mount, &mut bytes, &mut handles));
+    }
+    if spec.root_readonly {
+        steps.push(Step::RootReadonly);
+    }
+    steps.push(Step::Pivot);
+
+    let mut streams = [None; 3];
+    for (place, stream) in streams.iter_mut().zip(terminal.into_iter().flatten()) {
+        *place = stream.map(|fd| {
+            handles.push(Handle::Stream(fd));
+            handles.len() - 1
+        });
+    }
+    let filter = host.filter.filter(|_| default).map(|filter| append(&mut bytes, filter));
+    let env = spec.env.iter().map(|(name, value)| {
+        ByteString([name.as_bytes(), b"=", value.as_bytes()].concat())
+    });
+    let process = Process {
+        args: spec.args.iter().map(ByteString::of).collect(),
+        env: env.collect(),
+        cwd: ByteString::of(&spec.cwd),
+        uid: spec.user.uid,
+        gid: spec.user.gid,
+        groups: spec.user.groups,
+        rlimits: spec.rlimits.iter().map(|r| (r.resource, r.soft, r.hard)).collect(),
+        streams,
+        all_capabilities: !default,
+        filter,
+    };
+    Ok(Package { plan: Plan { namespaces, steps, process }, bytes, handles })
+}
+
+fn kernel_file_systems(steps: &mut Vec<Step>, host: Host<'_>) {
+    let all = [Flag::Nosuid, Flag::Nodev, Flag::Noexec];
+    let new = |fs: &str, options: &[(&str, &str)], flags: &[Flag]| Source::New {
+        fs: fs.to_owned(),
+        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        flags: flags.to_vec(),
+    };
+    let mut mount = |at: &str, sources: Vec<Source>, readonly, optional| {
+        steps.push(Step::Mount { at: at.into(), sources, readonly, optional });
+    };
+    // A container's own /proc is partly hidden, and then the kernel refuses a new one inside it.
+    mount("/proc", vec![new("proc", &[], &all), Source::Caller("/proc".into())], false, false);
+    mount("/sys", vec![new("sysfs", &[], &all), Source::Caller("/sys".into())], true, true);
+    if host.cgroup2 {
+        mount("/sys/fs/cgroup", vec![new("cgroup2", &[], &all)], true, true);
+    }
+    let dev = [("mode", "755"), ("size", "65536k")];
+    mount("/dev", vec![new("tmpfs", &dev, &[Flag::Nosuid])], false, false);
+}
+
+fn devices(steps: &mut Vec<Step>, shm_size_bytes: u64) {
+    let quiet = vec![Flag::Nosuid, Flag::Noexec];
+    for (name, major, minor) in DEVICES {
+        steps.push(Step::Device { name: name.to_owned(), major, minor });
+    }
+    for (name, to) in LINKS {
+        steps.push(Step::Link { name: name.to_owned(), to: to.to_owned() });
+    }
+    let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let pts = vec![option("newinstance", ""), option("ptmxmode", "0666"), option("mode", "0620")];
+    // Group 5 is `tty`, which a user namespace with one id does not have.
+    let with_group = pts.iter().cloned().chain([option("gid", "5")]).collect();
+    steps.push(Step::Mount {
+        at: "/dev/pts".into(),
+        sources: [with_group, pts]
+            .map(|options| Source::New { fs: "devpts".to_owned(), options, flags: quiet.clone() })
+            .into(),
+        readonly: false,
+        optional: false,
+    });
+    let flags = vec![Flag::Nosuid, Flag::Nodev, Flag::Noexec];
+    let options = vec![option("mode", "1777"), option("size", &shm_size_bytes.to_string())];
+    steps.push(Step::Mount {
+        at: "/dev/shm".into(),
+        sources: vec![Source::New { fs: "tmpfs".to_owned(), options, flags: flags.clone() }],
+        readonly: false,
+        optional: false,
+    });
+    steps.push(Step::Mount {
+        at: "/dev/mqueue".into(),
+        sources: vec![Source::New { fs: "mqueue".to_owned(), options: Vec::new(), flags }],
+        readonly: false,
+        optional: true,
+    });
+}
+
+fn mount_step(mount: Mount, bytes: &mut Vec<u8>, handles: &mut Vec<Handle>) -> Step {
+    let Mount { target, source, readonly } = mount;
+    let at = ByteString::of(&target);
+    let source = match source {
+        MountSource::Detached(fd) => {
+            handles.push(Handle::Detached { fd, target, readonly });
+            Source::Fd(handles.len() - 1)
+        }
+        MountSource::Bind { fd, subpath } => {
+            handles.push(Handle::Bind { fd, subpath, target, readonly });
+            Source::Fd(handles.len() - 1)
+        }
+        MountSource::Tmpfs { size_bytes, mode } => {
+            let size = size_bytes.map(|size| ("size".to_owned(), size.to_string()));
+            let mode = ("mode".to_owned(), format!("{mode:o}"));
+            Source::New {
+                fs: "tmpfs".to_owned(),
+                options: [mode].into_iter().chain(size).collect(),
+                flags: vec![Flag::Nosuid],
+            }
+        }
+        MountSource::File { bytes: content, mode, uid, gid } => {
+            Source::Bytes { range: append(bytes, &content), mode, uid, gid }
+        }
+    };
+    Step::Mount { at, sources: vec![source], readonly, optional: false }
+}
+
+fn append(bytes: &mut Vec<u8>, more: &[u8]) -> (usize, usize) {
+    let start = bytes.len();
+    bytes.extend_from_slice(more);
+    (start, more.len())
+}
+
+fn validate(spec: &Spec) -> Result<(), Error> {
+    let invalid = |what, value: String| Err(Error::Invalid { what, value });
+    if spec.args.is_empty() {
+        return invalid("no program in", "args".to_owned());
+    }
+    let env = spec.env.iter().flat_map(|(name, value)| [name, value]);
+    if let Some(text) = spec.args.iter().chain(env).find(|text| text.as_bytes().contains(&0)) {
+        return invalid("a zero byte in", text.to_string_lossy().escape_debug().to_string());
+    }
+    let paths = spec.mounts.iter().map(|mount| mount.target.as_path()).chain([spec.cwd.as_path()]);
+    for path in paths {
+        if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
+            return invalid("the path", path.to_string_lossy().escape_debug().to_string());
+        }
+    }
+    if let Some(mount) = spec.mounts.iter().find(|mount| is_root(&mount.target)) {
+        return invalid("a mount on", mount.target.display().to_string());
+    }
+    Ok(())
+}
+
+fn is_root(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::RootDir | Component::CurDir))
+}
