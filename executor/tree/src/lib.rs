@@ -18,6 +18,7 @@ pub mod path;
 pub mod wire;
 
 pub mod handle;
+pub mod marks;
 pub mod resolve;
 pub mod walk;
 
@@ -34,6 +35,7 @@ pub mod context;
 pub use digest::{FileDigest, LayerId, TreeDigest};
 pub use handle::FsError;
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta, Mtime, Xattrs};
+pub use marks::OverlayXattrs;
 pub use path::{PathError, TreePath};
 pub use view::{Changes, Found, View};
 pub use wire::DecodeError;

@@ -1,9 +1,10 @@
 //! Sealing: what a finished step meant, read off its upper directory.
 
 mod ids;
+mod hashing;
 mod options;
-mod overlay;
+mod upper;
 
 pub use ids::{IdMap, IdRange, UNMAPPED};
 pub use options::{Known, SealError, SealOptions, Sealed};
-pub use overlay::seal;
+pub use upper::seal;

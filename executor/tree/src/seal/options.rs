@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::digest::FileDigest;
 use crate::handle::FsError;
 use crate::manifest::{Manifest, ManifestError};
+use crate::marks::OverlayXattrs;
 use crate::path::TreePath;
 use crate::seal::ids::IdMap;
 
@@ -20,12 +21,17 @@ pub struct Known {
 /// How to read an upper directory.
 #[derive(Debug, Clone)]
 pub struct SealOptions {
+    /// The namespace of the overlay's marks; marks of the other one are dropped unread.
+    pub marks: OverlayXattrs,
     /// Digests of files that kiln itself wrote.
     pub known: HashMap<TreePath, Known>,
     /// Owners on disk to owners in the layer.
     pub ids: IdMap,
     /// Owners (uid, gid) that hold whatever the disk says.
     pub owners: HashMap<TreePath, (u32, u32)>,
+    /// Owners on disk mean nothing, because only one id is mapped: a path that the lower view has
+    /// keeps its owner, a new one is root's.
+    pub owners_from_lower: bool,
     /// Mount points that the sandbox made, with the directories made on the way to them: removed
     /// where they are still empty.
     pub stubs: Vec<TreePath>,
@@ -40,9 +46,11 @@ pub struct SealOptions {
 impl Default for SealOptions {
     fn default() -> Self {
         Self {
+            marks: OverlayXattrs::Trusted,
             known: HashMap::new(),
             ids: IdMap::identity(),
             owners: HashMap::new(),
+            owners_from_lower: false,
             stubs: Vec::new(),
             implied: HashSet::new(),
             root: true,
@@ -69,6 +77,14 @@ pub enum SealError {
     /// What was read contradicts itself.
     #[error("the finished layer is inconsistent")]
     Manifest(#[from] ManifestError),
+    /// The directory has a mark that overlays mounted by kiln never make.
+    #[error("`{path}` has the overlay mark `{mark}`, which kiln's mounts switch off")]
+    Mark {
+        /// Where.
+        path: TreePath,
+        /// The mark, without its namespace.
+        mark: &'static str,
+    },
     /// A file's size changed while it was read.
     #[error("`{0}` changed while it was sealed; is a process of the step still running?")]
     Changed(TreePath),
