@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-pub use super::mount::{Mount, MountError, MountField, MountKey, MountKind, RunMount, Sharing};
 use super::lint::CheckConfig;
+pub use super::mount::{Mount, MountError, MountField, MountKey, MountKind, RunMount, Sharing};
 use super::span::{LineRange, Span};
 
 /// A whole Dockerfile.
@@ -197,9 +197,9 @@ pub struct ArgDeclaration {
 /// The body of CMD, ENTRYPOINT, RUN, and of a HEALTHCHECK's CMD; never expanded by the frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Command {
-    /// Text for the shell, without flags, continuations joined.
+    /// Text for the shell, without flags, continuations joined; empty if there is no argument.
     Shell(Word),
-    /// The decoded words of a JSON array; empty for `[]` and for no argument at all.
+    /// The decoded words of a JSON array; empty for `[]`.
     Exec(Vec<Word>),
 }
 
@@ -231,7 +231,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Returns the heredoc that is the whole command, as in `RUN <<EOF`.
+    /// Returns the heredoc that is the whole command, as in `RUN <<EOF`; its body is the script.
     pub fn sole_heredoc(&self) -> Option<&Heredoc> {
         let (Command::Shell(text), [heredoc]) = (&self.command, self.heredocs.as_slice()) else {
             return None;
@@ -370,8 +370,9 @@ pub struct GoDuration(pub i64);
 pub struct Onbuild {
     /// The trigger as the image config stores it: the text after ONBUILD, heredoc bodies appended.
     pub trigger: String,
-    /// The same, parsed.
-    pub instruction: Box<Instruction>,
+    /// The same, parsed. None if it is wrong in a way that shows only when the trigger fires;
+    /// there is a warning then.
+    pub instruction: Option<Box<Instruction>>,
 }
 
 /// A document written in the Dockerfile: `<<NAME` with its body.

@@ -10,11 +10,24 @@ pub mod expand;
 pub mod ignorefile;
 pub mod lint;
 pub mod span;
+pub mod suggest;
 
+mod csv;
+mod directive;
+mod duration;
+mod flags;
+mod heredoc;
+mod instruction;
+mod json;
+mod lines;
 mod mount;
+mod parser;
+mod size;
+mod split;
 
 use crate::diagnostic::Diagnostic;
-use ast::{Directives, Dockerfile};
+use ast::{Dockerfile, Instruction};
+use span::Span;
 
 /// A tree, and all that is wrong with its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,33 +46,35 @@ impl Parsed {
 }
 
 /// Parses a Dockerfile.
-pub fn parse(_text: &str) -> Parsed {
-    Parsed {
-        dockerfile: Dockerfile {
-            directives: Directives {
-                syntax: None,
-                escape: '\\',
-                check: None,
-            },
-            global_args: Vec::new(),
-            stages: Vec::new(),
-        },
-        diagnostics: Vec::new(),
-    }
+pub fn parse(text: &str) -> Parsed {
+    parser::parse(text)
 }
 
 /// Parses a Dockerfile from bytes; what is not UTF-8 becomes U+FFFD, with an error.
 ///
 /// Returns the text that the spans belong to.
 pub fn parse_bytes(bytes: &[u8]) -> (String, Parsed) {
+    let Err(error) = std::str::from_utf8(bytes) else {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let parsed = parse(&text);
+        return (text, parsed);
+    };
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let parsed = parse(&text);
+    let mut parsed = parse(&text);
+    let start = u32::try_from(error.valid_up_to()).unwrap_or(0);
+    let span = Span::new(start, start + char::REPLACEMENT_CHARACTER.len_utf8() as u32);
+    let message = format!("the file is not UTF-8 at byte {}", error.valid_up_to());
+    let place = parsed
+        .diagnostics
+        .partition_point(|other| other.span <= span);
+    let diagnostic = Diagnostic::error("not-utf8", span, message);
+    parsed.diagnostics.insert(place, diagnostic);
     (text, parsed)
 }
 
 /// Parses one trigger as an image config stores it, with the default escape character.
 ///
-/// Spans belong to `trigger`.
-pub fn parse_trigger(_trigger: &str) -> Result<ast::Instruction, Vec<Diagnostic>> {
-    Err(Vec::new())
+/// Spans belong to `trigger`. Errors if it is not exactly one instruction that may be a trigger.
+pub fn parse_trigger(trigger: &str) -> Result<Instruction, Vec<Diagnostic>> {
+    parser::trigger(trigger)
 }

@@ -1,9 +1,14 @@
 //! `RUN --mount`: the comma-separated fields as written, and the typed mount they evaluate to.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::ast::Word;
+use super::csv::{self, Field};
+use super::flags::parse_bool;
 use super::span::Span;
+use super::{size, suggest};
 
 /// One `--mount` flag: its fields as written. Call [`RunMount::evaluate`] when the variables are
 /// known.
@@ -129,21 +134,289 @@ pub enum MountError<E> {
     Invalid(String),
 }
 
+impl MountKey {
+    /// The spellings of each key; the first is the one to suggest.
+    const SPELLINGS: [(MountKey, &[&str]); 14] = [
+        (MountKey::Type, &["type"]),
+        (MountKey::From, &["from"]),
+        (MountKey::Source, &["source", "src"]),
+        (MountKey::Target, &["target", "dst", "destination"]),
+        (MountKey::ReadOnly, &["readonly", "ro"]),
+        (MountKey::ReadWrite, &["readwrite", "rw"]),
+        (MountKey::Required, &["required"]),
+        (MountKey::Size, &["size"]),
+        (MountKey::Id, &["id"]),
+        (MountKey::Sharing, &["sharing"]),
+        (MountKey::Mode, &["mode"]),
+        (MountKey::Uid, &["uid"]),
+        (MountKey::Gid, &["gid"]),
+        (MountKey::Env, &["env"]),
+    ];
+
+    fn parse(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let mut keys = Self::SPELLINGS.into_iter();
+        let (key, _) = keys.find(|(_, spellings)| spellings.contains(&name.as_str()))?;
+        Some(key)
+    }
+
+    /// Returns the key's main spelling.
+    pub fn name(self) -> &'static str {
+        let mut keys = Self::SPELLINGS.into_iter();
+        keys.find(|(key, _)| *key == self)
+            .map_or("", |(_, spellings)| spellings[0])
+    }
+}
+
+impl MountKind {
+    const NAMES: [(MountKind, &str); 5] = [
+        (MountKind::Bind, "bind"),
+        (MountKind::Cache, "cache"),
+        (MountKind::Tmpfs, "tmpfs"),
+        (MountKind::Secret, "secret"),
+        (MountKind::Ssh, "ssh"),
+    ];
+
+    /// Returns the kind as `type=` spells it.
+    pub fn name(self) -> &'static str {
+        let mut names = Self::NAMES.into_iter();
+        names
+            .find(|(kind, _)| *kind == self)
+            .map_or("", |(_, name)| name)
+    }
+}
+
 impl RunMount {
+    /// Reads the value of a `--mount` flag; `place` maps a part of it to the source.
+    ///
+    /// An error comes with its place.
+    pub(super) fn parse(
+        value: &Word,
+        place: impl Fn(Range<usize>) -> Span,
+    ) -> Result<Self, (Span, String)> {
+        let fields = csv::fields(&value.text)
+            .map_err(|error| (value.span, format!("failed to parse csv mounts: {error}")))?;
+        let fields = fields
+            .into_iter()
+            .map(|field| MountField::parse(&field, &place))
+            .collect::<Result<_, _>>()?;
+        Ok(RunMount {
+            fields,
+            span: value.span,
+        })
+    }
+
+    /// Says whether the mount can be evaluated without knowing any variable.
+    pub(super) fn is_constant(&self) -> bool {
+        let mut values = self.fields.iter().filter_map(|field| field.value.as_ref());
+        values.all(|value| !value.text.contains('$'))
+    }
+
     /// Expands each value with `expand`, and checks the mount.
     ///
-    /// Values of `from` are not expanded. The error comes with the place of the field it is about.
+    /// `expand` is asked for `from` too, which never holds a variable. An error comes with the
+    /// place of the field it is about, or of the whole mount.
     pub fn evaluate<E>(
         &self,
         mut expand: impl FnMut(&Word) -> Result<String, E>,
     ) -> Result<Mount, (Span, MountError<E>)> {
-        let mut mount = Mount::default();
+        let mut draft = Draft::default();
         for field in &self.fields {
-            if let Some(value) = &field.value {
-                let value = expand(value).map_err(|error| (field.span, MountError::Expand(error)))?;
-                mount.source = Some(value);
-            }
+            let value = match &field.value {
+                Some(value) => {
+                    let value =
+                        expand(value).map_err(|error| (value.span, MountError::Expand(error)))?;
+                    Some(value)
+                }
+                None => None,
+            };
+            draft
+                .set(field.key, value.as_deref())
+                .map_err(|message| (field.span, MountError::Invalid(message)))?;
         }
+        draft
+            .finish()
+            .map_err(|message| (self.span, MountError::Invalid(message)))
+    }
+}
+
+impl MountField {
+    fn parse(field: &Field, place: impl Fn(Range<usize>) -> Span) -> Result<Self, (Span, String)> {
+        let span = place(field.place.clone());
+        let (name, value) = match field.text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (field.text.as_str(), None),
+        };
+        let Some(key) = MountKey::parse(name) else {
+            let name = name.to_ascii_lowercase();
+            let message = match value {
+                Some(_) => format!("unexpected key '{name}' in '{}'", field.text),
+                None => format!("invalid field '{}' must be a key=value pair", field.text),
+            };
+            let keys = MountKey::SPELLINGS.into_iter().flat_map(|(_, names)| names);
+            return Err((
+                span,
+                suggest::with_suggestion(message, &name, keys.copied()),
+            ));
+        };
+        let alone = matches!(
+            key,
+            MountKey::ReadOnly | MountKey::ReadWrite | MountKey::Required
+        );
+        if value.is_none() && !alone {
+            let message = format!("invalid field '{}' must be a key=value pair", field.text);
+            return Err((span, message));
+        }
+        if key == MountKey::From && value.is_some_and(has_variable) {
+            let message = "'from' doesn't support variable expansion, define alias stage instead";
+            return Err((span, message.to_owned()));
+        }
+        // A field with quotes has its value somewhere inside; the field's place is good enough.
+        let exact = field.place.len() == field.text.len();
+        let value = value.map(|value| Word {
+            text: value.to_owned(),
+            span: match exact {
+                true => place(field.place.end - value.len()..field.place.end),
+                false => span,
+            },
+        });
+        Ok(MountField { key, value, span })
+    }
+}
+
+/// Says whether a `$` has something after it.
+fn has_variable(text: &str) -> bool {
+    text.find('$').is_some_and(|at| at + 1 < text.len())
+}
+
+/// A mount whose fields are still coming.
+#[derive(Default)]
+struct Draft {
+    mount: Mount,
+    readonly: Option<bool>,
+    sharing: Option<Sharing>,
+}
+
+impl Draft {
+    fn set(&mut self, key: MountKey, value: Option<&str>) -> Result<(), String> {
+        let mount = &mut self.mount;
+        let name = key.name();
+        let text = value.unwrap_or("");
+        let flag = match value {
+            None => Ok(true),
+            Some(text) => {
+                parse_bool(text).ok_or_else(|| format!("invalid value for {name}: {text}"))
+            }
+        };
+        let filled = Some(text.to_owned()).filter(|text| !text.is_empty());
+        let kind = mount.kind;
+        let unexpected = || format!("unexpected key '{name}' for mount type '{}'", kind.name());
+        match key {
+            MountKey::Type => mount.kind = kind_of(text)?,
+            MountKey::From => mount.from = filled,
+            MountKey::Source => mount.source = filled,
+            MountKey::Target => mount.target = filled,
+            MountKey::ReadOnly => self.readonly = Some(flag?),
+            MountKey::ReadWrite => self.readonly = Some(!flag?),
+            MountKey::Required => {
+                if !matches!(kind, MountKind::Secret | MountKind::Ssh) {
+                    return Err(unexpected());
+                }
+                mount.required = flag?;
+            }
+            MountKey::Size => {
+                if kind != MountKind::Tmpfs {
+                    return Err(unexpected());
+                }
+                mount.size_bytes =
+                    size::parse(text).ok_or_else(|| format!("invalid value for {name}: {text}"))?;
+            }
+            MountKey::Id => mount.id = filled,
+            MountKey::Sharing => self.sharing = Some(sharing_of(text)?),
+            MountKey::Mode => mount.mode = Some(number(text, 8, name)?),
+            MountKey::Uid => mount.uid = Some(number(text, 10, name)?),
+            MountKey::Gid => mount.gid = Some(number(text, 10, name)?),
+            MountKey::Env => mount.env = filled,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Mount, String> {
+        let mut mount = self.mount;
+        let kind = mount.kind.name();
+        let owned = matches!(
+            mount.kind,
+            MountKind::Secret | MountKind::Ssh | MountKind::Cache
+        );
+        let owner = [
+            ("mode", mount.mode.is_some()),
+            ("uid", mount.uid.is_some()),
+            ("gid", mount.gid.is_some()),
+        ];
+        if let Some((name, _)) = owner.iter().find(|(_, given)| *given && !owned) {
+            return Err(format!("{name} not allowed for \"{kind}\" type mounts"));
+        }
+        let writable = matches!(mount.kind, MountKind::Cache | MountKind::Tmpfs);
+        mount.readonly = self.readonly.unwrap_or(!writable);
+        if mount.kind == MountKind::Secret {
+            if mount.from.is_some() {
+                return Err("secret mount should not have a from".to_owned());
+            }
+            if self.sharing.is_some() {
+                return Err("secret mount should not define sharing".to_owned());
+            }
+            if mount.source.is_none() && mount.target.is_none() && mount.id.is_none() {
+                return Err("invalid secret mount. one of source, target required".to_owned());
+            }
+            if mount.source.is_some() && mount.id.is_some() {
+                return Err("both source and id can't be set".to_owned());
+            }
+            mount.id = mount.source.take().or(mount.id);
+        }
+        if mount.env.is_some() && mount.kind != MountKind::Secret {
+            return Err(format!("env not allowed for \"{kind}\" type mounts"));
+        }
+        if mount.kind == MountKind::Ssh && mount.source.is_some() {
+            return Err("ssh mount should not have a source".to_owned());
+        }
+        if self.sharing.is_some() && mount.kind != MountKind::Cache {
+            return Err(format!("invalid cache sharing set for {kind} mount"));
+        }
+        mount.sharing = self.sharing.unwrap_or_default();
         Ok(mount)
     }
+}
+
+fn kind_of(text: &str) -> Result<MountKind, String> {
+    let mut names = MountKind::NAMES.into_iter();
+    match names.find(|(_, name)| text.eq_ignore_ascii_case(name)) {
+        Some((kind, _)) => Ok(kind),
+        None => Err(suggest::with_suggestion(
+            format!("unsupported mount type {text:?}"),
+            text,
+            MountKind::NAMES.into_iter().map(|(_, name)| name),
+        )),
+    }
+}
+
+fn sharing_of(text: &str) -> Result<Sharing, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "shared" => Ok(Sharing::Shared),
+        "private" => Ok(Sharing::Private),
+        "locked" => Ok(Sharing::Locked),
+        _ => Err(suggest::with_suggestion(
+            format!("unsupported sharing value {text:?}"),
+            text,
+            ["shared", "private", "locked"],
+        )),
+    }
+}
+
+fn number(text: &str, radix: u32, name: &str) -> Result<u32, String> {
+    // from_str_radix would take a sign.
+    let digits = text.chars().all(|letter| letter.is_digit(radix));
+    u32::from_str_radix(text, radix)
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| format!("invalid value {text} for {name}"))
 }

@@ -5,6 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use lexer::Lexer;
+
+mod lexer;
+mod pattern;
+
+/// How deep substitutions may nest.
+const MAX_DEPTH: usize = 100;
+
+/// How much values may add to one word.
+const MAX_BYTES: usize = 16 << 20;
+
 /// Where variables come from.
 pub trait Environment {
     /// Returns the variable's value, `None` if it is not set.
@@ -14,6 +25,13 @@ pub trait Environment {
 impl Environment for BTreeMap<String, String> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         BTreeMap::get(self, name).map(|value| Cow::Borrowed(value.as_str()))
+    }
+}
+
+/// No variable is set.
+impl Environment for () {
+    fn get(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
     }
 }
 
@@ -95,8 +113,8 @@ pub enum ExpandErrorKind {
     /// Substitutions nest too deep.
     #[error("substitutions nest deeper than {0} levels")]
     TooDeep(usize),
-    /// The result is too long.
-    #[error("expansion is longer than {0} bytes")]
+    /// The result is too long, or takes too many steps to find.
+    #[error("expansion takes more than {0} bytes or steps")]
     TooLong(usize),
 }
 
@@ -123,10 +141,19 @@ impl Expander {
     /// Expands `word`.
     ///
     /// Errors tell what is wrong with the word, or that `${x:?}` refused a value.
-    pub fn expand(&self, word: &str, _env: &dyn Environment) -> Result<Expansion, ExpandError> {
-        Ok(Expansion {
-            text: word.to_owned(),
-            ..Expansion::default()
-        })
+    pub fn expand(
+        &self,
+        word: &str,
+        environment: &dyn Environment,
+    ) -> Result<Expansion, ExpandError> {
+        Lexer::new(self, environment, word)
+            .run()
+            .map_err(|kind| ExpandError {
+                word: word.to_owned(),
+                kind,
+            })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Physical lines, and logical lines: continuations joined, comments inside removed, and a map
+//! back to the source.
+
+use std::ops::Range;
+
+use super::ast::Word;
+use super::span::Span;
+
+/// Walks over the physical lines of a text.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// One physical line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Physical<'a> {
+    /// Where it starts in the source.
+    pub(super) start: usize,
+    /// The line with its line break.
+    pub(super) raw: &'a str,
+    /// The line without it.
+    pub(super) text: &'a str,
+}
+
+impl Physical<'_> {
+    /// Returns the span of the line without its line break.
+    pub(super) fn span(&self) -> Span {
+        Span::new(self.start as u32, (self.start + self.text.len()) as u32)
+    }
+
+    /// Says whether the line is a comment, white space before it allowed.
+    pub(super) fn is_comment(&self) -> bool {
+        self.text.trim_start().starts_with('#')
+    }
+
+    /// Says whether the line has nothing but white space.
+    pub(super) fn is_blank(&self) -> bool {
+        self.text.trim_start().is_empty()
+    }
+}
+
+impl<'a> Lines<'a> {
+    /// Starts at `at`, a line's start.
+    pub(super) fn new(text: &'a str, at: usize) -> Self {
+        Lines { text, at }
+    }
+
+    /// Returns the offset of the next line.
+    pub(super) fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// Returns the next line, and moves on.
+    pub(super) fn next(&mut self) -> Option<Physical<'a>> {
+        let rest = &self.text[self.at..];
+        if rest.is_empty() {
+            return None;
+        }
+        let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
+        let raw = &rest[..length];
+        let start = self.at;
+        self.at += length;
+        Some(Physical {
+            start,
+            raw,
+            text: raw.trim_end_matches(['\r', '\n']),
+        })
+    }
+}
+
+/// One logical line, and where each part of it comes from.
+#[derive(Debug)]
+pub(super) struct Logical {
+    /// The text.
+    pub(super) text: String,
+    /// What the physical lines gave, in order; never empty.
+    pieces: Vec<Piece>,
+    /// The end of the last physical line, without its line break.
+    pub(super) end: usize,
+    /// The first empty line that was skipped.
+    pub(super) empty_line: Option<Span>,
+}
+
+/// A run of bytes that the logical line took over unchanged.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    at: usize,
+    source: usize,
+}
+
+impl Logical {
+    /// Reads the rest of the logical line that `first` begins.
+    pub(super) fn read(first: Physical<'_>, lines: &mut Lines<'_>, escape: char) -> Self {
+        let trimmed = first.text.trim_start();
+        let mut logical = Logical {
+            text: String::new(),
+            pieces: Vec::new(),
+            end: first.start + first.text.len(),
+            empty_line: None,
+        };
+        let mut more = logical.push(
+            trimmed,
+            first.start + first.text.len() - trimmed.len(),
+            escape,
+        );
+        while more {
+            let Some(line) = lines.next() else { break };
+            logical.end = line.start + line.text.len();
+            if line.is_comment() {
+                continue;
+            }
+            if line.is_blank() {
+                logical.empty_line.get_or_insert(line.span());
+                continue;
+            }
+            more = logical.push(line.text, line.start, escape);
+        }
+        logical
+    }
+
+    /// Adds a physical line without its continuation mark, and says whether it had one.
+    fn push(&mut self, line: &str, source: usize, escape: char) -> bool {
+        let kept = without_continuation(line, escape);
+        self.pieces.push(Piece {
+            at: self.text.len(),
+            source,
+        });
+        self.text.push_str(kept.unwrap_or(line));
+        kept.is_some()
+    }
+
+    /// Returns the place in the source of the byte at `at`.
+    fn source(&self, at: usize) -> usize {
+        let after = self.pieces.partition_point(|piece| piece.at <= at);
+        let piece = self.pieces[after.saturating_sub(1)];
+        piece.source + (at - piece.at)
+    }
+
+    /// Returns the place in the source of `range`; an empty range is a point.
+    pub(super) fn span(&self, range: Range<usize>) -> Span {
+        let start = self.source(range.start);
+        let end = if range.is_empty() {
+            start
+        } else {
+            self.source(range.end - 1) + 1
+        };
+        Span::new(start as u32, end as u32)
+    }
+
+    /// Returns `range` as a word.
+    pub(super) fn word(&self, range: Range<usize>) -> Word {
+        Word {
+            text: self.text[range.clone()].to_owned(),
+            span: self.span(range),
+        }
+    }
+
+    /// Returns `range` without the white space at its ends.
+    pub(super) fn trim(&self, range: Range<usize>) -> Range<usize> {
+        let text = &self.text[range.clone()];
+        let start = range.start + (text.len() - text.trim_start().len());
+        start..start + text.trim().len()
+    }
+}
+
+/// Returns the line without the continuation mark at its end, if it has one.
+///
+/// An escape character right before the mark makes it an escaped escape character.
+fn without_continuation(line: &str, escape: char) -> Option<&str> {
+    let kept = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
+    (!kept.ends_with(escape)).then_some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(source: &str, expected: &str) {
+        let mut lines = Lines::new(source, 0);
+        let first = lines.next().unwrap();
+        let logical = Logical::read(first, &mut lines, '\\');
+        assert_eq!(logical.text, expected, "{source:?}");
+        for (at, letter) in logical.text.char_indices() {
+            let span = logical.span(at..at + letter.len_utf8());
+            assert_eq!(span.of(source), letter.to_string(), "{source:?} at {at}");
+        }
+    }
+
+    #[test]
+    fn joins_continuations() {
+        check("RUN a \\\n b", "RUN a  b");
+        check("RUN a \\\r\n b\r\n", "RUN a  b");
+        check("RUN a \\ \t\n b", "RUN a  b");
+        check("RUN a \\\n# no\n  # no\n b", "RUN a  b");
+        check("RUN a \\\n\n\n b", "RUN a  b");
+        check("\\\nRUN a", "RUN a");
+        check("RUN a \\", "RUN a ");
+        check("RUN é \\\n ü\n", "RUN é  ü");
+    }
+
+    #[test]
+    fn an_escaped_escape_ends_the_line() {
+        check("RUN a \\\\\nb", "RUN a \\\\");
+        check("RUN a \\x\nb", "RUN a \\x");
+    }
+}

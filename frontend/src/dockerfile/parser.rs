@@ -1,0 +1,513 @@
+//! The parser's loop: line after line to instructions, then instructions to stages.
+
+use super::ast::{
+    Arg, Comment, Directives, Dockerfile, From, Heredoc, Instruction, Kind, Onbuild, Stage, Word,
+};
+use super::instruction::{Builder, Descriptions, NAMES, Reported};
+use super::json::{self, Form};
+use super::lines::{Lines, Logical, Physical};
+use super::lint::{self, check};
+use super::span::{LineIndex, LineRange, Span};
+use super::split::{self, Split};
+use super::{Parsed, directive, heredoc, suggest};
+use crate::diagnostic::{Diagnostic, Severity};
+
+/// Nobody writes more; spans would not hold much more.
+const MAX_BYTES: usize = 64 << 20;
+
+/// One instruction of the file, before it finds its stage.
+enum Item {
+    From(Instruction<From>),
+    Other(Instruction),
+    /// It was wrong, as reported.
+    Broken {
+        from: bool,
+    },
+}
+
+/// All instructions of a text in a row.
+struct Flat {
+    directives: Directives,
+    items: Vec<Item>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    lines: Lines<'a>,
+    index: LineIndex,
+    comments: Vec<Comment>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// An instruction's parts before it is built.
+struct Draft<'a> {
+    line: &'a Logical,
+    split: &'a Split,
+    heredocs: Vec<Heredoc>,
+    comments: Vec<Comment>,
+    span: Span,
+    escape: char,
+}
+
+/// What all instructions have, whatever they are.
+struct Meta {
+    keyword: Word,
+    text: String,
+    span: Span,
+    lines: LineRange,
+}
+
+impl Meta {
+    fn instruction<K>(self, kind: K, comments: Vec<Comment>) -> Instruction<K> {
+        Instruction {
+            kind,
+            keyword: self.keyword,
+            text: self.text,
+            span: self.span,
+            lines: self.lines,
+            comments,
+        }
+    }
+}
+
+pub(super) fn parse(text: &str) -> Parsed {
+    let flat = flat(text);
+    let empty = flat.items.is_empty();
+    let mut diagnostics = flat.diagnostics;
+    let (global_args, stages) = group(flat.items, &mut diagnostics);
+    let failed = diagnostics.iter().any(Diagnostic::is_error);
+    if !failed && stages.is_empty() {
+        let message = match empty {
+            true => "file with no instructions",
+            false => "dockerfile contains no stages to build",
+        };
+        diagnostics.push(Diagnostic::error("no-stages", Span::default(), message));
+    }
+    for arg in &global_args {
+        check::arg_names(&arg.kind, &mut diagnostics);
+    }
+    check::stages(&stages, &mut diagnostics);
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+    Parsed {
+        dockerfile: Dockerfile {
+            directives: flat.directives,
+            global_args,
+            stages,
+        },
+        diagnostics,
+    }
+}
+
+pub(super) fn trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> {
+    let flat = flat(text);
+    if flat.diagnostics.iter().any(Diagnostic::is_error) {
+        return Err(flat.diagnostics);
+    }
+    let whole = Span::new(0, text.len().min(MAX_BYTES) as u32);
+    let fail = |code, span, message| Err(vec![Diagnostic::error(code, span, message)]);
+    let Ok([item]) = <[Item; 1]>::try_from(flat.items) else {
+        let message = "onbuild trigger should be a single expression".to_owned();
+        return fail("trigger-count", whole, message);
+    };
+    match item {
+        Item::Other(instruction) => match forbidden_trigger(instruction.kind.name()) {
+            Some(message) => fail("forbidden-trigger", instruction.keyword.span, message),
+            None => Ok(instruction),
+        },
+        Item::From(_) | Item::Broken { .. } => fail("forbidden-trigger", whole, refused("FROM")),
+    }
+}
+
+fn refused(name: &str) -> String {
+    format!("{name} isn't allowed as an ONBUILD trigger")
+}
+
+/// Says why an instruction of that name cannot follow ONBUILD.
+fn forbidden_trigger(name: &str) -> Option<String> {
+    match name {
+        "ONBUILD" => Some("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
+        "FROM" | "MAINTAINER" => Some(refused(name)),
+        _ => None,
+    }
+}
+
+fn flat(text: &str) -> Flat {
+    let mut reader = directive::Reader::new();
+    let mut items = Vec::new();
+    if text.len() > MAX_BYTES {
+        let message = format!("the file is larger than {MAX_BYTES} bytes");
+        return Flat {
+            directives: reader.directives,
+            items,
+            diagnostics: vec![Diagnostic::error("too-large", Span::default(), message)],
+        };
+    }
+    let start = if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    };
+    let mut parser = Parser {
+        text,
+        lines: Lines::new(text, start),
+        index: LineIndex::new(text),
+        comments: Vec::new(),
+        diagnostics: Vec::new(),
+    };
+    while let Some(line) = parser.lines.next() {
+        let is_directive = reader.line(line, &mut parser.diagnostics);
+        if line.is_comment() {
+            parser.comment(line, is_directive);
+        } else if line.is_blank() {
+            parser.comments.clear();
+        } else {
+            items.push(parser.instruction(line, reader.directives.escape));
+        }
+    }
+    reader.directives.syntax = directive::syntax(text, start);
+    Flat {
+        directives: reader.directives,
+        items,
+        diagnostics: parser.diagnostics,
+    }
+}
+
+impl Parser<'_> {
+    /// Keeps a comment for the instruction below; an empty one separates.
+    fn comment(&mut self, line: Physical<'_>, is_directive: bool) {
+        let comment = line.text.trim();
+        let text = comment.trim_start_matches('#').trim();
+        if is_directive || text.is_empty() {
+            self.comments.clear();
+            return;
+        }
+        let start = line.start + (line.text.len() - line.text.trim_start().len());
+        self.comments.push(Comment {
+            text: comment
+                .strip_prefix('#')
+                .unwrap_or(comment)
+                .trim()
+                .to_owned(),
+            span: Span::new(start as u32, (start + comment.len()) as u32),
+        });
+    }
+
+    /// Reads the instruction that `first` begins.
+    fn instruction(&mut self, first: Physical<'_>, escape: char) -> Item {
+        let line = Logical::read(first, &mut self.lines, escape);
+        let comments = std::mem::take(&mut self.comments);
+        if let Some(span) = line.empty_line {
+            self.diagnostics.push(check::empty_continuation(span));
+        }
+        if line.text.trim().is_empty() {
+            let message = "a continuation without an instruction";
+            let error = Diagnostic::error("unknown-instruction", first.span(), message);
+            self.diagnostics.push(error);
+            return Item::Broken { from: false };
+        }
+        let split = split::split(&line, 0..line.text.len());
+        let name = instruction_name(&split.keyword.text);
+        let Some(name) = name else {
+            return self.unknown(&line, &split);
+        };
+        let heredocs = match self.heredocs(&line, &split, name) {
+            Ok(heredocs) => heredocs,
+            Err(Reported) => return Item::Broken { from: false },
+        };
+        let end = match heredocs.is_empty() {
+            true => line.end,
+            false => self.text[..self.lines.offset()]
+                .trim_end_matches(['\r', '\n'])
+                .len(),
+        };
+        let known = self.diagnostics.len();
+        let draft = Draft {
+            line: &line,
+            split: &split,
+            heredocs,
+            comments,
+            span: Span::new(split.keyword.span.start, end as u32),
+            escape,
+        };
+        let item = self.item(name, draft);
+        if self.diagnostics[known..].iter().any(Diagnostic::is_error) {
+            return Item::Broken {
+                from: name == "FROM",
+            };
+        }
+        item
+    }
+
+    /// Reports an unknown instruction. Heredocs below it are most likely its own.
+    fn unknown(&mut self, line: &Logical, split: &Split) -> Item {
+        let error = unknown_instruction(&split.keyword);
+        self.diagnostics.push(error);
+        let here = self.lines.offset();
+        if heredoc::read(line, &mut self.lines).is_err() {
+            self.lines = Lines::new(self.text, here);
+        }
+        Item::Broken { from: false }
+    }
+
+    fn heredocs(
+        &mut self,
+        line: &Logical,
+        split: &Split,
+        name: &str,
+    ) -> Result<Vec<Heredoc>, Reported> {
+        if !takes_heredocs(line, split, name) {
+            return Ok(Vec::new());
+        }
+        heredoc::read(line, &mut self.lines).map_err(|marker| {
+            let error =
+                Diagnostic::error("unterminated-heredoc", marker.span, "unterminated heredoc");
+            self.diagnostics.push(error);
+            Reported
+        })
+    }
+
+    fn item(&mut self, name: &'static str, draft: Draft<'_>) -> Item {
+        let split = draft.split;
+        let meta = Meta {
+            keyword: split.keyword.clone(),
+            text: draft.line.text.trim().to_owned(),
+            span: draft.span,
+            lines: self.index.lines(draft.span),
+        };
+        let built = match name {
+            "FROM" => self
+                .build(&draft)
+                .from()
+                .map(|kind| Item::From(meta.instruction(kind, draft.comments))),
+            "ONBUILD" => self
+                .onbuild(&draft)
+                .map(|kind| Item::Other(meta.instruction(Kind::Onbuild(kind), draft.comments))),
+            _ => self
+                .build(&draft)
+                .kind(name)
+                .map(|kind| Item::Other(meta.instruction(kind, draft.comments))),
+        };
+        built.unwrap_or(Item::Broken {
+            from: name == "FROM",
+        })
+    }
+
+    fn build<'b>(&'b mut self, draft: &'b Draft<'_>) -> Builder<'b> {
+        Builder {
+            line: draft.line,
+            split: draft.split,
+            heredocs: &draft.heredocs,
+            comments: &draft.comments,
+            escape: draft.escape,
+            diagnostics: &mut self.diagnostics,
+        }
+    }
+
+    fn onbuild(&mut self, draft: &Draft<'_>) -> Result<Onbuild, Reported> {
+        let (line, outer) = (draft.line, draft.split);
+        self.build(draft).flags(&[]);
+        if outer.rest.is_empty() {
+            let message = "ONBUILD requires at least one argument";
+            let error = Diagnostic::error("argument-count", outer.keyword.span, message);
+            self.diagnostics.push(error);
+            return Err(Reported);
+        }
+        let split = split::split(line, outer.rest.clone());
+        let upper = split.keyword.text.to_ascii_uppercase();
+        if let Some(message) = forbidden_trigger(&upper) {
+            let error = Diagnostic::error("forbidden-trigger", split.keyword.span, message);
+            self.diagnostics.push(error);
+            return Err(Reported);
+        }
+        let keyword_end = line.text.len() - line.text.trim_start().len() + outer.keyword.text.len();
+        let mut trigger = line.text[keyword_end..].trim_start().to_owned();
+        for heredoc in &draft.heredocs {
+            trigger.push('\n');
+            trigger.push_str(&heredoc.body);
+            trigger.push_str(&heredoc.name);
+        }
+        let mut findings = Vec::new();
+        let kind = match instruction_name(&split.keyword.text) {
+            Some(name) => Builder {
+                line,
+                split: &split,
+                heredocs: &draft.heredocs,
+                comments: &[],
+                escape: draft.escape,
+                diagnostics: &mut findings,
+            }
+            .kind(name)
+            .ok(),
+            None => {
+                findings.push(unknown_instruction(&split.keyword));
+                None
+            }
+        };
+        let kind = kind.filter(|_| !findings.iter().any(Diagnostic::is_error));
+        self.diagnostics.extend(findings.into_iter().map(delayed));
+        let span = Span::new(split.keyword.span.start, draft.span.end);
+        let meta = Meta {
+            text: line.text[outer.rest.clone()].to_owned(),
+            span,
+            lines: self.index.lines(span),
+            keyword: split.keyword,
+        };
+        let instruction = kind.map(|kind| Box::new(meta.instruction(kind, Vec::new())));
+        Ok(Onbuild {
+            trigger,
+            instruction,
+        })
+    }
+}
+
+/// Makes an error of a trigger a warning, unless the text itself cannot be read: a trigger is
+/// stored as it is, and fails only in the builds that use the image.
+fn delayed(mut diagnostic: Diagnostic) -> Diagnostic {
+    let unreadable = ["json-not-strings", "missing-equals", "missing-pair"];
+    if diagnostic.is_error() && !unreadable.contains(&diagnostic.code) {
+        diagnostic.severity = Severity::Warning;
+        diagnostic.help = Some("this trigger will fail in builds from this image".to_owned());
+    }
+    diagnostic
+}
+
+fn instruction_name(keyword: &str) -> Option<&'static str> {
+    let mut names = NAMES.into_iter();
+    names.find(|name| name.eq_ignore_ascii_case(keyword))
+}
+
+fn unknown_instruction(keyword: &Word) -> Diagnostic {
+    let upper = keyword.text.to_uppercase();
+    let mut message = format!("unknown instruction: {}", keyword.text);
+    if let Some(close) = suggest::closest(&upper, NAMES) {
+        let is_lower = keyword.text.to_lowercase() == keyword.text;
+        let close = match is_lower {
+            true => close.to_lowercase(),
+            false => close.to_owned(),
+        };
+        message.push_str(&format!(" (did you mean {close}?)"));
+    }
+    Diagnostic::error("unknown-instruction", keyword.span, message)
+}
+
+/// Says whether heredocs may follow: in RUN, COPY and ADD, unless in JSON form.
+fn takes_heredocs(line: &Logical, split: &Split, name: &str) -> bool {
+    match name {
+        "RUN" | "COPY" | "ADD" => {
+            line.text.contains("<<")
+                && !matches!(json::form(line, split.rest.clone()), Form::Strings(_))
+        }
+        "ONBUILD" if !split.rest.is_empty() => {
+            let inner = split::split(line, split.rest.clone());
+            instruction_name(&inner.keyword.text)
+                .is_some_and(|name| name != "ONBUILD" && takes_heredocs(line, &inner, name))
+        }
+        _ => false,
+    }
+}
+
+/// Where an instruction goes.
+enum Place {
+    /// No FROM yet.
+    Top,
+    /// Into the last stage.
+    Stage,
+    /// Nowhere: its FROM is broken, or it was reported.
+    Nowhere,
+}
+
+fn group(
+    items: Vec<Item>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (Vec<Instruction<Arg>>, Vec<Stage>) {
+    let mut global_args = Vec::new();
+    let mut stages: Vec<Stage> = Vec::new();
+    let mut place = Place::Top;
+    for item in items {
+        match (item, &place) {
+            (Item::From(from), _) => {
+                stages.push(stage(from, diagnostics));
+                place = Place::Stage;
+            }
+            (Item::Broken { from: true }, _) => place = Place::Nowhere,
+            (Item::Broken { from: false }, _) | (Item::Other(_), Place::Nowhere) => {}
+            (Item::Other(instruction), Place::Stage) => {
+                if let Kind::Arg(arg) = &instruction.kind {
+                    arg_description(arg, &instruction.comments, diagnostics);
+                }
+                if let Some(stage) = stages.last_mut() {
+                    stage.instructions.push(instruction);
+                }
+            }
+            (Item::Other(instruction), Place::Top) => match global(instruction) {
+                Ok(arg) => {
+                    arg_description(&arg.kind, &arg.comments, diagnostics);
+                    global_args.push(arg);
+                }
+                Err(instruction) => {
+                    let message = "no build stage in current context";
+                    diagnostics.push(
+                        Diagnostic::error("no-stage", instruction.keyword.span, message)
+                            .with_help("only ARG may stand before the first FROM"),
+                    );
+                    place = Place::Nowhere;
+                }
+            },
+        }
+    }
+    (global_args, stages)
+}
+
+/// Narrows an ARG; gives anything else back.
+fn global(instruction: Instruction) -> Result<Instruction<Arg>, Box<Instruction>> {
+    match instruction.kind {
+        Kind::Arg(kind) => Ok(Instruction {
+            kind,
+            keyword: instruction.keyword,
+            text: instruction.text,
+            span: instruction.span,
+            lines: instruction.lines,
+            comments: instruction.comments,
+        }),
+        _ => Err(Box::new(instruction)),
+    }
+}
+
+fn stage(from: Instruction<From>, diagnostics: &mut Vec<Diagnostic>) -> Stage {
+    let mut description = None;
+    if let Some(name) = &from.kind.name {
+        description = Descriptions::new(&from.comments).get(&name.text.to_lowercase());
+        if description.is_none() {
+            let comments = prose(&from.comments);
+            let warning = comments.map(|span| check::description("build stage", name, span));
+            diagnostics.extend(warning);
+        }
+    }
+    Stage {
+        from,
+        instructions: Vec::new(),
+        description,
+    }
+}
+
+fn arg_description(arg: &Arg, comments: &[Comment], diagnostics: &mut Vec<Diagnostic>) {
+    let described = |one: &super::ast::ArgDeclaration| one.description.is_some();
+    if let [first, ..] = arg.declarations.as_slice()
+        && !arg.declarations.iter().any(described)
+    {
+        let warning = prose(comments).map(|span| check::description("ARG", &first.name, span));
+        diagnostics.extend(warning);
+    }
+}
+
+/// Returns where the comments are that are no lint settings.
+fn prose(comments: &[Comment]) -> Option<Span> {
+    comments
+        .iter()
+        .filter(|comment| {
+            lint::skipped_by(std::slice::from_ref(comment)) == lint::RuleSet::default()
+        })
+        .map(|comment| comment.span)
+        .reduce(Span::join)
+}

@@ -1,0 +1,186 @@
+//! Splits a logical line: the instruction's name, its flags, and the words of what is left.
+
+use std::ops::Range;
+
+use super::ast::Word;
+use super::lines::Logical;
+use super::span::Span;
+
+/// The white space that separates an instruction's words; others are part of a word.
+const BLANK: [char; 5] = ['\t', '\u{b}', '\u{c}', '\r', ' '];
+
+/// A logical line taken apart.
+#[derive(Debug)]
+pub(super) struct Split {
+    /// The instruction's name.
+    pub(super) keyword: Word,
+    /// The flags, in order.
+    pub(super) flags: Vec<FlagText>,
+    /// All after the flags, trimmed.
+    pub(super) rest: Range<usize>,
+    /// All after the name, trimmed, with the flags.
+    pub(super) arguments: Range<usize>,
+}
+
+/// One flag with quotes and escapes resolved.
+#[derive(Debug)]
+pub(super) struct FlagText {
+    /// The text, such as `--mount=type=bind`.
+    pub(super) text: String,
+    /// For each byte of `text`, where its character is in the logical line; then the end.
+    places: Vec<usize>,
+}
+
+impl FlagText {
+    /// Returns the place in the source of a part of the text.
+    pub(super) fn span(&self, line: &Logical, part: Range<usize>) -> Span {
+        let start = self.places[part.start];
+        let end = self.places[part.end].max(start);
+        line.span(start..end)
+    }
+
+    /// Returns a part of the text as a word.
+    pub(super) fn word(&self, line: &Logical, part: Range<usize>) -> Word {
+        Word {
+            text: self.text[part.clone()].to_owned(),
+            span: self.span(line, part),
+        }
+    }
+
+    fn push(&mut self, letter: char, place: usize) {
+        self.text.push(letter);
+        self.places
+            .extend(std::iter::repeat_n(place, letter.len_utf8()));
+    }
+}
+
+/// Splits `range` of `line`, which has something but white space.
+pub(super) fn split(line: &Logical, range: Range<usize>) -> Split {
+    let range = line.trim(range);
+    let text = &line.text[range.clone()];
+    let keyword = text.find(BLANK).unwrap_or(text.len());
+    let after = range.start + keyword;
+    let arguments = line.trim(after..range.end);
+    let (flags, rest) = flags(line, arguments.clone());
+    Split {
+        keyword: line.word(range.start..after),
+        flags,
+        rest: line.trim(rest..range.end),
+        arguments,
+    }
+}
+
+/// Reads flags from the start of `range`, and returns the offset after them.
+///
+/// In a flag a backslash escapes whatever the escape character of the file is.
+fn flags(line: &Logical, range: Range<usize>) -> (Vec<FlagText>, usize) {
+    let mut flags = Vec::new();
+    let mut at = range.start;
+    loop {
+        let text = &line.text[at..range.end];
+        at += text.len() - text.trim_start().len();
+        if !line.text[at..range.end].starts_with("--") {
+            return (flags, at);
+        }
+        let (flag, end) = flag(line, at..range.end);
+        at = end;
+        if flag.text == "--" {
+            return (flags, at);
+        }
+        flags.push(flag);
+    }
+}
+
+fn flag(line: &Logical, range: Range<usize>) -> (FlagText, usize) {
+    let mut flag = FlagText {
+        text: String::new(),
+        places: Vec::new(),
+    };
+    let mut quote = None;
+    let mut end = range.end;
+    let mut letters = line.text[range.clone()].char_indices();
+    while let Some((offset, letter)) = letters.next() {
+        let place = range.start + offset;
+        match letter {
+            _ if quote == Some(letter) => quote = None,
+            '\'' | '"' if quote.is_none() => quote = Some(letter),
+            '\\' => {
+                if let Some((_, escaped)) = letters.next() {
+                    flag.push(escaped, place);
+                }
+            }
+            _ if quote.is_none() && letter.is_whitespace() => {
+                end = place;
+                break;
+            }
+            _ => flag.push(letter, place),
+        }
+    }
+    flag.places.push(end);
+    (flag, end)
+}
+
+/// Splits at white space; quotes and escapes mean nothing.
+pub(super) fn fields(line: &Logical, range: Range<usize>) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut at = range.start;
+    for field in line.text[range].split(BLANK) {
+        if !field.is_empty() {
+            words.push(line.word(at..at + field.len()));
+        }
+        at += field.len() + 1;
+    }
+    words
+}
+
+/// Splits at the first run of white space: what is before it, and what is after.
+pub(super) fn first_field(
+    line: &Logical,
+    range: Range<usize>,
+) -> (Range<usize>, Option<Range<usize>>) {
+    let text = &line.text[range.clone()];
+    let Some(end) = text.find(BLANK) else {
+        return (range, None);
+    };
+    let after = text[end..].trim_start_matches(BLANK);
+    (
+        range.start..range.start + end,
+        Some(range.end - after.len()..range.end),
+    )
+}
+
+/// Splits at white space that is neither quoted nor escaped; quotes and escapes stay.
+pub(super) fn shell_words(line: &Logical, range: Range<usize>, escape: char) -> Vec<Range<usize>> {
+    let mut words = Vec::new();
+    let mut start: Option<usize> = None;
+    let mut quote = None;
+    let mut letters = line.text[range.clone()].char_indices();
+    let mut end = range.end;
+    while let Some((offset, letter)) = letters.next() {
+        let place = range.start + offset;
+        if letter == escape && quote != Some('\'') {
+            start.get_or_insert(place);
+            if letters.next().is_none() {
+                end = place;
+            }
+            continue;
+        }
+        match quote {
+            Some(open) if letter == open => quote = None,
+            Some(_) => {}
+            None if letter.is_whitespace() => {
+                if let Some(start) = start.take() {
+                    words.push(start..place);
+                }
+                continue;
+            }
+            None if matches!(letter, '\'' | '"') => quote = Some(letter),
+            None => {}
+        }
+        start.get_or_insert(place);
+    }
+    if let Some(start) = start.filter(|start| *start < end) {
+        words.push(start..end);
+    }
+    words
+}
