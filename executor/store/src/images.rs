@@ -1,0 +1,433 @@
+//! Images, their names, and what was pulled under which reference.
+
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use crate::leases::Leased;
+use crate::records::{decode_outputs, encode_outputs};
+use crate::store::{Store, millis, now, time};
+use crate::{BlobDigest, Content, DiffId, ImageId, Lease, StoreError};
+
+/// The shortest prefix of an id that can name an image.
+const SHORTEST_PREFIX: usize = 4;
+
+/// An image to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewImage {
+    /// The digest of `config`.
+    pub id: ImageId,
+    /// The manifest's bytes as they are exported or were pulled.
+    pub manifest: Vec<u8>,
+    /// The config's bytes.
+    pub config: Vec<u8>,
+    /// Its layers, lowest first.
+    pub layers: Vec<Content>,
+    /// What its layers hold, in bytes.
+    pub size_bytes: u64,
+    /// The time that its config tells.
+    pub created: SystemTime,
+}
+
+/// An image in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The digest of `config`.
+    pub id: ImageId,
+    /// The manifest's bytes as they are exported or were pulled.
+    pub manifest: Vec<u8>,
+    /// The config's bytes.
+    pub config: Vec<u8>,
+    /// Its layers, lowest first.
+    pub layers: Vec<Content>,
+    /// What its layers hold, in bytes.
+    pub size_bytes: u64,
+    /// The time that its config tells.
+    pub created: SystemTime,
+    /// When the store got it.
+    pub added: SystemTime,
+}
+
+/// An image and all its names; none for one that is untagged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedImage {
+    /// The image.
+    pub image: Image,
+    /// Its references, sorted.
+    pub names: Vec<String>,
+}
+
+/// What a registry said a reference is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The reference as it was asked for, normalised by the caller.
+    pub reference: String,
+    /// The platform that was chosen, such as `linux/amd64`.
+    pub platform: String,
+    /// The digest of the platform's manifest.
+    pub manifest_digest: BlobDigest,
+    /// The platform's manifest.
+    pub manifest: Vec<u8>,
+    /// The image config.
+    pub config: Vec<u8>,
+    /// The config's diff ids, lowest first; the store need not have these layers.
+    pub diff_ids: Vec<DiffId>,
+    /// When the registry said so.
+    pub pulled_at: SystemTime,
+}
+
+impl Store {
+    /// Keeps an image, leased; one that is there already stays as it is.
+    ///
+    /// Errors if one of its layers is not in the store.
+    pub fn put_image(&self, lease: &Lease, image: &NewImage) -> Result<(), StoreError> {
+        let (process, time) = (self.process_id()?, now());
+        self.database().write("add an image", |t| {
+            for content in &image.layers {
+                if !crate::records::layer_exists(t, content)? {
+                    return Err(StoreError::NoSuchLayer(*content).into());
+                }
+            }
+            let there = image_row(t, &image.id)?;
+            if there.is_none() {
+                let size = i64::try_from(image.size_bytes).unwrap_or(i64::MAX);
+                t.prepare_cached(
+                    "INSERT INTO image
+                     (digest, manifest, config, layers, size_bytes, created, added, used, boot)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
+                )?
+                .execute((
+                    image.id.0,
+                    &image.manifest,
+                    &image.config,
+                    encode_outputs(&[Some(image.layers.clone())]),
+                    size,
+                    millis(image.created),
+                    time,
+                    &self.inner.boot,
+                ))?;
+                let row = t.last_insert_rowid();
+                let mut insert = t.prepare_cached(
+                    "INSERT OR IGNORE INTO image_layer (content, image) VALUES (?1, ?2)",
+                )?;
+                for content in &image.layers {
+                    insert.execute((content.to_bytes(), row))?;
+                }
+            }
+            lease.hold(t, process, Leased::Image, &image.id.0)?;
+            Ok(())
+        })
+    }
+
+    /// Gives an image a name, taking it from whichever image had it; returns that one's id.
+    pub fn tag(&self, id: &ImageId, reference: &str) -> Result<Option<ImageId>, StoreError> {
+        self.database().write("tag an image", |t| {
+            let row = image_row(t, id)?.ok_or_else(|| StoreError::NoSuchImage {
+                name: id.to_string(),
+            })?;
+            let before = named(t, reference)?;
+            t.prepare_cached(
+                "INSERT OR REPLACE INTO name (reference, image, tagged) VALUES (?1, ?2, ?3)",
+            )?
+            .execute((reference, row, now()))?;
+            Ok(before.filter(|before| before != id))
+        })
+    }
+
+    /// Takes a name away; returns the image that had it, which may be left without any.
+    pub fn untag(&self, reference: &str) -> Result<ImageId, StoreError> {
+        self.database().write("untag an image", |t| {
+            let id = named(t, reference)?.ok_or_else(|| StoreError::NoSuchImage {
+                name: reference.to_owned(),
+            })?;
+            t.execute("DELETE FROM name WHERE reference = ?1", [reference])?;
+            Ok(id)
+        })
+    }
+
+    /// Removes an image with all its names; its layers stay until they are swept.
+    pub fn remove_image(&self, id: &ImageId) -> Result<(), StoreError> {
+        self.database().write("remove an image", |t| {
+            let row = image_row(t, id)?.ok_or_else(|| StoreError::NoSuchImage {
+                name: id.to_string(),
+            })?;
+            Ok(delete_image(t, row)?)
+        })
+    }
+
+    /// Returns the image that `reference` names exactly, leased with its layers.
+    pub fn image_by_name(
+        &self,
+        lease: &Lease,
+        reference: &str,
+    ) -> Result<Option<Image>, StoreError> {
+        let process = self.process_id()?;
+        self.database()
+            .write("look up an image", |t| match named(t, reference)? {
+                Some(id) => Ok(Some(self.take_image(t, lease, process, &id)?)),
+                None => Ok(None),
+            })
+    }
+
+    /// Returns the image that `name` stands for: a reference, a whole id, or the beginning of one.
+    ///
+    /// Leases it with its layers. A prefix has four hex digits or more, with or without `sha256:`;
+    /// a reference goes before an id. The caller gives references normalised, and may try several.
+    pub fn resolve_image(&self, lease: &Lease, name: &str) -> Result<Image, StoreError> {
+        let process = self.process_id()?;
+        self.database().write("look up an image", |t| {
+            let id = match named(t, name)? {
+                Some(id) => id,
+                None => by_prefix(t, name)?,
+            };
+            self.take_image(t, lease, process, &id)
+        })
+    }
+
+    /// Lists all images, the newest first.
+    pub fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.database().snapshot("list images", |t| {
+            let mut query = t.prepare_cached(&select("ORDER BY added DESC, id DESC"))?;
+            let rows: Vec<RawImage> = query.query_map([], raw)?.collect::<Result<_, _>>()?;
+            let mut names =
+                t.prepare_cached("SELECT reference FROM name WHERE image = ?1 ORDER BY reference")?;
+            let mut images = Vec::with_capacity(rows.len());
+            for row in rows {
+                let names = names
+                    .query_map([row.row], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                images.push(NamedImage {
+                    image: row.complete(self)?,
+                    names,
+                });
+            }
+            Ok(images)
+        })
+    }
+
+    /// Remembers what a registry said, in place of what it said before.
+    pub fn put_pulled(&self, pulled: &Pulled) -> Result<(), StoreError> {
+        let layers: Vec<Content> = pulled
+            .diff_ids
+            .iter()
+            .copied()
+            .map(Content::DiffId)
+            .collect();
+        self.database().write("remember a pull", |t| {
+            t.execute(
+                "DELETE FROM pulled_layer WHERE pulled =
+                 (SELECT id FROM pulled WHERE reference = ?1 AND platform = ?2)",
+                (&pulled.reference, &pulled.platform),
+            )?;
+            t.execute(
+                "INSERT OR REPLACE INTO pulled (reference, platform, manifest_digest, manifest,
+                 config, diff_ids, pulled, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                (
+                    &pulled.reference,
+                    &pulled.platform,
+                    pulled.manifest_digest.0,
+                    &pulled.manifest,
+                    &pulled.config,
+                    encode_outputs(&[Some(layers.clone())]),
+                    millis(pulled.pulled_at),
+                    now(),
+                ),
+            )?;
+            let id = t.last_insert_rowid();
+            for content in layers {
+                t.prepare_cached(
+                    "INSERT OR IGNORE INTO pulled_layer (content, pulled) VALUES (?1, ?2)",
+                )?
+                .execute((content.to_bytes(), id))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns what a registry last said about `reference`, leasing those layers that are there.
+    pub fn pulled(
+        &self,
+        lease: &Lease,
+        reference: &str,
+        platform: &str,
+    ) -> Result<Option<Pulled>, StoreError> {
+        let known = self.database().read("look up a pull", |c| {
+            c.prepare_cached("SELECT 1 FROM pulled WHERE reference = ?1 AND platform = ?2")?
+                .exists((reference, platform))
+        })?;
+        if !known {
+            return Ok(None);
+        }
+        let process = self.process_id()?;
+        self.database().write("look up a pull", |t| {
+            let row = t
+                .prepare_cached(
+                    "UPDATE pulled SET used = ?3 WHERE reference = ?1 AND platform = ?2
+                     RETURNING manifest_digest, manifest, config, diff_ids, pulled",
+                )?
+                .query_row((reference, platform, now()), |row| {
+                    let pulled: (_, _, _, Vec<u8>, i64) = (
+                        row.get(0)?,
+                        row.get(1)?,
+                        row.get(2)?,
+                        row.get(3)?,
+                        row.get(4)?,
+                    );
+                    Ok(pulled)
+                })
+                .optional()?;
+            let Some((manifest_digest, manifest, config, layers, pulled)) = row else {
+                return Ok(None);
+            };
+            let mut diff_ids = Vec::new();
+            for content in self.layer_list(&layers)? {
+                if crate::records::layer_exists(t, &content)? {
+                    lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
+                }
+                let Content::DiffId(id) = content else {
+                    continue;
+                };
+                diff_ids.push(id);
+            }
+            Ok(Some(Pulled {
+                reference: reference.to_owned(),
+                platform: platform.to_owned(),
+                manifest_digest: BlobDigest(manifest_digest),
+                manifest,
+                config,
+                diff_ids,
+                pulled_at: time(pulled),
+            }))
+        })
+    }
+
+    fn take_image(
+        &self,
+        t: &Transaction<'_>,
+        lease: &Lease,
+        process: &str,
+        id: &ImageId,
+    ) -> Result<Image, crate::database::Abort> {
+        t.prepare_cached("UPDATE image SET used = ?2 WHERE digest = ?1")?
+            .execute((id.0, now()))?;
+        let row = t
+            .prepare_cached(&select("WHERE digest = ?1"))?
+            .query_row([id.0], raw)?;
+        let image = row.complete(self)?;
+        lease.hold(t, process, Leased::Image, &id.0)?;
+        for content in &image.layers {
+            lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
+        }
+        Ok(image)
+    }
+
+    fn layer_list(&self, bytes: &[u8]) -> Result<Vec<Content>, StoreError> {
+        match decode_outputs(bytes).as_deref() {
+            Some([Some(layers)]) => Ok(layers.clone()),
+            _ => Err(StoreError::Damaged {
+                what: "list of layers of an image",
+                path: self.root().to_owned(),
+            }),
+        }
+    }
+}
+
+struct RawImage {
+    row: i64,
+    digest: [u8; 32],
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layers: Vec<u8>,
+    size_bytes: i64,
+    created: i64,
+    added: i64,
+}
+
+impl RawImage {
+    fn complete(self, store: &Store) -> Result<Image, StoreError> {
+        Ok(Image {
+            id: ImageId(self.digest),
+            manifest: self.manifest,
+            config: self.config,
+            layers: store.layer_list(&self.layers)?,
+            size_bytes: self.size_bytes.unsigned_abs(),
+            created: time(self.created),
+            added: time(self.added),
+        })
+    }
+}
+
+fn select(rest: &str) -> String {
+    format!(
+        "SELECT id, digest, manifest, config, layers, size_bytes, created, added FROM image {rest}"
+    )
+}
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<RawImage> {
+    Ok(RawImage {
+        row: row.get(0)?,
+        digest: row.get(1)?,
+        manifest: row.get(2)?,
+        config: row.get(3)?,
+        layers: row.get(4)?,
+        size_bytes: row.get(5)?,
+        created: row.get(6)?,
+        added: row.get(7)?,
+    })
+}
+
+fn image_row(t: &Transaction<'_>, id: &ImageId) -> rusqlite::Result<Option<i64>> {
+    t.prepare_cached("SELECT id FROM image WHERE digest = ?1")?
+        .query_row([id.0], |row| row.get(0))
+        .optional()
+}
+
+fn named(t: &Transaction<'_>, reference: &str) -> rusqlite::Result<Option<ImageId>> {
+    t.prepare_cached(
+        "SELECT i.digest FROM name n JOIN image i ON i.id = n.image WHERE n.reference = ?1",
+    )?
+    .query_row([reference], |row| row.get(0).map(ImageId))
+    .optional()
+}
+
+fn by_prefix(t: &Transaction<'_>, name: &str) -> Result<ImageId, crate::database::Abort> {
+    let none = || StoreError::NoSuchImage {
+        name: name.to_owned(),
+    };
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    if !(SHORTEST_PREFIX..=64).contains(&digits.len()) || !digits.bytes().all(hex) {
+        return Err(none().into());
+    }
+    let matches: Vec<ImageId> = t
+        .prepare_cached(
+            "SELECT digest FROM image WHERE substr(lower(hex(digest)), 1, length(?1)) = ?1
+             ORDER BY digest",
+        )?
+        .query_map([digits], |row| row.get(0).map(ImageId))?
+        .collect::<Result<_, _>>()?;
+    match matches.as_slice() {
+        [] => Err(none().into()),
+        [id] => Ok(*id),
+        several => {
+            let matches = several.iter().map(ImageId::to_string).collect();
+            Err(StoreError::AmbiguousImage {
+                prefix: name.to_owned(),
+                matches,
+            }
+            .into())
+        }
+    }
+}
+
+/// Deletes an image with its names.
+pub(crate) fn delete_image(t: &Transaction<'_>, row: i64) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM name WHERE image = ?1",
+        "DELETE FROM image_layer WHERE image = ?1",
+        "DELETE FROM image WHERE id = ?1",
+    ] {
+        t.prepare_cached(sql)?.execute([row])?;
+    }
+    Ok(())
+}

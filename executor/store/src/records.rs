@@ -1,0 +1,453 @@
+//! Results that are known, found by definition key and by content key.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use crate::database::Abort;
+use crate::leases::Leased;
+use crate::store::{Store, millis, now, time};
+use crate::{Content, Key, Lease, Lineage, OpKey, StoreError};
+
+/// Tombstones that are kept; older ones are forgotten.
+const TOMBSTONES: i64 = 10_000;
+
+/// A record in this store; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(pub i64);
+
+/// A result to file.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// The keys under which it is found from now on; another record loses them.
+    pub keys: Vec<Key>,
+    /// The op alone.
+    pub op: OpKey,
+    /// Where in which lineage it stands, to compare it with its successor.
+    pub slot: Option<(Lineage, String)>,
+    /// Every output of the node with its full list of layers, lowest first; `None` is scratch.
+    pub outputs: Vec<Option<Vec<Content>>>,
+    /// The explained key, encoded by the caller.
+    pub parts: Vec<u8>,
+    /// When the result was made.
+    pub created: SystemTime,
+    /// How long that took.
+    pub duration: Duration,
+}
+
+/// A filed result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its id.
+    pub id: RecordId,
+    /// The op alone.
+    pub op: OpKey,
+    /// Where in which lineage it stands.
+    pub slot: Option<(Lineage, String)>,
+    /// Every output of the node with its full list of layers, lowest first; `None` is scratch.
+    pub outputs: Vec<Option<Vec<Content>>>,
+    /// The explained key, encoded by the caller.
+    pub parts: Vec<u8>,
+    /// When the result was made.
+    pub created: SystemTime,
+    /// How long that took.
+    pub duration: Duration,
+    /// Layers of the outputs that the store does not have, each once. An image's are fetched when
+    /// somebody needs them; without a step's own, the record is worth nothing.
+    pub missing: Vec<Content>,
+}
+
+/// The mark that a record left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Why it is gone, such as `kiln prune`.
+    pub rule: String,
+    /// Since when.
+    pub time: SystemTime,
+}
+
+/// What is there to compare a miss with.
+#[derive(Debug, Clone, Default)]
+pub struct Nearest {
+    /// The latest record of the same op.
+    pub by_op: Option<Record>,
+    /// The latest record in the same slot of the same lineage.
+    pub by_slot: Option<Record>,
+    /// The latest mark left by a record of the op or the slot.
+    pub tombstone: Option<Tombstone>,
+}
+
+impl Store {
+    /// Looks up each key, and leases the records found and their layers, in one transaction.
+    ///
+    /// The answer has one element a key.
+    pub fn find(&self, lease: &Lease, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+        // Most misses need no write, so no turn among the writers. A record filed in between is
+        // not worth waiting for: whoever would run the step looks again under its lock.
+        if !self.any_filed(keys)? {
+            return Ok(vec![None; keys.len()]);
+        }
+        let (process, time) = (self.process_id()?, now());
+        self.database().write("find records", |t| {
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                found.push(record_by_key(t, key)?);
+            }
+            for record in found.iter().flatten() {
+                self.hold_record(t, lease, process, record, time)?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// Tells whether any record of the op exists, so that a content key is worth computing.
+    pub fn has_op(&self, op: &OpKey) -> Result<bool, StoreError> {
+        self.database().read("look up an op", |c| {
+            c.prepare_cached("SELECT 1 FROM record WHERE op = ?1")?
+                .exists([op.0])
+        })
+    }
+
+    /// Files a result, leased.
+    ///
+    /// Errors if one of its step-made layers is not in the store. A record that loses its last key
+    /// to this one is dropped.
+    pub fn file_record(&self, lease: &Lease, new: &NewRecord) -> Result<RecordId, StoreError> {
+        let (process, time) = (self.process_id()?, now());
+        self.database().write("file a record", |t| {
+            let layers = distinct(&new.outputs);
+            for content in &layers {
+                let present = layer_exists(t, content)?;
+                if !present && matches!(content, Content::Layer(_)) {
+                    return Err(StoreError::NoSuchLayer(*content).into());
+                }
+                if present {
+                    lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
+                }
+            }
+            let (lineage, slot) = match &new.slot {
+                Some((lineage, slot)) => (Some(lineage.0), Some(slot)),
+                None => (None, None),
+            };
+            let duration = i64::try_from(new.duration.as_micros()).unwrap_or(i64::MAX);
+            t.prepare_cached(
+                "INSERT INTO record
+                 (op, lineage, slot, outputs, parts, created, used, duration, boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute((
+                new.op.0,
+                lineage,
+                slot,
+                encode_outputs(&new.outputs),
+                &new.parts,
+                millis(new.created),
+                time,
+                duration,
+                &self.inner.boot,
+            ))?;
+            let id = RecordId(t.last_insert_rowid());
+            let mut insert =
+                t.prepare_cached("INSERT INTO record_layer (content, record) VALUES (?1, ?2)")?;
+            for content in &layers {
+                insert.execute((content.to_bytes(), id.0))?;
+            }
+            lease.hold(t, process, Leased::Record, &id.0.to_be_bytes())?;
+            for key in &new.keys {
+                point(t, key, id, "replaced by a newer result")?;
+            }
+            Ok(id)
+        })
+    }
+
+    /// Makes `key` find the record too; `false` if the record is gone.
+    pub fn alias(&self, record: RecordId, key: &Key) -> Result<bool, StoreError> {
+        self.database().write("add a key to a record", |t| {
+            let there = t
+                .prepare_cached("SELECT 1 FROM record WHERE id = ?1")?
+                .exists([record.0])?;
+            if there {
+                point(t, key, record, "replaced by a result with the same content")?;
+            }
+            Ok(there)
+        })
+    }
+
+    /// Drops a record and leaves a mark that says `rule` at each of its keys.
+    pub fn drop_record(&self, record: RecordId, rule: &str) -> Result<(), StoreError> {
+        self.database()
+            .write("drop a record", |t| Ok(delete_record(t, record, rule)?))
+    }
+
+    /// Returns what a miss of `op`, in that place, can be compared with.
+    pub fn nearest(
+        &self,
+        op: &OpKey,
+        slot: Option<(&Lineage, &str)>,
+    ) -> Result<Nearest, StoreError> {
+        self.database().snapshot("look for similar records", |t| {
+            let by_op = t
+                .prepare_cached(&select("WHERE op = ?1 ORDER BY id DESC LIMIT 1"))?
+                .query_row([op.0], raw)
+                .optional()?;
+            let mut mark = t
+                .prepare_cached(
+                    "SELECT rule, time, id FROM tombstone WHERE op = ?1 ORDER BY id DESC LIMIT 1",
+                )?
+                .query_row([op.0], tombstone)
+                .optional()?;
+            let mut by_slot = None;
+            if let Some((lineage, slot)) = slot {
+                by_slot = t
+                    .prepare_cached(&select(
+                        "WHERE lineage = ?1 AND slot = ?2 ORDER BY id DESC LIMIT 1",
+                    ))?
+                    .query_row((lineage.0, slot), raw)
+                    .optional()?;
+                let other = t
+                    .prepare_cached(
+                        "SELECT rule, time, id FROM tombstone WHERE lineage = ?1 AND slot = ?2
+                         ORDER BY id DESC LIMIT 1",
+                    )?
+                    .query_row((lineage.0, slot), tombstone)
+                    .optional()?;
+                if other.as_ref().map(|(id, _)| id) > mark.as_ref().map(|(id, _)| id) {
+                    mark = other;
+                }
+            }
+            Ok(Nearest {
+                by_op: by_op.map(|raw| raw.complete(t)).transpose()?,
+                by_slot: by_slot.map(|raw| raw.complete(t)).transpose()?,
+                tombstone: mark.map(|(_, mark)| mark),
+            })
+        })
+    }
+
+    /// Returns the marks that records left at these keys, one element a key.
+    pub fn tombstones(&self, keys: &[Key]) -> Result<Vec<Option<Tombstone>>, StoreError> {
+        self.database().snapshot("look for dropped records", |t| {
+            let mut query =
+                t.prepare_cached("SELECT rule, time, id FROM tombstone WHERE key = ?1")?;
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                let mark = query.query_row([key.0], tombstone).optional()?;
+                found.push(mark.map(|(_, mark)| mark));
+            }
+            Ok(found)
+        })
+    }
+
+    fn any_filed(&self, keys: &[Key]) -> Result<bool, StoreError> {
+        self.database().read("look up keys", |c| {
+            let mut query = c.prepare_cached("SELECT 1 FROM record_key WHERE key = ?1")?;
+            for key in keys {
+                if query.exists([key.0])? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    fn hold_record(
+        &self,
+        t: &Transaction<'_>,
+        lease: &Lease,
+        process: &str,
+        record: &Record,
+        time: i64,
+    ) -> rusqlite::Result<()> {
+        lease.hold(t, process, Leased::Record, &record.id.0.to_be_bytes())?;
+        for content in distinct(&record.outputs) {
+            if !record.missing.contains(&content) {
+                lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
+            }
+        }
+        t.prepare_cached("UPDATE record SET used = ?2 WHERE id = ?1")?
+            .execute((record.id.0, time))?;
+        Ok(())
+    }
+}
+
+/// A row of `record`, before its layers were looked up.
+struct RawRecord {
+    id: i64,
+    op: [u8; 32],
+    lineage: Option<[u8; 32]>,
+    slot: Option<String>,
+    outputs: Vec<u8>,
+    parts: Vec<u8>,
+    created: i64,
+    duration: i64,
+}
+
+impl RawRecord {
+    /// Damaged outputs make the record none, so that the step runs again.
+    fn complete(self, t: &Transaction<'_>) -> Result<Record, Abort> {
+        let outputs = decode_outputs(&self.outputs).ok_or_else(|| StoreError::Damaged {
+            what: "list of layers in a record",
+            path: t.path().unwrap_or_default().into(),
+        })?;
+        let mut missing = Vec::new();
+        for content in distinct(&outputs) {
+            if !layer_exists(t, &content)? {
+                missing.push(content);
+            }
+        }
+        Ok(Record {
+            id: RecordId(self.id),
+            op: OpKey(self.op),
+            slot: self.lineage.map(Lineage).zip(self.slot),
+            outputs,
+            parts: self.parts,
+            created: time(self.created),
+            duration: Duration::from_micros(self.duration.unsigned_abs()),
+            missing,
+        })
+    }
+}
+
+fn select(rest: &str) -> String {
+    format!("SELECT id, op, lineage, slot, outputs, parts, created, duration FROM record {rest}")
+}
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<RawRecord> {
+    Ok(RawRecord {
+        id: row.get(0)?,
+        op: row.get(1)?,
+        lineage: row.get(2)?,
+        slot: row.get(3)?,
+        outputs: row.get(4)?,
+        parts: row.get(5)?,
+        created: row.get(6)?,
+        duration: row.get(7)?,
+    })
+}
+
+fn tombstone(row: &Row<'_>) -> rusqlite::Result<(i64, Tombstone)> {
+    Ok((
+        row.get(2)?,
+        Tombstone {
+            rule: row.get(0)?,
+            time: time(row.get(1)?),
+        },
+    ))
+}
+
+fn record_by_key(t: &Transaction<'_>, key: &Key) -> Result<Option<Record>, Abort> {
+    t.prepare_cached(&select(
+        "WHERE id = (SELECT record FROM record_key WHERE key = ?1)",
+    ))?
+    .query_row([key.0], raw)
+    .optional()?
+    .map(|raw| raw.complete(t))
+    .transpose()
+}
+
+pub(crate) fn layer_exists(t: &Transaction<'_>, content: &Content) -> rusqlite::Result<bool> {
+    t.prepare_cached("SELECT 1 FROM layer WHERE content = ?1")?
+        .exists([content.to_bytes()])
+}
+
+/// Lets `key` find `record` instead of whatever it found.
+fn point(t: &Transaction<'_>, key: &Key, record: RecordId, rule: &str) -> rusqlite::Result<()> {
+    let before: Option<i64> = t
+        .prepare_cached("SELECT record FROM record_key WHERE key = ?1")?
+        .query_row([key.0], |row| row.get(0))
+        .optional()?;
+    t.prepare_cached("INSERT OR REPLACE INTO record_key (key, record) VALUES (?1, ?2)")?
+        .execute((key.0, record.0))?;
+    t.prepare_cached("DELETE FROM tombstone WHERE key = ?1")?
+        .execute([key.0])?;
+    if let Some(before) = before.filter(|before| *before != record.0) {
+        let found_still = t
+            .prepare_cached("SELECT 1 FROM record_key WHERE record = ?1")?
+            .exists([before])?;
+        if !found_still {
+            delete_record(t, RecordId(before), rule)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a record and leaves a tombstone at each of its keys.
+pub(crate) fn delete_record(
+    t: &Transaction<'_>,
+    record: RecordId,
+    rule: &str,
+) -> rusqlite::Result<()> {
+    t.prepare_cached(
+        "INSERT OR REPLACE INTO tombstone (key, op, lineage, slot, rule, time)
+         SELECT k.key, r.op, r.lineage, r.slot, ?2, ?3
+         FROM record r JOIN record_key k ON k.record = r.id WHERE r.id = ?1",
+    )?
+    .execute((record.0, rule, now()))?;
+    t.prepare_cached("DELETE FROM tombstone WHERE id <= (SELECT max(id) FROM tombstone) - ?1")?
+        .execute([TOMBSTONES])?;
+    for sql in [
+        "DELETE FROM record_key WHERE record = ?1",
+        "DELETE FROM record_layer WHERE record = ?1",
+        "DELETE FROM record WHERE id = ?1",
+    ] {
+        t.prepare_cached(sql)?.execute([record.0])?;
+    }
+    Ok(())
+}
+
+/// Returns the layers of all outputs, each once.
+fn distinct(outputs: &[Option<Vec<Content>>]) -> Vec<Content> {
+    let mut layers: Vec<Content> = outputs.iter().flatten().flatten().copied().collect();
+    layers.sort_unstable();
+    layers.dedup();
+    layers
+}
+
+/// Encodes outputs: a count, then for each 0xffffffff (scratch) or a count and that many content
+/// ids of 33 bytes; counts are big-endian `u32`.
+pub(crate) fn encode_outputs(outputs: &[Option<Vec<Content>>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let count = |bytes: &mut Vec<u8>, count: usize| {
+        let count = u32::try_from(count).expect("BUG: 2^32 layers");
+        bytes.extend_from_slice(&count.to_be_bytes());
+    };
+    count(&mut bytes, outputs.len());
+    for output in outputs {
+        match output {
+            None => bytes.extend_from_slice(&u32::MAX.to_be_bytes()),
+            Some(layers) => {
+                count(&mut bytes, layers.len());
+                layers
+                    .iter()
+                    .for_each(|layer| bytes.extend_from_slice(&layer.to_bytes()));
+            }
+        }
+    }
+    bytes
+}
+
+pub(crate) fn decode_outputs(bytes: &[u8]) -> Option<Vec<Option<Vec<Content>>>> {
+    fn count<'a>(bytes: &mut &'a [u8]) -> Option<u32> {
+        let (count, rest) = bytes.split_first_chunk::<4>()?;
+        *bytes = rest;
+        Some(u32::from_be_bytes(*count))
+    }
+    let mut rest = bytes;
+    let mut outputs = Vec::new();
+    for _ in 0..count(&mut rest)? {
+        outputs.push(match count(&mut rest)? {
+            u32::MAX => None,
+            layers => {
+                let length = usize::try_from(layers).ok()?.checked_mul(33)?;
+                let (layers, after) = rest.split_at_checked(length)?;
+                rest = after;
+                Some(
+                    layers
+                        .chunks_exact(33)
+                        .map(Content::from_bytes)
+                        .collect::<Option<_>>()?,
+                )
+            }
+        });
+    }
+    rest.is_empty().then_some(outputs)
+}

@@ -1,0 +1,408 @@
+//! Sweeping: what nobody needs goes, beside running builds of any process.
+//!
+//! Three steps: rows go in a transaction that no lookup or commit overlaps, directories without
+//! rows are renamed to the trash in it, and then the trash is removed without holding anything.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::Transaction;
+
+use crate::cachemounts::CacheMountInfo;
+use crate::database::Abort;
+use crate::images::delete_image;
+use crate::leases::Leased;
+use crate::process;
+use crate::records::{RecordId, delete_record};
+use crate::store::{Store, millis, now};
+use crate::usage::Counted;
+use crate::{BlobDigest, Content, StoreError};
+
+/// What may go.
+///
+/// Named images and whatever is leased stay under every policy. Always gone: layers and blobs that
+/// nothing refers to, and what processes that died left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The longest unused records, untagged images, pulls, archives and cache mounts, until this
+    /// many bytes are left.
+    KeepBytes(u64),
+    /// All of these that were not used for that long.
+    KeepDuration(Duration),
+    /// All of these.
+    All,
+    /// Untagged images only.
+    UnusedOnly,
+}
+
+/// What went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweepReport {
+    /// Records dropped.
+    pub records: u64,
+    /// Untagged images removed.
+    pub images: u64,
+    /// References forgotten that were pulled.
+    pub pulls: u64,
+    /// Layers removed.
+    pub layers: u64,
+    /// Blobs removed.
+    pub blobs: u64,
+    /// Cache mounts removed.
+    pub cache_mounts: u64,
+    /// Context directories and file hashes forgotten.
+    pub contexts: u64,
+    /// Processes that died without cleaning up.
+    pub dead_processes: u64,
+    /// Directories and files that no row named.
+    pub orphans: u64,
+    /// Bytes of disk blocks freed, but for the database.
+    pub bytes: u64,
+}
+
+/// Something that a policy may take away.
+#[derive(Debug)]
+enum Candidate {
+    Record(RecordId),
+    Image(i64),
+    Pull(i64),
+    Archive(BlobDigest),
+    Mount(CacheMountInfo),
+}
+
+impl Store {
+    /// Removes what `policy` lets go.
+    pub fn sweep(&self, policy: Policy) -> Result<SweepReport, StoreError> {
+        let mut report = SweepReport::default();
+        self.bury_the_dead(&mut report)?;
+        let mounts = self.cache_mounts()?;
+        let rule = rule(policy);
+        let mut size = match policy {
+            Policy::KeepBytes(_) => self.swept_size()?,
+            _ => 0,
+        };
+        let sized = self.mount_sizes(&mounts, policy)?;
+        let mut mounts_to_go = Vec::new();
+        self.database().write("sweep", |t| {
+            forget_folds(t, policy)?;
+            size = size.saturating_sub(self.free(t, &mut report)?);
+            for (used, candidate) in candidates(t, mounts, policy)? {
+                let goes = match policy {
+                    Policy::KeepBytes(limit) => size > limit,
+                    Policy::KeepDuration(age) => used < cutoff(age),
+                    Policy::All | Policy::UnusedOnly => true,
+                };
+                if !goes {
+                    break;
+                }
+                if let Candidate::Mount(mount) = candidate {
+                    let bytes = sized.iter().find(|(path, _)| *path == mount.path);
+                    size = size.saturating_sub(bytes.map_or(0, |(_, bytes)| *bytes));
+                    mounts_to_go.push(mount);
+                    continue;
+                }
+                self.drop_candidate(t, &candidate, rule, &mut report)?;
+                if matches!(policy, Policy::KeepBytes(_)) {
+                    size = size.saturating_sub(self.free(t, &mut report)?);
+                }
+            }
+            self.free(t, &mut report)?;
+            self.forget_contexts(t, policy, &mut report)?;
+            self.discard_orphans(t, &mut report)?;
+            Ok(())
+        })?;
+        for mount in &mounts_to_go {
+            let mut counted = Counted::default();
+            let bytes = counted.all(&mount.path).unwrap_or(0);
+            if self.sweep_mount(mount)? {
+                report.cache_mounts += 1;
+                report.bytes += bytes;
+            }
+        }
+        self.burn_trash(&mut report)?;
+        self.database().shrink()?;
+        Ok(report)
+    }
+
+    /// Takes away the leases and the work of processes whose locks are free.
+    fn bury_the_dead(&self, report: &mut SweepReport) -> Result<(), StoreError> {
+        let procs = self.path("procs");
+        // Work directories first: a process has its name before its work directory.
+        let works = self.names_in(&self.path("work"))?;
+        for dead in process::dead(&procs)? {
+            self.database()
+                .write("take leases of a dead process", |t| {
+                    t.execute("DELETE FROM lease WHERE process = ?1", [&dead.id])?;
+                    Ok(())
+                })?;
+            self.discard(&self.path("work").join(&dead.id))?;
+            dead.bury()?;
+            report.dead_processes += 1;
+        }
+        for work in works {
+            if !procs.join(&work).exists() {
+                self.discard(&self.path("work").join(&work))?;
+            }
+        }
+        self.database().write("take leases of nobody", |t| {
+            // Listed inside: whoever wrote a lease had its name before.
+            let alive = self.names_in(&procs)?;
+            let alive = serde_json::to_string(&alive).expect("BUG: strings are always JSON");
+            t.execute(
+                "DELETE FROM lease WHERE process NOT IN (SELECT value FROM json_each(?1))",
+                [alive],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn drop_candidate(
+        &self,
+        t: &Transaction<'_>,
+        candidate: &Candidate,
+        rule: &str,
+        report: &mut SweepReport,
+    ) -> Result<(), Abort> {
+        match candidate {
+            Candidate::Record(id) => {
+                delete_record(t, *id, rule)?;
+                report.records += 1;
+            }
+            Candidate::Image(row) => {
+                delete_image(t, *row)?;
+                report.images += 1;
+            }
+            Candidate::Pull(id) => {
+                t.prepare_cached("DELETE FROM pulled_layer WHERE pulled = ?1")?
+                    .execute([id])?;
+                t.prepare_cached("DELETE FROM pulled WHERE id = ?1")?
+                    .execute([id])?;
+                report.pulls += 1;
+            }
+            Candidate::Archive(blob) => {
+                t.prepare_cached("DELETE FROM compressed WHERE blob = ?1")?
+                    .execute([blob.0])?;
+            }
+            Candidate::Mount(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Deletes layers and blobs that nothing refers to; returns their bytes as their rows tell.
+    fn free(&self, t: &Transaction<'_>, report: &mut SweepReport) -> Result<u64, Abort> {
+        let mut bytes = 0;
+        let layers: Vec<(Vec<u8>, i64)> = t
+            .prepare_cached(
+                "DELETE FROM layer WHERE content NOT IN (SELECT content FROM record_layer)
+                 AND content NOT IN (SELECT content FROM image_layer)
+                 AND content NOT IN (SELECT content FROM pulled_layer)
+                 AND content NOT IN (SELECT object FROM lease WHERE kind = ?1)
+                 AND content NOT IN (SELECT content FROM fold)
+                 RETURNING content, size_bytes",
+            )?
+            .query_map([Leased::Layer as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (content, size) in layers {
+            bytes += size.unsigned_abs();
+            report.layers += 1;
+            t.prepare_cached("DELETE FROM compressed WHERE content = ?1")?
+                .execute([&content])?;
+            t.prepare_cached("DELETE FROM diff_id WHERE content = ?1")?
+                .execute([&content])?;
+            if let Some(content) = Content::from_bytes(&content) {
+                self.discard(&self.layer_path(&content))?;
+            }
+        }
+        let blobs: Vec<([u8; 32], i64)> = t
+            .prepare_cached(
+                "DELETE FROM blob WHERE digest NOT IN (SELECT blob FROM compressed)
+                 AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)
+                 RETURNING digest, size_bytes",
+            )?
+            .query_map([Leased::Blob as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (digest, size) in blobs {
+            bytes += size.unsigned_abs();
+            report.blobs += 1;
+            self.discard(&self.blob_path(&BlobDigest(digest)))?;
+        }
+        Ok(bytes)
+    }
+
+    /// Forgets what is remembered about contexts, and partial blobs.
+    fn forget_contexts(
+        &self,
+        t: &Transaction<'_>,
+        policy: Policy,
+        report: &mut SweepReport,
+    ) -> Result<(), Abort> {
+        let before = match policy {
+            Policy::All => i64::MAX,
+            Policy::KeepDuration(age) => cutoff(age),
+            Policy::KeepBytes(_) | Policy::UnusedOnly => return Ok(()),
+        };
+        report.contexts += t.execute("DELETE FROM tree WHERE used < ?1", [before])? as u64;
+        for directory in ["contexts", "blobs/partial"] {
+            let directory = self.path(directory);
+            for name in self.names_in(&directory)? {
+                let path = directory.join(&name);
+                let used = std::fs::metadata(&path).and_then(|meta| meta.modified());
+                if used.is_ok_and(|used| millis(used) < before) && self.discard(&path)?.is_some() {
+                    report.contexts += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves directories and files to the trash that no row names.
+    fn discard_orphans(&self, t: &Transaction<'_>, report: &mut SweepReport) -> Result<(), Abort> {
+        let layers = self.path("layers");
+        for name in self.names_in(&layers)? {
+            let content = name.replacen('-', ":", 1).parse::<Content>();
+            let known = match &content {
+                Ok(content) => crate::records::layer_exists(t, content)?,
+                Err(_) => false,
+            };
+            if !known && self.discard(&layers.join(&name))?.is_some() {
+                report.orphans += 1;
+            }
+        }
+        let blobs = self.path("blobs/sha256");
+        for name in self.names_in(&blobs)? {
+            let digest = format!("sha256:{name}").parse::<BlobDigest>();
+            let known = match &digest {
+                Ok(digest) => t
+                    .prepare_cached("SELECT 1 FROM blob WHERE digest = ?1")?
+                    .exists([digest.0])?,
+                Err(_) => false,
+            };
+            if !known && self.discard(&blobs.join(&name))?.is_some() {
+                report.orphans += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn burn_trash(&self, report: &mut SweepReport) -> Result<(), StoreError> {
+        let trash = self.path("trash");
+        let mut counted = Counted::default();
+        for name in self.names_in(&trash)? {
+            let path = trash.join(name);
+            // Another sweep may be removing the same; then what it frees is in its report.
+            report.bytes += counted.freed(&path).unwrap_or(0);
+            self.burn(&path)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes that a policy by size is about.
+    fn swept_size(&self) -> Result<u64, StoreError> {
+        let rows: i64 = self.database().read("add up sizes", |c| {
+            c.query_row(
+                "SELECT (SELECT coalesce(sum(size_bytes), 0) FROM layer)
+                 + (SELECT coalesce(sum(size_bytes), 0) FROM blob)",
+                [],
+                |row| row.get(0),
+            )
+        })?;
+        let mounts = Counted::default().all(&self.path("mounts"))?;
+        Ok(rows.unsigned_abs() + mounts)
+    }
+
+    fn mount_sizes(
+        &self,
+        mounts: &[CacheMountInfo],
+        policy: Policy,
+    ) -> Result<Vec<(std::path::PathBuf, u64)>, StoreError> {
+        if !matches!(policy, Policy::KeepBytes(_)) {
+            return Ok(Vec::new());
+        }
+        let mut counted = Counted::default();
+        mounts
+            .iter()
+            .map(|mount| Ok((mount.path.clone(), counted.all(&mount.path)?)))
+            .collect()
+    }
+}
+
+/// Lets layers that were folded of others go; they are made again when needed.
+fn forget_folds(t: &Transaction<'_>, policy: Policy) -> rusqlite::Result<()> {
+    let before = match policy {
+        Policy::UnusedOnly => return Ok(()),
+        Policy::KeepDuration(age) => cutoff(age),
+        Policy::KeepBytes(_) | Policy::All => i64::MAX,
+    };
+    t.execute(
+        "DELETE FROM fold WHERE content IN (SELECT content FROM layer WHERE used < ?1)
+         AND content NOT IN (SELECT object FROM lease WHERE kind = ?2)",
+        (before, Leased::Layer as i64),
+    )?;
+    Ok(())
+}
+
+/// Returns what may go with when it was last used, the longest unused first.
+fn candidates(
+    t: &Transaction<'_>,
+    mounts: Vec<CacheMountInfo>,
+    policy: Policy,
+) -> rusqlite::Result<Vec<(i64, Candidate)>> {
+    let mut found = Vec::new();
+    let images = "SELECT used, id FROM image WHERE id NOT IN (SELECT image FROM name)
+                  AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)";
+    let mut query = t.prepare_cached(images)?;
+    let mut rows = query.query([Leased::Image as i64])?;
+    while let Some(row) = rows.next()? {
+        found.push((row.get(0)?, Candidate::Image(row.get(1)?)));
+    }
+    if policy != Policy::UnusedOnly {
+        let mut leased = std::collections::HashSet::new();
+        let mut query = t.prepare_cached("SELECT object FROM lease WHERE kind = ?1")?;
+        let mut rows = query.query([Leased::Record as i64])?;
+        while let Some(row) = rows.next()? {
+            leased.insert(i64::from_be_bytes(row.get(0)?));
+        }
+        let mut query = t.prepare_cached("SELECT used, id FROM record")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(1)?;
+            if !leased.contains(&id) {
+                found.push((row.get(0)?, Candidate::Record(RecordId(id))));
+            }
+        }
+        let mut query = t.prepare_cached("SELECT used, id FROM pulled")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            found.push((row.get(0)?, Candidate::Pull(row.get(1)?)));
+        }
+        let archives = "SELECT used, digest FROM blob WHERE digest IN (SELECT blob FROM compressed)
+                        AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)";
+        let mut query = t.prepare_cached(archives)?;
+        let mut rows = query.query([Leased::Blob as i64])?;
+        while let Some(row) = rows.next()? {
+            found.push((row.get(0)?, Candidate::Archive(BlobDigest(row.get(1)?))));
+        }
+        let mounts = mounts
+            .into_iter()
+            .map(|mount| (millis(mount.used), Candidate::Mount(mount)));
+        found.extend(mounts);
+    }
+    found.sort_by_key(|(used, _)| *used);
+    Ok(found)
+}
+
+fn cutoff(age: Duration) -> i64 {
+    SystemTime::now()
+        .checked_sub(age)
+        .map_or(0, millis)
+        .min(now())
+}
+
+/// What tombstones say.
+fn rule(policy: Policy) -> &'static str {
+    match policy {
+        Policy::KeepBytes(_) => "removed to keep the store below its size",
+        Policy::KeepDuration(_) => "removed because it was not used for long",
+        Policy::All => "removed by a prune of everything",
+        Policy::UnusedOnly => "removed because nothing used it",
+    }
+}
