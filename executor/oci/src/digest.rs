@@ -120,7 +120,9 @@ impl FromStr for Sha256Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let hex = text.strip_prefix("sha256:").ok_or_else(|| DigestError::Algorithm(clip(text)))?;
+        let hex = text
+            .strip_prefix("sha256:")
+            .ok_or_else(|| DigestError::Algorithm(clip(text)))?;
         Self::from_hex(hex).map_err(|_| DigestError::Hex(clip(text)))
     }
 }
@@ -133,7 +135,9 @@ impl Serialize for Sha256Digest {
 
 impl<'de> Deserialize<'de> for Sha256Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -169,7 +173,9 @@ impl Sha256Hasher {
 
 impl fmt::Debug for Sha256Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sha256Hasher").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Sha256Hasher")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -195,7 +201,11 @@ pub struct Verifier {
 impl Verifier {
     /// Starts a check of content that must have this digest and, if given, this many bytes.
     pub fn new(expected: Sha256Digest, size: Option<u64>) -> Self {
-        Self { hasher: Sha256Hasher::new(), expected, size }
+        Self {
+            hasher: Sha256Hasher::new(),
+            expected,
+            size,
+        }
     }
 
     /// Takes the next bytes; errors as soon as they are more than announced.
@@ -219,13 +229,19 @@ impl Verifier {
     pub fn finish(self) -> Result<(), VerifyError> {
         let seen = self.hasher.bytes();
         if let Some(expected) = self.size.filter(|&size| size != seen) {
-            return Err(VerifyError::Size { expected, actual: seen });
+            return Err(VerifyError::Size {
+                expected,
+                actual: seen,
+            });
         }
         let actual = self.hasher.finish();
         if actual == self.expected {
             Ok(())
         } else {
-            Err(VerifyError::Digest { expected: self.expected, actual })
+            Err(VerifyError::Digest {
+                expected: self.expected,
+                actual,
+            })
         }
     }
 }
@@ -243,7 +259,10 @@ pub struct VerifyingReader<R> {
 impl<R: Read> VerifyingReader<R> {
     /// Wraps a reader of content that must have this digest and, if given, this many bytes.
     pub fn new(inner: R, expected: Sha256Digest, size: Option<u64>) -> Self {
-        Self { inner, verifier: Some(Verifier::new(expected, size)) }
+        Self {
+            inner,
+            verifier: Some(Verifier::new(expected, size)),
+        }
     }
 }
 
@@ -276,17 +295,36 @@ mod tests {
         let digest = Sha256Digest::of(b"");
         assert_eq!(digest.to_string(), EMPTY);
         assert_eq!(EMPTY.parse(), Ok(digest));
-        assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{EMPTY}\""));
-        assert_eq!(serde_json::from_str::<Sha256Digest>(&format!("\"{EMPTY}\"")).unwrap(), digest);
+        assert_eq!(
+            serde_json::to_string(&digest).unwrap(),
+            format!("\"{EMPTY}\"")
+        );
+        assert_eq!(
+            serde_json::from_str::<Sha256Digest>(&format!("\"{EMPTY}\"")).unwrap(),
+            digest
+        );
     }
 
     #[test]
     fn what_is_no_sha256_is_refused() {
         let upper = EMPTY.replace('e', "E");
-        for text in ["", "sha256", "sha256:", "sha256:00", "md5:00", &EMPTY[7..], &upper, &format!("{EMPTY}0")] {
+        for text in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:00",
+            "md5:00",
+            &EMPTY[7..],
+            &upper,
+            &format!("{EMPTY}0"),
+        ] {
             assert!(text.parse::<Sha256Digest>().is_err(), "{text}");
         }
-        assert!(format!("sha256:{}", "é".repeat(32)).parse::<Sha256Digest>().is_err());
+        assert!(
+            format!("sha256:{}", "é".repeat(32))
+                .parse::<Sha256Digest>()
+                .is_err()
+        );
     }
 
     fn read(content: &[u8], expected: Sha256Digest, size: Option<u64>) -> Result<Vec<u8>, String> {
@@ -302,8 +340,18 @@ mod tests {
         let digest = Sha256Digest::of(b"abc");
         assert_eq!(read(b"abc", digest, Some(3)), Ok(b"abc".to_vec()));
         assert_eq!(read(b"abc", digest, None), Ok(b"abc".to_vec()));
-        assert!(read(b"abd", digest, Some(3)).unwrap_err().contains(&digest.to_string()));
-        assert_eq!(read(b"ab", digest, Some(3)), Err("content has 2 bytes, not 3".into()));
-        assert_eq!(read(b"abcd", digest, Some(3)), Err("content has 4 bytes, not 3".into()));
+        assert!(
+            read(b"abd", digest, Some(3))
+                .unwrap_err()
+                .contains(&digest.to_string())
+        );
+        assert_eq!(
+            read(b"ab", digest, Some(3)),
+            Err("content has 2 bytes, not 3".into())
+        );
+        assert_eq!(
+            read(b"abcd", digest, Some(3)),
+            Err("content has 4 bytes, not 3".into())
+        );
     }
 }

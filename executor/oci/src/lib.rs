@@ -1,9 +1,13 @@
-//! What OCI and docker agreed on, and the registry protocol.
+//! What OCI and docker agreed on: names and documents of images, and the registry protocol.
+//!
+//! Nothing in here runs or unpacks an image, and nothing is stored; documents go in and out as
+//! bytes, layers as streams.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod digest;
 pub mod document;
+pub mod layout;
 pub mod media_type;
 pub mod platform;
 pub mod reference;

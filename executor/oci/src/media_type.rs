@@ -118,7 +118,11 @@ pub fn layer_compression(media_type: &str) -> Option<Compression> {
         .strip_prefix("application/vnd.oci.image.layer.v1.")
         .or_else(|| media_type.strip_prefix("application/vnd.oci.image.layer.nondistributable.v1."))
         .or_else(|| media_type.strip_prefix(docker)?.strip_prefix("diff."))
-        .or_else(|| media_type.strip_prefix(docker)?.strip_prefix("foreign.diff."))?;
+        .or_else(|| {
+            media_type
+                .strip_prefix(docker)?
+                .strip_prefix("foreign.diff.")
+        })?;
     match suffix {
         "tar" => Some(Compression::None),
         "tar+gzip" | "tar.gzip" => Some(Compression::Gzip),
@@ -138,7 +142,10 @@ mod tests {
             assert!(is_index(flavor.index()));
             assert!(is_config(flavor.config()));
             for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-                assert_eq!(layer_compression(flavor.layer(compression)), Some(compression));
+                assert_eq!(
+                    layer_compression(flavor.layer(compression)),
+                    Some(compression)
+                );
             }
         }
     }
@@ -149,7 +156,12 @@ mod tests {
         assert_eq!(layer_compression(foreign), Some(Compression::Gzip));
         let nondistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
         assert_eq!(layer_compression(nondistributable), Some(Compression::Zstd));
-        for other in [IN_TOTO, OCI_CONFIG, "", "application/vnd.oci.image.layer.v1.tar+encrypted"] {
+        for other in [
+            IN_TOTO,
+            OCI_CONFIG,
+            "",
+            "application/vnd.oci.image.layer.v1.tar+encrypted",
+        ] {
             assert_eq!(layer_compression(other), None, "{other}");
         }
     }

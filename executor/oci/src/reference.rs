@@ -45,7 +45,9 @@ pub enum ReferenceError {
         lower: String,
     },
     /// The registry's name is not a host with an optional port.
-    #[error("image reference `{text}` has the registry `{domain}`, which is not a host name with an optional port")]
+    #[error(
+        "image reference `{text}` has the registry `{domain}`, which is not a host name with an optional port"
+    )]
     Domain {
         /// The whole text.
         text: String,
@@ -63,7 +65,9 @@ pub enum ReferenceError {
         component: String,
     },
     /// The tag is too long or has a character that no tag may have.
-    #[error("image reference `{text}` has the invalid tag `{tag}`; a tag is up to 128 of A-Z, a-z, 0-9, `_`, `.` and `-`, not beginning with `.` or `-`")]
+    #[error(
+        "image reference `{text}` has the invalid tag `{tag}`; a tag is up to 128 of A-Z, a-z, 0-9, `_`, `.` and `-`, not beginning with `.` or `-`"
+    )]
     Tag {
         /// The whole text.
         text: String,
@@ -95,7 +99,10 @@ impl Reference {
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|source| ReferenceError::Digest { text: shown(), source })?;
+                let digest = digest.parse().map_err(|source| ReferenceError::Digest {
+                    text: shown(),
+                    source,
+                })?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -106,11 +113,17 @@ impl Reference {
             _ => (rest, None),
         };
         if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
-            return Err(ReferenceError::Tag { text: shown(), tag: tag.chars().take(150).collect() });
+            return Err(ReferenceError::Tag {
+                text: shown(),
+                tag: tag.chars().take(150).collect(),
+            });
         }
         let (domain, path) = split_domain(name);
         if !is_domain(domain) {
-            return Err(ReferenceError::Domain { text: shown(), domain: domain.chars().take(150).collect() });
+            return Err(ReferenceError::Domain {
+                text: shown(),
+                domain: domain.chars().take(150).collect(),
+            });
         }
         for component in path.split('/') {
             if is_component(component) {
@@ -118,12 +131,22 @@ impl Reference {
             }
             if is_component(&component.to_ascii_lowercase()) {
                 let lower = text.replacen(path, &path.to_ascii_lowercase(), 1);
-                return Err(ReferenceError::Uppercase { text: shown(), lower });
+                return Err(ReferenceError::Uppercase {
+                    text: shown(),
+                    lower,
+                });
             }
             let component = component.chars().take(150).collect();
-            return Err(ReferenceError::Component { text: shown(), component });
+            return Err(ReferenceError::Component {
+                text: shown(),
+                component,
+            });
         }
-        let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
+        let domain = if domain == "index.docker.io" {
+            DEFAULT_DOMAIN
+        } else {
+            domain
+        };
         let repository = if domain == DEFAULT_DOMAIN && !path.contains('/') {
             format!("{OFFICIAL}{path}")
         } else {
@@ -137,7 +160,12 @@ impl Reference {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { domain: domain.to_owned(), repository, tag, digest })
+        Ok(Self {
+            domain: domain.to_owned(),
+            repository,
+            tag,
+            digest,
+        })
     }
 
     /// Returns the registry as references name it: `docker.io`, `localhost:5000`.
@@ -201,15 +229,25 @@ impl Reference {
     /// Returns the same repository at this digest; the tag stays.
     #[must_use]
     pub fn with_digest(&self, digest: Sha256Digest) -> Self {
-        Self { digest: Some(digest), ..self.clone() }
+        Self {
+            digest: Some(digest),
+            ..self.clone()
+        }
     }
 
     /// Returns the same repository at this tag, without a digest.
     pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
         if !is_tag(tag) {
-            return Err(ReferenceError::Tag { text: self.name(), tag: tag.chars().take(150).collect() });
+            return Err(ReferenceError::Tag {
+                text: self.name(),
+                tag: tag.chars().take(150).collect(),
+            });
         }
-        Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+        Ok(Self {
+            tag: Some(tag.to_owned()),
+            digest: None,
+            ..self.clone()
+        })
     }
 
     fn push_suffix(&self, text: &mut String) {
@@ -226,7 +264,11 @@ impl Reference {
 
 /// Returns the host and port that serve a registry of this name.
 pub fn registry_host(domain: &str) -> &str {
-    if domain == DEFAULT_DOMAIN { "registry-1.docker.io" } else { domain }
+    if domain == DEFAULT_DOMAIN {
+        "registry-1.docker.io"
+    } else {
+        domain
+    }
 }
 
 /// Splits `name` as docker does: the first part is a registry only if it looks like a host.
@@ -245,7 +287,9 @@ fn split_domain(name: &str) -> (&str, &str) {
 
 fn is_domain(domain: &str) -> bool {
     let port_is_good = |port: &str| {
-        !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok()
+        !port.is_empty()
+            && port.bytes().all(|digit| digit.is_ascii_digit())
+            && port.parse::<u16>().is_ok()
     };
     if let Some(address) = domain.strip_prefix('[') {
         let Some((address, port)) = address.split_once(']') else {
@@ -260,7 +304,9 @@ fn is_domain(domain: &str) -> bool {
     };
     let label_is_good = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -285,7 +331,9 @@ fn is_tag(tag: &str) -> bool {
     let bytes = tag.as_bytes();
     bytes.len() <= 128
         && bytes.first().is_some_and(|&byte| word(byte))
-        && bytes.iter().all(|&byte| word(byte) || matches!(byte, b'.' | b'-'))
+        && bytes
+            .iter()
+            .all(|&byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 impl fmt::Display for Reference {
@@ -312,7 +360,9 @@ impl Serialize for Reference {
 
 impl<'de> Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -327,41 +377,93 @@ mod tests {
         let reference = Reference::parse(&input.replace('#', D)).unwrap();
         assert_eq!(reference.to_string().replace(D, "#"), full, "{input}");
         assert_eq!(reference.familiar().replace(D, "#"), familiar, "{input}");
-        assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference), "{input}");
-        assert_eq!(Reference::parse(&reference.familiar()).as_ref(), Ok(&reference), "{input}");
+        assert_eq!(
+            Reference::parse(&reference.to_string()).as_ref(),
+            Ok(&reference),
+            "{input}"
+        );
+        assert_eq!(
+            Reference::parse(&reference.familiar()).as_ref(),
+            Ok(&reference),
+            "{input}"
+        );
     }
 
     #[test]
     fn names_are_completed_and_shortened() {
         check("alpine", "docker.io/library/alpine:latest", "alpine:latest");
-        check("alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20");
-        check("library/alpine", "docker.io/library/alpine:latest", "alpine:latest");
-        check("docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest");
-        check("index.docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest");
+        check(
+            "alpine:3.20",
+            "docker.io/library/alpine:3.20",
+            "alpine:3.20",
+        );
+        check(
+            "library/alpine",
+            "docker.io/library/alpine:latest",
+            "alpine:latest",
+        );
+        check(
+            "docker.io/alpine",
+            "docker.io/library/alpine:latest",
+            "alpine:latest",
+        );
+        check(
+            "index.docker.io/alpine",
+            "docker.io/library/alpine:latest",
+            "alpine:latest",
+        );
         check("user/app", "docker.io/user/app:latest", "user/app:latest");
-        check("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest");
+        check(
+            "docker.io/library/a/b",
+            "docker.io/library/a/b:latest",
+            "library/a/b:latest",
+        );
         check("ghcr.io/a/b/c:v1", "ghcr.io/a/b/c:v1", "ghcr.io/a/b/c:v1");
-        check("a__b.c-d---e", "docker.io/library/a__b.c-d---e:latest", "a__b.c-d---e:latest");
+        check(
+            "a__b.c-d---e",
+            "docker.io/library/a__b.c-d---e:latest",
+            "a__b.c-d---e:latest",
+        );
     }
 
     #[test]
     fn the_first_part_is_a_registry_if_it_looks_like_a_host() {
         check("localhost/x", "localhost/x:latest", "localhost/x:latest");
-        check("localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest");
-        check("127.0.0.1:5000/x:y", "127.0.0.1:5000/x:y", "127.0.0.1:5000/x:y");
+        check(
+            "localhost:5000/x",
+            "localhost:5000/x:latest",
+            "localhost:5000/x:latest",
+        );
+        check(
+            "127.0.0.1:5000/x:y",
+            "127.0.0.1:5000/x:y",
+            "127.0.0.1:5000/x:y",
+        );
         check("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest");
         check("host:5000/x", "host:5000/x:latest", "host:5000/x:latest");
         check("UPPER/x", "UPPER/x:latest", "UPPER/x:latest");
         check("host/x", "docker.io/host/x:latest", "host/x:latest");
-        check("localhost", "docker.io/library/localhost:latest", "localhost:latest");
-        check("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000");
+        check(
+            "localhost",
+            "docker.io/library/localhost:latest",
+            "localhost:latest",
+        );
+        check(
+            "localhost:5000",
+            "docker.io/library/localhost:5000",
+            "localhost:5000",
+        );
     }
 
     #[test]
     fn digests_stand_beside_or_instead_of_tags() {
         check("alpine@#", "docker.io/library/alpine@#", "alpine@#");
         check("alpine:3@#", "docker.io/library/alpine:3@#", "alpine:3@#");
-        check("localhost:5000/x@#", "localhost:5000/x@#", "localhost:5000/x@#");
+        check(
+            "localhost:5000/x@#",
+            "localhost:5000/x@#",
+            "localhost:5000/x@#",
+        );
     }
 
     fn refuse(input: &str, message: &str) {
@@ -372,7 +474,10 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused_with_a_reason() {
         refuse("", "empty");
-        refuse("Alpine", "has capitals in its repository name; write `alpine`");
+        refuse(
+            "Alpine",
+            "has capitals in its repository name; write `alpine`",
+        );
         refuse("docker.io/User/App:V1", "write `docker.io/user/app:V1`");
         refuse("alpine:", "invalid tag ``");
         refuse("alpine:.x", "invalid tag `.x`");
@@ -405,7 +510,10 @@ mod tests {
         let pinned = reference.with_digest(D.parse().unwrap());
         assert_eq!(pinned.identifier(), D);
         assert_eq!(pinned.tag(), Some("latest"));
-        assert_eq!(pinned.with_tag("v2").unwrap().to_string(), "docker.io/library/alpine:v2");
+        assert_eq!(
+            pinned.with_tag("v2").unwrap().to_string(),
+            "docker.io/library/alpine:v2"
+        );
         assert!(pinned.with_tag("no/tag").is_err());
     }
 }

@@ -36,10 +36,18 @@ pub struct Descriptor {
     /// The number of bytes of the content.
     pub size: u64,
     /// Where else the content may be had; used by foreign layers only.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub urls: Vec<String>,
     /// What the maker says of it.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// The content itself, base64, when it is small; never trusted without its digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +56,11 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// The kind of artifact, if the content is a manifest of one.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub artifact_type: String,
     /// Keys of a read document that are not known here.
     #[serde(flatten)]

@@ -9,10 +9,18 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 use super::DocumentError;
 
 /// Reads a document of at most `limit` bytes; serde_json bounds the depth.
-pub(super) fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8], limit: u64) -> Result<T, DocumentError> {
+pub(super) fn read<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+    limit: u64,
+) -> Result<T, DocumentError> {
     let size = bytes.len() as u64;
     if size > limit {
-        return Err(DocumentError::TooLarge { what, bytes: size, limit });
+        return Err(DocumentError::TooLarge {
+            what,
+            bytes: size,
+            limit,
+        });
     }
     serde_json::from_slice(bytes).map_err(|source| DocumentError::Json { what, source })
 }
@@ -30,7 +38,10 @@ pub(super) fn indented<T: Serialize>(value: &T) -> Vec<u8> {
 fn write<T: Serialize, F: Formatter>(value: &T, inner: F) -> Vec<u8> {
     let mut out = Vec::new();
     value
-        .serialize(&mut Serializer::with_formatter(&mut out, GoFormatter { inner }))
+        .serialize(&mut Serializer::with_formatter(
+            &mut out,
+            GoFormatter { inner },
+        ))
         .expect("BUG: a document has a key that is not a string");
     out
 }
@@ -41,7 +52,11 @@ struct GoFormatter<F> {
 }
 
 impl<F: Formatter> Formatter for GoFormatter<F> {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         let mut rest = fragment;
         while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
             let (plain, special) = rest.split_at(at);
@@ -63,7 +78,11 @@ impl<F: Formatter> Formatter for GoFormatter<F> {
         self.inner.end_array(writer)
     }
 
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.inner.begin_array_value(writer, first)
     }
 
@@ -79,7 +98,11 @@ impl<F: Formatter> Formatter for GoFormatter<F> {
         self.inner.end_object(writer)
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.inner.begin_object_key(writer, first)
     }
 
@@ -114,7 +137,10 @@ mod tests {
     #[test]
     fn empty_containers_are_short_in_both_forms() {
         let value = serde_json::json!({"a": [], "b": {}, "c": [1, {"d": "&"}]});
-        assert_eq!(compact(&value), br#"{"a":[],"b":{},"c":[1,{"d":"\u0026"}]}"#);
+        assert_eq!(
+            compact(&value),
+            br#"{"a":[],"b":{},"c":[1,{"d":"\u0026"}]}"#
+        );
         let expected = "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": \"\\u0026\"\n    }\n  ]\n}";
         assert_eq!(String::from_utf8(indented(&value)).unwrap(), expected);
     }
@@ -122,7 +148,10 @@ mod tests {
     #[test]
     fn reading_is_bounded() {
         let error = read::<Vec<u8>>("manifest", b"[1,2,3]", 6).unwrap_err();
-        assert_eq!(error.to_string(), "manifest has 7 bytes, more than the limit of 6");
+        assert_eq!(
+            error.to_string(),
+            "manifest has 7 bytes, more than the limit of 6"
+        );
         let deep = "[".repeat(100_000);
         assert!(read::<serde_json::Value>("manifest", deep.as_bytes(), 1 << 20).is_err());
     }

@@ -16,10 +16,18 @@ pub struct Manifest {
     /// Always 2.
     pub schema_version: u64,
     /// The manifest's own media type; docker's readers require it.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub media_type: String,
     /// The kind of artifact, if it is not a container image.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub artifact_type: String,
     /// The image config.
     pub config: Descriptor,
@@ -30,7 +38,11 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Box<Descriptor>>,
     /// What the maker says of the image.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// Keys of a read document that are not known here.
     #[serde(flatten)]
@@ -44,10 +56,18 @@ pub struct Index {
     /// Always 2.
     pub schema_version: u64,
     /// The index's own media type.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub media_type: String,
     /// The kind of artifact, if it is not a container image.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub artifact_type: String,
     /// The manifests, or further indexes.
     #[serde(default, deserialize_with = "nullable")]
@@ -56,7 +76,11 @@ pub struct Index {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Box<Descriptor>>,
     /// What the maker says of the image.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// Keys of a read document that are not known here.
     #[serde(flatten)]
@@ -150,31 +174,46 @@ impl Root {
     pub fn from_slice(served: &str, bytes: &[u8]) -> Result<Self, DocumentError> {
         let shape: Shape = json::read("manifest", bytes, MANIFEST_LIMIT_BYTES)?;
         let served = served.split(';').next().unwrap_or_default().trim();
-        let known = |media_type: &str| media_type::is_manifest(media_type) || media_type::is_index(media_type);
+        let known = |media_type: &str| {
+            media_type::is_manifest(media_type) || media_type::is_index(media_type)
+        };
         let stated = shape.media_type.as_str();
         if known(served) && known(stated) && served != stated {
             let (served, stated) = (served.to_owned(), stated.to_owned());
-            return Err(DocumentError::MediaType { what: "manifest", served, stated });
+            return Err(DocumentError::MediaType {
+                what: "manifest",
+                served,
+                stated,
+            });
         }
         if shape.manifests.is_some() {
-            for (key, present) in [("config", shape.config.is_some()), ("layers", shape.layers.is_some())] {
+            for (key, present) in [
+                ("config", shape.config.is_some()),
+                ("layers", shape.layers.is_some()),
+            ] {
                 if present {
                     return Err(DocumentError::Ambiguous(key));
                 }
             }
         }
         if shape.schema_version == 1 || shape.fs_layers.is_some() {
-            return Err(DocumentError::Unsupported("application/vnd.docker.distribution.manifest.v1+json".to_owned()));
+            return Err(DocumentError::Unsupported(
+                "application/vnd.docker.distribution.manifest.v1+json".to_owned(),
+            ));
         }
         // A generic content type such as application/json leaves the word to the document.
         let kind = [stated, served].into_iter().find(|kind| known(kind));
         match kind {
             Some(kind) if media_type::is_index(kind) => Index::from_slice(bytes).map(Self::Index),
             Some(_) => Manifest::from_slice(bytes).map(Self::Manifest),
-            None if !stated.is_empty() => Err(DocumentError::Unsupported(stated.chars().take(100).collect())),
+            None if !stated.is_empty() => Err(DocumentError::Unsupported(
+                stated.chars().take(100).collect(),
+            )),
             None if shape.manifests.is_some() => Index::from_slice(bytes).map(Self::Index),
             None if shape.config.is_some() => Manifest::from_slice(bytes).map(Self::Manifest),
-            None => Err(DocumentError::Unsupported(served.chars().take(100).collect())),
+            None => Err(DocumentError::Unsupported(
+                served.chars().take(100).collect(),
+            )),
         }
     }
 

@@ -15,8 +15,8 @@ mod json;
 mod manifest;
 
 pub use config::{Empty, HealthCheck, History, ImageConfig, RootFs, RunConfig};
-pub use descriptor::{Descriptor, annotation};
 pub(crate) use descriptor::nullable;
+pub use descriptor::{Descriptor, annotation};
 pub use manifest::{Index, Manifest, Root};
 
 /// The most bytes that a manifest or an index may have.
@@ -62,6 +62,11 @@ pub enum DocumentError {
     #[error("manifest is ambiguous: it has both `manifests` and `{0}`")]
     Ambiguous(&'static str),
     /// The media type is none that is read here.
-    #[error("media type `{0}` is not a manifest or index that kiln can read; schema 1 images must be pushed anew by a current tool")]
+    #[error(
+        "media type `{0}` is not a manifest or index that kiln can read; schema 1 images must be pushed anew by a current tool"
+    )]
     Unsupported(String),
 }
+
+#[cfg(test)]
+mod tests;

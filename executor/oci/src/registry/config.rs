@@ -59,7 +59,9 @@ pub struct RetryPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// An entry of `KILN_REGISTRY_MIRROR` is malformed.
-    #[error("KILN_REGISTRY_MIRROR has the entry `{entry}`, which is not of the form `docker.io=https://mirror.example`: {why}")]
+    #[error(
+        "KILN_REGISTRY_MIRROR has the entry `{entry}`, which is not of the form `docker.io=https://mirror.example`: {why}"
+    )]
     Mirror {
         /// The entry.
         entry: String,
@@ -108,8 +110,14 @@ impl Config {
     }
 
     /// Reads the same settings from any source of variables.
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<Self, ConfigError> {
-        let text = |name: &str| lookup(name).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+    pub fn from_lookup(
+        lookup: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, ConfigError> {
+        let text = |name: &str| {
+            lookup(name)
+                .map(|value| value.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        };
         let docker = lookup("DOCKER_CONFIG")
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(lookup("HOME")?).join(".docker")));
@@ -118,9 +126,16 @@ impl Config {
             None => Arc::new(Anonymous),
         };
         Ok(Self {
-            extra_roots: lookup("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect(),
-            mirrors: entries(&text("KILN_REGISTRY_MIRROR")).map(Mirror::parse).collect::<Result<_, _>>()?,
-            insecure: entries(&text("KILN_INSECURE_REGISTRIES")).map(parse_insecure).collect::<Result<_, _>>()?,
+            extra_roots: lookup("SSL_CERT_FILE")
+                .map(PathBuf::from)
+                .into_iter()
+                .collect(),
+            mirrors: entries(&text("KILN_REGISTRY_MIRROR"))
+                .map(Mirror::parse)
+                .collect::<Result<_, _>>()?,
+            insecure: entries(&text("KILN_INSECURE_REGISTRIES"))
+                .map(parse_insecure)
+                .collect::<Result<_, _>>()?,
             credentials,
             ..Self::default()
         })
@@ -128,7 +143,9 @@ impl Config {
 }
 
 fn entries(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+    list.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
 }
 
 fn parse_insecure(entry: &str) -> Result<String, ConfigError> {
@@ -144,8 +161,13 @@ fn parse_insecure(entry: &str) -> Result<String, ConfigError> {
 impl Mirror {
     /// Parses `registry=URL`.
     pub fn parse(entry: &str) -> Result<Self, ConfigError> {
-        let error = |why: &str| ConfigError::Mirror { entry: entry.to_owned(), why: why.to_owned() };
-        let (registry, url) = entry.split_once('=').ok_or_else(|| error("there is no `=`"))?;
+        let error = |why: &str| ConfigError::Mirror {
+            entry: entry.to_owned(),
+            why: why.to_owned(),
+        };
+        let (registry, url) = entry
+            .split_once('=')
+            .ok_or_else(|| error("there is no `=`"))?;
         if registry.is_empty() || registry.contains('/') {
             return Err(error("the registry is not a host name"));
         }
@@ -154,9 +176,14 @@ impl Mirror {
             return Err(error("the URL must begin with https:// or http://"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(error("the URL must not hold a password; log in to the mirror instead"));
+            return Err(error(
+                "the URL must not hold a password; log in to the mirror instead",
+            ));
         }
-        Ok(Self { registry: registry.to_owned(), url })
+        Ok(Self {
+            registry: registry.to_owned(),
+            url,
+        })
     }
 }
 
@@ -165,29 +192,51 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
-        let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        let lookup = |name: &str| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.into())
+        };
         Config::from_lookup(lookup).map_err(|error| error.to_string())
     }
 
     #[test]
     fn lists_are_split_at_commas() {
         let config = read(&[
-            ("KILN_REGISTRY_MIRROR", "docker.io=https://a.example, docker.io=http://b:5000/x,ghcr.io=https://c/"),
+            (
+                "KILN_REGISTRY_MIRROR",
+                "docker.io=https://a.example, docker.io=http://b:5000/x,ghcr.io=https://c/",
+            ),
             ("KILN_INSECURE_REGISTRIES", "reg:5000, other,"),
             ("SSL_CERT_FILE", "/ca.pem"),
         ])
         .unwrap();
-        let urls: Vec<_> = config.mirrors.iter().map(|mirror| mirror.url.as_str()).collect();
-        assert_eq!(urls, ["https://a.example/", "http://b:5000/x", "https://c/"]);
+        let urls: Vec<_> = config
+            .mirrors
+            .iter()
+            .map(|mirror| mirror.url.as_str())
+            .collect();
+        assert_eq!(
+            urls,
+            ["https://a.example/", "http://b:5000/x", "https://c/"]
+        );
         assert_eq!(config.mirrors[2].registry, "ghcr.io");
-        assert_eq!(config.insecure.into_iter().collect::<Vec<_>>(), ["other", "reg:5000"]);
+        assert_eq!(
+            config.insecure.into_iter().collect::<Vec<_>>(),
+            ["other", "reg:5000"]
+        );
         assert_eq!(config.extra_roots, [PathBuf::from("/ca.pem")]);
     }
 
     #[test]
     fn an_empty_environment_is_good() {
         let config = read(&[]).unwrap();
-        assert!(config.mirrors.is_empty() && config.insecure.is_empty() && config.extra_roots.is_empty());
+        assert!(
+            config.mirrors.is_empty()
+                && config.insecure.is_empty()
+                && config.extra_roots.is_empty()
+        );
     }
 
     fn refuse(name: &str, value: &str, message: &str) {
@@ -199,9 +248,17 @@ mod tests {
     fn malformed_entries_are_named() {
         refuse("KILN_REGISTRY_MIRROR", "docker.io", "`docker.io`");
         refuse("KILN_REGISTRY_MIRROR", "docker.io=", "`docker.io=`");
-        refuse("KILN_REGISTRY_MIRROR", "docker.io=ftp://x", "must begin with https://");
+        refuse(
+            "KILN_REGISTRY_MIRROR",
+            "docker.io=ftp://x",
+            "must begin with https://",
+        );
         refuse("KILN_REGISTRY_MIRROR", "=https://x", "not a host name");
-        refuse("KILN_REGISTRY_MIRROR", "a=https://u:p@x", "must not hold a password");
+        refuse(
+            "KILN_REGISTRY_MIRROR",
+            "a=https://u:p@x",
+            "must not hold a password",
+        );
         refuse("KILN_INSECURE_REGISTRIES", "http://x", "`http://x`");
         refuse("KILN_INSECURE_REGISTRIES", "a b", "`a b`");
     }

@@ -49,7 +49,10 @@ impl fmt::Debug for Credential {
 pub trait Credentials: Send + Sync {
     /// Returns the credential for `host`, as references name it (`docker.io`, `localhost:5000`), or
     /// a mirror's `host[:port]`.
-    fn credential<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>>;
+    fn credential<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>>;
 }
 
 /// Why credentials cannot be had.
@@ -88,7 +91,9 @@ pub enum CredentialsError {
         name: String,
     },
     /// The helper program cannot be run.
-    #[error("cannot run the credential helper `{program}`; install it or remove it from docker's config.json")]
+    #[error(
+        "cannot run the credential helper `{program}`; install it or remove it from docker's config.json"
+    )]
     HelperStart {
         /// The program.
         program: String,
@@ -119,7 +124,10 @@ pub enum CredentialsError {
 pub struct Anonymous;
 
 impl Credentials for Anonymous {
-    fn credential<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
+    fn credential<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
         Box::pin(async { Ok(None) })
     }
 }
@@ -132,7 +140,10 @@ pub struct Fixed(
 );
 
 impl Credentials for Fixed {
-    fn credential<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
+    fn credential<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
         Box::pin(async move { Ok(self.0.get(host).cloned()) })
     }
 }
@@ -180,7 +191,10 @@ struct HelperAnswer {
 impl DockerConfig {
     /// Uses this file and gives each helper 30 seconds.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), helper_timeout: Duration::from_secs(30) }
+        Self {
+            path: path.into(),
+            helper_timeout: Duration::from_secs(30),
+        }
     }
 
     /// Gives each helper another time.
@@ -196,7 +210,11 @@ impl DockerConfig {
         };
         let keys = keys(host);
         let helpers = file.cred_helpers.unwrap_or_default();
-        if let Some(helper) = keys.iter().find_map(|key| helpers.get(key)).filter(|name| !name.is_empty()) {
+        if let Some(helper) = keys
+            .iter()
+            .find_map(|key| helpers.get(key))
+            .filter(|name| !name.is_empty())
+        {
             return self.ask(helper, &keys).await;
         }
         if let Some(helper) = file.creds_store.filter(|name| !name.is_empty()) {
@@ -205,48 +223,85 @@ impl DockerConfig {
             }
         }
         let auths = file.auths.unwrap_or_default();
-        let entry = keys.iter().find_map(|key| auths.get_key_value(key)).or_else(|| {
-            auths.iter().find(|(key, _)| keys.iter().any(|wanted| bare_host(key) == bare_host(wanted)))
-        });
+        let entry = keys
+            .iter()
+            .find_map(|key| auths.get_key_value(key))
+            .or_else(|| {
+                auths.iter().find(|(key, _)| {
+                    keys.iter()
+                        .any(|wanted| bare_host(key) == bare_host(wanted))
+                })
+            });
         match entry {
             Some((key, entry)) => {
-                entry.credential().map_err(|MalformedAuth| CredentialsError::Entry { path: self.path.clone(), host: key.clone() })
+                entry
+                    .credential()
+                    .map_err(|MalformedAuth| CredentialsError::Entry {
+                        path: self.path.clone(),
+                        host: key.clone(),
+                    })
             }
             None => Ok(None),
         }
     }
 
     async fn read(&self) -> Result<Option<File>, CredentialsError> {
-        let failed = |source| CredentialsError::Read { path: self.path.clone(), source };
+        let failed = |source| CredentialsError::Read {
+            path: self.path.clone(),
+            source,
+        };
         let file = match tokio::fs::File::open(&self.path).await {
             Ok(file) => file,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = Vec::new();
-        file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+        file.take(LIMIT_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(failed)?;
         if bytes.len() as u64 > LIMIT_BYTES {
-            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB")));
+            return Err(failed(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "more than 1 MiB",
+            )));
         }
         if bytes.trim_ascii().is_empty() {
             return Ok(None);
         }
-        let parse = |source| CredentialsError::Parse { path: self.path.clone(), source };
+        let parse = |source| CredentialsError::Parse {
+            path: self.path.clone(),
+            source,
+        };
         serde_json::from_slice(&bytes).map(Some).map_err(parse)
     }
 
     /// Asks a helper for the first of `keys` that it knows (docker-credential-helpers' protocol).
-    async fn ask(&self, name: &str, keys: &[String]) -> Result<Option<Credential>, CredentialsError> {
+    async fn ask(
+        &self,
+        name: &str,
+        keys: &[String],
+    ) -> Result<Option<Credential>, CredentialsError> {
         if Path::new(name).components().count() != 1 || name.contains(['/', '\\']) {
-            return Err(CredentialsError::HelperName { name: name.to_owned() });
+            return Err(CredentialsError::HelperName {
+                name: name.to_owned(),
+            });
         }
         let program = format!("docker-credential-{name}");
         for key in keys {
             let asked = tokio::time::timeout(self.helper_timeout, run_helper(&program, key)).await;
             let timeout = self.helper_timeout;
-            let answer = asked.map_err(|_| CredentialsError::HelperTimeout { program: program.clone(), timeout })??;
+            let answer = asked.map_err(|_| CredentialsError::HelperTimeout {
+                program: program.clone(),
+                timeout,
+            })??;
             if answer.is_some() {
                 return Ok(answer);
             }
@@ -257,8 +312,14 @@ impl DockerConfig {
 
 /// Dropping the future kills the program.
 async fn run_helper(program: &str, key: &str) -> Result<Option<Credential>, CredentialsError> {
-    let failed = |message: String| CredentialsError::HelperFailed { program: program.to_owned(), message };
-    let start = |source| CredentialsError::HelperStart { program: program.to_owned(), source };
+    let failed = |message: String| CredentialsError::HelperFailed {
+        program: program.to_owned(),
+        message,
+    };
+    let start = |source| CredentialsError::HelperStart {
+        program: program.to_owned(),
+        source,
+    };
     let mut child = tokio::process::Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -273,21 +334,36 @@ async fn run_helper(program: &str, key: &str) -> Result<Option<Credential>, Cred
     }
     let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        stdout.take(LIMIT_BYTES).read_to_end(&mut output).await.map_err(start)?;
+        stdout
+            .take(LIMIT_BYTES)
+            .read_to_end(&mut output)
+            .await
+            .map_err(start)?;
     }
     let status = child.wait().await.map_err(start)?;
     if !status.success() {
         // The helpers' protocol has no other sign for a miss than these words.
-        let message = String::from_utf8_lossy(&output).trim().chars().take(300).collect::<String>();
-        let miss = message.to_ascii_lowercase().contains("credentials not found");
+        let message = String::from_utf8_lossy(&output)
+            .trim()
+            .chars()
+            .take(300)
+            .collect::<String>();
+        let miss = message
+            .to_ascii_lowercase()
+            .contains("credentials not found");
         return if miss { Ok(None) } else { Err(failed(message)) };
     }
-    let answer: HelperAnswer =
-        serde_json::from_slice(&output).map_err(|_| failed("its answer is not JSON of a user name and a secret".into()))?;
+    let answer: HelperAnswer = serde_json::from_slice(&output)
+        .map_err(|_| failed("its answer is not JSON of a user name and a secret".into()))?;
     Ok(match answer {
         HelperAnswer { secret, .. } if secret.is_empty() => None,
-        HelperAnswer { username, secret } if username == "<token>" => Some(Credential::IdentityToken(secret)),
-        HelperAnswer { username, secret } => Some(Credential::Basic { username, password: secret }),
+        HelperAnswer { username, secret } if username == "<token>" => {
+            Some(Credential::IdentityToken(secret))
+        }
+        HelperAnswer { username, secret } => Some(Credential::Basic {
+            username,
+            password: secret,
+        }),
     })
 }
 
@@ -308,7 +384,10 @@ impl Entry {
             let (username, password) = decoded.split_once(':').ok_or(MalformedAuth)?;
             // Docker once padded passwords with NUL.
             let password = password.trim_end_matches('\0').to_owned();
-            return Ok(Some(Credential::Basic { username: username.to_owned(), password }));
+            return Ok(Some(Credential::Basic {
+                username: username.to_owned(),
+                password,
+            }));
         }
         Ok(match (filled(&self.username), filled(&self.password)) {
             (Some(username), Some(password)) => Some(Credential::Basic { username, password }),
@@ -318,15 +397,28 @@ impl Entry {
 }
 
 impl Credentials for DockerConfig {
-    fn credential<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
+    fn credential<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
         Box::pin(self.find(host))
     }
 }
 
 /// Returns the keys under which docker keeps the credentials of a host, best first.
 fn keys(host: &str) -> Vec<String> {
-    if matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
-        [HUB_KEY, "index.docker.io", "docker.io", "registry-1.docker.io"].map(str::to_owned).to_vec()
+    if matches!(
+        host,
+        "docker.io" | "index.docker.io" | "registry-1.docker.io"
+    ) {
+        [
+            HUB_KEY,
+            "index.docker.io",
+            "docker.io",
+            "registry-1.docker.io",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     } else {
         vec![host.to_owned()]
     }
@@ -334,6 +426,9 @@ fn keys(host: &str) -> Vec<String> {
 
 /// Strips what old versions of docker wrote around a host: a scheme and a path.
 fn bare_host(key: &str) -> &str {
-    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
     key.split('/').next().unwrap_or(key)
 }

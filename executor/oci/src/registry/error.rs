@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use super::credentials::CredentialsError;
 use crate::digest::VerifyError;
@@ -20,7 +21,11 @@ pub struct Attempt {
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} `{}` at `{}`", self.action, self.image, self.host)
+        write!(
+            f,
+            "cannot {} `{}` at `{}`",
+            self.action, self.image, self.host
+        )
     }
 }
 
@@ -79,7 +84,7 @@ pub enum Error {
         attempt: Attempt,
         /// How the last try ended.
         #[source]
-        source: reqwest::Error,
+        source: Cause,
     },
     /// The host speaks TLS with a certificate that is not trusted.
     #[error(
@@ -90,10 +95,12 @@ pub enum Error {
         attempt: Attempt,
         /// What the certificate lacks.
         #[source]
-        source: reqwest::Error,
+        source: Cause,
     },
     /// The transfer stopped again and again before its end.
-    #[error("{attempt}: the transfer stopped {attempts} times, at last after {received} of {size} bytes")]
+    #[error(
+        "{attempt}: the transfer stopped {attempts} times, at last after {received} of {size} bytes"
+    )]
     Interrupted {
         /// What was attempted.
         attempt: Attempt,
@@ -103,9 +110,9 @@ pub enum Error {
         received: u64,
         /// How many there are.
         size: u64,
-        /// How the last try ended; `None` if the registry just closed the line.
+        /// How the last try ended.
         #[source]
-        source: Option<reqwest::Error>,
+        source: Cause,
     },
     /// The registry served other bytes than it was asked for.
     #[error("{attempt}: the registry, or a proxy before it, served wrong content")]
@@ -179,8 +186,26 @@ pub enum Error {
     },
 }
 
+/// How an exchange with a host ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The connection could not be made or broke.
+    #[error(transparent)]
+    Http(reqwest::Error),
+    /// Nothing came or went for so long.
+    #[error("nothing was heard for {} s", .0.as_secs_f32())]
+    Idle(Duration),
+    /// The host closed the connection before everything was sent.
+    #[error("the connection was closed early")]
+    Closed,
+}
+
 fn detail(message: &str) -> String {
-    if message.is_empty() { String::new() } else { format!(" ({message})") }
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(" ({message})")
+    }
 }
 
 fn login(had_credentials: &bool, host: &str) -> String {

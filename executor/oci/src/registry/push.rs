@@ -1,0 +1,519 @@
+//! Pushing: blobs that are not there yet, then manifests.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::{Body, Response, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use url::Url;
+
+use super::endpoint::Endpoint;
+use super::error::{Attempt, Error};
+use super::retry::Backoff;
+use super::transport::{Activity, Call, Target};
+use super::{Client, attempt};
+use crate::digest::{Sha256Digest, VerifyError};
+use crate::document::Descriptor;
+use crate::reference::Reference;
+
+/// How much of a file is in memory at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// How much a chunk of an upload holds when the registry cannot take all at once.
+const CHUNK_BYTES: u64 = 16 << 20;
+
+/// Content that can be read again from anywhere, since an upload may have to be taken up.
+pub trait BlobSource: Send + Sync {
+    /// Returns the content from `offset` to its end; it is opened when first polled.
+    fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>>;
+}
+
+impl BlobSource for Bytes {
+    fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
+        let rest = usize::try_from(offset)
+            .ok()
+            .filter(|&at| at < self.len())
+            .map(|at| self.slice(at..));
+        stream::iter(rest.map(Ok)).boxed()
+    }
+}
+
+/// The file at this path.
+impl BlobSource for PathBuf {
+    fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
+        let path = self.clone();
+        let open = async move {
+            let mut file = tokio::fs::File::open(&path).await?;
+            file.seek(io::SeekFrom::Start(offset)).await?;
+            let pieces = stream::try_unfold(file, |mut file| async move {
+                let mut piece = Vec::with_capacity(PIECE_BYTES);
+                (&mut file)
+                    .take(PIECE_BYTES as u64)
+                    .read_to_end(&mut piece)
+                    .await?;
+                Ok::<_, io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
+            });
+            Ok::<_, io::Error>(pieces)
+        };
+        use futures_util::TryStreamExt as _;
+        stream::once(open).try_flatten().boxed()
+    }
+}
+
+/// How a blob is pushed.
+#[derive(Clone, Default)]
+pub struct PushOptions {
+    /// Repositories that may have the blob; those of the same registry are asked to share it.
+    pub mount_from: Vec<Reference>,
+    /// Sends in chunks of so many bytes from the start; by default all at once, and in chunks only
+    /// when that failed.
+    pub chunk_bytes: Option<u64>,
+    /// Is told how many bytes of the blob were sent so far; may go back after a failure.
+    pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+}
+
+/// How a blob came to be in the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was there.
+    Present,
+    /// Another repository of the registry shared it.
+    Mounted,
+    /// It was sent.
+    Uploaded,
+}
+
+/// An upload's fixed parts.
+struct Upload<'a> {
+    client: &'a Client,
+    endpoint: Endpoint,
+    attempt: Attempt,
+    repository: &'a str,
+    scopes: Vec<String>,
+    digest: Sha256Digest,
+    size: u64,
+    source: &'a dyn BlobSource,
+    options: &'a PushOptions,
+}
+
+impl Client {
+    /// Returns the size of a blob that the repository has, or `None`.
+    pub async fn has_blob(
+        &self,
+        reference: &Reference,
+        digest: &Sha256Digest,
+    ) -> Result<Option<u64>, Error> {
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        let attempt = attempt(
+            format!("look for blob {digest} of"),
+            reference,
+            &endpoint.authority,
+        );
+        let path = format!("{}/blobs/{digest}", reference.repository());
+        let scopes = vec![format!("repository:{}:pull,push", reference.repository())];
+        let call = Call {
+            attempt: &attempt,
+            endpoint: &endpoint,
+            scopes: &scopes,
+            target: Target::Path(&path),
+            again: true,
+            ranged: false,
+            activity: Activity::new(),
+        };
+        match self
+            .transport()
+            .send(&call, |client, url| client.head(url))
+            .await
+        {
+            Ok(response) => {
+                let size = response
+                    .headers()
+                    .get(CONTENT_LENGTH)
+                    .and_then(|size| size.to_str().ok()?.parse().ok());
+                Ok(Some(size.unwrap_or_default()))
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that the repository has a blob: by finding it there, by mounting it, or by sending it.
+    pub async fn push_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        source: &dyn BlobSource,
+        options: &PushOptions,
+    ) -> Result<Pushed, Error> {
+        if self
+            .has_blob(reference, &descriptor.digest)
+            .await?
+            .is_some()
+        {
+            return Ok(Pushed::Present);
+        }
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        let upload = Upload {
+            client: self,
+            attempt: attempt(
+                format!("push blob {} of", descriptor.digest),
+                reference,
+                &endpoint.authority,
+            ),
+            endpoint,
+            repository: reference.repository(),
+            scopes: vec![format!("repository:{}:pull,push", reference.repository())],
+            digest: descriptor.digest,
+            size: descriptor.size,
+            source,
+            options,
+        };
+        let same_registry = |from: &&Reference| {
+            from.domain() == reference.domain() && from.repository() != reference.repository()
+        };
+        for from in options.mount_from.iter().filter(same_registry) {
+            // A registry that will not mount opens an upload or refuses; either way it is sent.
+            if upload
+                .mount(from.repository())
+                .await
+                .is_ok_and(|mounted| mounted)
+            {
+                return Ok(Pushed::Mounted);
+            }
+        }
+        upload.run().await.map(|()| Pushed::Uploaded)
+    }
+
+    /// Puts a manifest or index under the reference's tag, or under its digest alone if it has no tag.
+    ///
+    /// Everything that it names must be there. Returns the digest of `bytes`.
+    pub async fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Sha256Digest, Error> {
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        let attempt = attempt("push the manifest of", reference, &endpoint.authority);
+        let digest = Sha256Digest::of(&bytes);
+        if let Some(&expected) = reference.digest().filter(|&&wanted| wanted != digest) {
+            return Err(Error::Content {
+                attempt,
+                source: VerifyError::Digest {
+                    expected,
+                    actual: digest,
+                },
+            });
+        }
+        let name = reference
+            .tag()
+            .map_or_else(|| digest.to_string(), str::to_owned);
+        let path = format!("{}/manifests/{name}", reference.repository());
+        let scopes = vec![format!("repository:{}:pull,push", reference.repository())];
+        let call = Call {
+            attempt: &attempt,
+            endpoint: &endpoint,
+            scopes: &scopes,
+            target: Target::Path(&path),
+            again: true,
+            ranged: false,
+            activity: Activity::new(),
+        };
+        let make = |client: &reqwest::Client, url| {
+            client
+                .put(url)
+                .header(CONTENT_TYPE, media_type)
+                .body(bytes.clone())
+        };
+        let response = self.transport().send(&call, make).await?;
+        let stored = response
+            .headers()
+            .get("docker-content-digest")
+            .and_then(|digest| digest.to_str().ok());
+        match stored.and_then(|stored| stored.parse().ok()) {
+            Some(actual) if actual != digest => Err(Error::Content {
+                attempt,
+                source: VerifyError::Digest {
+                    expected: digest,
+                    actual,
+                },
+            }),
+            _ => Ok(digest),
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// Sends the blob, beginning anew or going on where the last try stopped.
+    async fn run(&self) -> Result<(), Error> {
+        let policy = &self.client.transport().config().retry;
+        let mut backoff = Backoff::new(policy);
+        let mut chunk_bytes = self.options.chunk_bytes;
+        loop {
+            let location = self.begin().await?;
+            let sent = match chunk_bytes {
+                None => self.send_whole(location).await,
+                Some(chunk_bytes) => {
+                    self.send_chunks(location, chunk_bytes.max(1), &mut backoff)
+                        .await
+                }
+            };
+            let error = match sent {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let too_large = matches!(&error, Error::Status { status: 413, .. });
+            let passing = match &error {
+                Error::Unreachable { .. } | Error::RateLimited { .. } => true,
+                Error::Status { status, .. } => *status >= 500,
+                // The registry forgot the upload.
+                Error::NotFound { .. } => true,
+                _ => false,
+            };
+            if !(passing || too_large && chunk_bytes.is_none()) {
+                return Err(error);
+            }
+            chunk_bytes = Some(chunk_bytes.unwrap_or(CHUNK_BYTES));
+            match backoff.next(None) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// Asks the registry to take the blob from another repository.
+    async fn mount(&self, from: &str) -> Result<bool, Error> {
+        let mut scopes = self.scopes.clone();
+        scopes.push(format!("repository:{from}:pull"));
+        let path = format!(
+            "{}/blobs/uploads/?mount={}&from={from}",
+            self.repository, self.digest
+        );
+        let call = self.call(&scopes, Target::Path(&path), true);
+        let make = |client: &reqwest::Client, url| client.post(url).header(CONTENT_LENGTH, 0);
+        let response = self.client.transport().send(&call, make).await?;
+        if response.status() == StatusCode::CREATED {
+            return Ok(true);
+        }
+        // The registry opened an upload instead; leaving it open would keep its disk busy.
+        if let Ok(location) = self.location(&response) {
+            let call = self.call(&self.scopes, Target::Url(&location), false);
+            let _ = self
+                .client
+                .transport()
+                .send(&call, |client, url| client.delete(url))
+                .await;
+        }
+        Ok(false)
+    }
+
+    /// Opens an upload and returns where to send to.
+    async fn begin(&self) -> Result<Url, Error> {
+        let path = format!("{}/blobs/uploads/", self.repository);
+        let call = self.call(&self.scopes, Target::Path(&path), true);
+        let make = |client: &reqwest::Client, url| client.post(url).header(CONTENT_LENGTH, 0);
+        let response = self.client.transport().send(&call, make).await?;
+        self.location(&response)
+    }
+
+    async fn send_whole(&self, location: Url) -> Result<(), Error> {
+        let url = self.closing(location);
+        let response = self
+            .send_body(reqwest::Method::PUT, &url, 0, self.size)
+            .await?;
+        drop(response);
+        Ok(())
+    }
+
+    /// Sends chunk after chunk; a lost one is taken up where the registry says that it stopped.
+    async fn send_chunks(
+        &self,
+        location: Url,
+        chunk_bytes: u64,
+        backoff: &mut Backoff,
+    ) -> Result<(), Error> {
+        let mut location = location;
+        let mut offset = 0;
+        while offset < self.size {
+            let length = chunk_bytes.min(self.size - offset);
+            match self
+                .send_body(reqwest::Method::PATCH, &location, offset, length)
+                .await
+            {
+                Ok(response) => {
+                    location = self.location(&response)?;
+                    offset = offset_after(&response).unwrap_or(offset + length);
+                    backoff.reset();
+                }
+                Err(error @ (Error::Unreachable { .. } | Error::Status { .. })) => {
+                    let Some(delay) = backoff.next(None) else {
+                        return Err(error);
+                    };
+                    tokio::time::sleep(delay).await;
+                    let call = self.call(&self.scopes, Target::Url(&location), true);
+                    let status = self
+                        .client
+                        .transport()
+                        .send(&call, |client, url| client.get(url))
+                        .await?;
+                    location = self.location(&status)?;
+                    offset = offset_after(&status).unwrap_or(0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let url = self.closing(location);
+        let call = self.call(&self.scopes, Target::Url(&url), true);
+        let make = |client: &reqwest::Client, url| client.put(url).header(CONTENT_LENGTH, 0);
+        self.client.transport().send(&call, make).await.map(drop)
+    }
+
+    /// Sends `length` bytes from `offset`, once.
+    async fn send_body(
+        &self,
+        method: reqwest::Method,
+        url: &Url,
+        offset: u64,
+        length: u64,
+    ) -> Result<Response, Error> {
+        let call = self.call(&self.scopes, Target::Url(url), false);
+        let failure: Arc<Mutex<Option<io::Error>>> = Arc::default();
+        let make = |client: &reqwest::Client, url| {
+            let body = Outgoing {
+                left: length,
+                sent: offset,
+                failure: Arc::clone(&failure),
+                activity: call.activity.clone(),
+                progress: self.options.progress.clone(),
+            };
+            let request = client
+                .request(method.clone(), url)
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(CONTENT_LENGTH, length)
+                .body(body.of(self.source.read_from(offset)));
+            if method == reqwest::Method::PATCH && length > 0 {
+                request.header(CONTENT_RANGE, format!("{offset}-{}", offset + length - 1))
+            } else {
+                request
+            }
+        };
+        let sent = self.client.transport().send(&call, make).await;
+        match failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            Some(source) => Err(Error::Source {
+                attempt: self.attempt.clone(),
+                source,
+            }),
+            None => sent,
+        }
+    }
+
+    fn call<'a>(&'a self, scopes: &'a Vec<String>, target: Target<'a>, again: bool) -> Call<'a> {
+        Call {
+            attempt: &self.attempt,
+            endpoint: &self.endpoint,
+            scopes,
+            target,
+            again,
+            ranged: false,
+            activity: Activity::new(),
+        }
+    }
+
+    /// Returns where the upload goes on.
+    fn location(&self, response: &Response) -> Result<Url, Error> {
+        let location = response
+            .headers()
+            .get(LOCATION)
+            .and_then(|location| location.to_str().ok());
+        let url = location.and_then(|location| response.url().join(location).ok());
+        let protocol = |what: String| Error::Protocol {
+            attempt: self.attempt.clone(),
+            what,
+        };
+        let url = url.ok_or_else(|| {
+            protocol("an upload was opened without a usable `Location`".to_owned())
+        })?;
+        if response.url().scheme() == "https" && url.scheme() != "https" {
+            // Common behind a proxy that ends TLS; sending the content in the clear is no way out.
+            return Err(protocol(format!(
+                "the upload's `Location` leads from https to {}",
+                url.scheme()
+            )));
+        }
+        Ok(url)
+    }
+
+    /// Returns the URL that closes the upload: the digest is added to what the registry gave.
+    fn closing(&self, mut location: Url) -> Url {
+        location
+            .query_pairs_mut()
+            .append_pair("digest", &self.digest.to_string());
+        location
+    }
+}
+
+/// Returns how much the registry has, from `Range: 0-99`; an empty upload says `0-0` as one byte does,
+/// so that is taken for nothing.
+fn offset_after(response: &Response) -> Option<u64> {
+    let range = response.headers().get(RANGE)?.to_str().ok()?;
+    let range = range.strip_prefix("bytes=").unwrap_or(range);
+    let last: u64 = range.split_once('-')?.1.trim().parse().ok()?;
+    Some(if last == 0 { 0 } else { last + 1 })
+}
+
+/// The body of a request, watched as it goes.
+struct Outgoing {
+    left: u64,
+    sent: u64,
+    failure: Arc<Mutex<Option<io::Error>>>,
+    activity: Activity,
+    progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+}
+
+impl Outgoing {
+    /// Cuts the content at `left` bytes; a failure of the source is kept, since the HTTP library
+    /// would hide it.
+    fn of(self, content: BoxStream<'static, io::Result<Bytes>>) -> Body {
+        let step = |(mut outgoing, mut content): (Self, BoxStream<'static, io::Result<Bytes>>)| async move {
+            if outgoing.left == 0 {
+                return Ok(None);
+            }
+            let piece = match content.next().await {
+                Some(Ok(mut piece)) => {
+                    piece.truncate(usize::try_from(outgoing.left).unwrap_or(usize::MAX));
+                    piece
+                }
+                Some(Err(error)) => return Err(outgoing.fail(error)),
+                None => {
+                    let error = io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the content is shorter than its descriptor says",
+                    );
+                    return Err(outgoing.fail(error));
+                }
+            };
+            outgoing.left -= piece.len() as u64;
+            outgoing.sent += piece.len() as u64;
+            outgoing.activity.touch();
+            if let Some(progress) = &outgoing.progress {
+                progress(outgoing.sent);
+            }
+            Ok(Some((piece, (outgoing, content))))
+        };
+        Body::wrap_stream(stream::try_unfold((self, content), step))
+    }
+
+    fn fail(&self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        kind.into()
+    }
+}

@@ -1,0 +1,510 @@
+//! Sending requests: clients made when first needed, schemes found out, failures tried again.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
+use serde::Deserialize;
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::{Scopes, Sessions};
+use super::challenge::{self, Challenge};
+use super::config::Config;
+use super::credentials::Credentials;
+use super::endpoint::{Endpoint, Security, is_loopback};
+use super::error::{Attempt, Cause, Error};
+use super::retry::{Backoff, parse_retry_after};
+use super::tls::{self, Handshake};
+
+/// The most bytes of an error's body that are looked at.
+const MESSAGE_LIMIT_BYTES: u64 = 64 << 10;
+
+/// Redirects in a row that are followed.
+const REDIRECT_LIMIT: usize = 10;
+
+/// Everything that requests share.
+pub(super) struct Transport {
+    config: Config,
+    clients: OnceLock<Clients>,
+    sessions: Sessions,
+    /// Endpoints that turned out not to speak TLS.
+    plain: Mutex<HashSet<String>>,
+}
+
+struct Clients {
+    /// Uses the environment's proxies.
+    proxied: Client,
+    /// Goes to this machine, where a proxy would look at itself.
+    direct: Client,
+}
+
+/// A request to a registry, apart from what its method and body are.
+pub(super) struct Call<'a> {
+    pub(super) attempt: &'a Attempt,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) scopes: &'a Scopes,
+    pub(super) target: Target<'a>,
+    /// Whether lost and refused requests are sent again as they are.
+    pub(super) again: bool,
+    /// Whether 416 is an answer and not a failure.
+    pub(super) ranged: bool,
+    /// What the body reports to, if it is large.
+    pub(super) activity: Activity,
+}
+
+/// Where a request goes.
+pub(super) enum Target<'a> {
+    /// A path after `/v2/` of the endpoint.
+    Path(&'a str),
+    /// A URL that the registry gave, perhaps elsewhere; proofs go only to the endpoint itself.
+    Url(&'a Url),
+}
+
+/// The last time when something moved.
+#[derive(Clone)]
+pub(super) struct Activity(Arc<Mutex<Instant>>);
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// Says that something moved.
+    pub(super) fn touch(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a future until it is done, or until nothing has moved for `idle`.
+    async fn watch<F: Future>(&self, idle: Duration, future: F) -> Result<F::Output, Cause> {
+        self.touch();
+        let mut future = std::pin::pin!(future);
+        loop {
+            let deadline = self.last() + idle;
+            match tokio::time::timeout_at(deadline, &mut future).await {
+                Ok(output) => return Ok(output),
+                Err(_) if self.last() + idle > deadline => {}
+                Err(_) => return Err(Cause::Idle(idle)),
+            }
+        }
+    }
+}
+
+impl Transport {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            config,
+            clients: OnceLock::new(),
+            sessions: Sessions::default(),
+            plain: Mutex::default(),
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn credentials(&self) -> &dyn Credentials {
+        &*self.config.credentials
+    }
+
+    /// Returns the scheme in which the endpoint is spoken to, as far as is known.
+    pub(super) fn scheme(&self, endpoint: &Endpoint) -> &'static str {
+        let known_plain = || {
+            self.plain
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&endpoint.authority)
+        };
+        match endpoint.security {
+            Security::Plain => "http",
+            Security::Probe if known_plain() => "http",
+            Security::Probe | Security::Tls => "https",
+        }
+    }
+
+    /// Sends a request with what the registry wants to see, getting that first if need be.
+    ///
+    /// Returns an answer with a successful status (or 416, if the call is ranged); anything else is
+    /// an error.
+    pub(super) async fn send(
+        &self,
+        call: &Call<'_>,
+        make: impl Fn(&Client, Url) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let Call {
+            attempt,
+            endpoint,
+            scopes,
+            ..
+        } = call;
+        let mut answered = false;
+        loop {
+            let url = self.url(call)?;
+            let trusted = matches!(call.target, Target::Path(_)) || self.is_own(endpoint, &url);
+            let header = if trusted {
+                self.sessions.header(endpoint, scopes).await
+            } else {
+                None
+            };
+            let authorised = |client: &Client| {
+                let request = make(client, url.clone());
+                match &header {
+                    Some(header) => request.header(reqwest::header::AUTHORIZATION, header.clone()),
+                    None => request,
+                }
+            };
+            let response = match self.exchange(call, &url, authorised).await {
+                Ok(response) => response,
+                Err(Error::Unreachable {
+                    source: Cause::Http(error),
+                    ..
+                }) if url.scheme() == "https"
+                    && endpoint.security == Security::Probe
+                    && tls::diagnose(&error) == Some(Handshake::NotTls) =>
+                {
+                    let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+                    plain.insert(endpoint.authority.clone());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let status = response.status();
+            if status.is_success() || (call.ranged && status == StatusCode::RANGE_NOT_SATISFIABLE) {
+                return Ok(response);
+            }
+            if status == StatusCode::UNAUTHORIZED && trusted && !answered {
+                answered = true;
+                let challenges = challenges(&response);
+                let sent = header.as_ref();
+                if self
+                    .sessions
+                    .answer(self, attempt, endpoint, scopes, sent, &challenges)
+                    .await?
+                {
+                    continue;
+                }
+            }
+            let had_credentials = self.sessions.had_credentials(endpoint, scopes).await;
+            return Err(self.refusal(attempt, response, had_credentials).await);
+        }
+    }
+
+    /// Sends a request to any host, again and again while its failures are passing ones.
+    pub(super) async fn execute(
+        &self,
+        attempt: &Attempt,
+        url: &Url,
+        make: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        self.try_often(attempt, url, &Activity::new(), true, make)
+            .await
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call<'_>,
+        url: &Url,
+        make: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        self.try_often(call.attempt, url, &call.activity, call.again, make)
+            .await
+    }
+
+    async fn try_often(
+        &self,
+        attempt: &Attempt,
+        url: &Url,
+        activity: &Activity,
+        again: bool,
+        make: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let client = self.client(url)?;
+        let policy = &self.config.retry;
+        let mut backoff = Backoff::new(policy);
+        loop {
+            let sent = activity
+                .watch(policy.idle_timeout, make(client).send())
+                .await;
+            let cause = match sent {
+                Ok(Ok(response)) if !is_passing(response.status()) => return Ok(response),
+                Ok(Ok(response)) => {
+                    let asked = retry_after(&response);
+                    match backoff.next(asked).filter(|_| again) {
+                        Some(delay) => tokio::time::sleep(delay).await,
+                        None => return Err(self.refusal(attempt, response, false).await),
+                    }
+                    continue;
+                }
+                Ok(Err(error)) => Cause::Http(error.without_url()),
+                Err(cause) => cause,
+            };
+            let attempt = attempt.clone();
+            if let Cause::Http(error) = &cause {
+                match tls::diagnose(error) {
+                    Some(Handshake::Certificate) => {
+                        return Err(Error::Certificate {
+                            attempt,
+                            source: cause,
+                        });
+                    }
+                    Some(Handshake::NotTls) => {
+                        return Err(Error::Unreachable {
+                            attempt,
+                            source: cause,
+                        });
+                    }
+                    None if error.is_builder() || error.is_redirect() => {
+                        return Err(Error::Unreachable {
+                            attempt,
+                            source: cause,
+                        });
+                    }
+                    // A host that is not there rarely comes back within seconds.
+                    None if error.is_connect() && backoff.tries() > 0 => {
+                        return Err(Error::Unreachable {
+                            attempt,
+                            source: cause,
+                        });
+                    }
+                    None => {}
+                }
+            }
+            match backoff.next(None).filter(|_| again) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => {
+                    return Err(Error::Unreachable {
+                        attempt,
+                        source: cause,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads the next bytes of an answer; `None` at its end.
+    pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Cause> {
+        let idle = self.config.retry.idle_timeout;
+        match tokio::time::timeout(idle, response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(Cause::Http(error.without_url())),
+            Err(_) => Err(Cause::Idle(idle)),
+        }
+    }
+
+    /// Reads a whole answer of at most `limit` bytes.
+    pub(super) async fn read_bounded(
+        &self,
+        attempt: &Attempt,
+        mut response: Response,
+        limit: u64,
+    ) -> Result<Bytes, Error> {
+        let mut bytes = BytesMut::new();
+        loop {
+            match self.chunk(&mut response).await {
+                Ok(Some(chunk)) if bytes.len() as u64 + chunk.len() as u64 > limit => {
+                    let what = format!("the answer has more than {limit} bytes");
+                    return Err(Error::Protocol {
+                        attempt: attempt.clone(),
+                        what,
+                    });
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => return Ok(bytes.freeze()),
+                Err(source) => {
+                    return Err(Error::Unreachable {
+                        attempt: attempt.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Turns an answer that is no success into an error with the registry's own words.
+    pub(super) async fn refusal(
+        &self,
+        attempt: &Attempt,
+        response: Response,
+        had_credentials: bool,
+    ) -> Error {
+        let status = response.status();
+        // What the body would have said is a comfort, not a need.
+        let body = self
+            .read_bounded(attempt, response, MESSAGE_LIMIT_BYTES)
+            .await
+            .unwrap_or_default();
+        let (attempt, message) = (attempt.clone(), message(&body));
+        match status {
+            StatusCode::UNAUTHORIZED => Error::Unauthorized {
+                attempt,
+                had_credentials,
+                message,
+            },
+            StatusCode::FORBIDDEN => Error::Denied { attempt, message },
+            StatusCode::NOT_FOUND => Error::NotFound { attempt, message },
+            StatusCode::TOO_MANY_REQUESTS => Error::RateLimited { attempt, message },
+            status => Error::Status {
+                attempt,
+                status: status.as_u16(),
+                message,
+            },
+        }
+    }
+
+    fn url(&self, call: &Call<'_>) -> Result<Url, Error> {
+        match call.target {
+            Target::Url(url) => Ok(url.clone()),
+            Target::Path(path) => {
+                call.endpoint
+                    .url(self.scheme(call.endpoint), path)
+                    .map_err(|error| {
+                        let what = format!("`{}` is not a host: {error}", call.endpoint.authority);
+                        Error::Protocol {
+                            attempt: call.attempt.clone(),
+                            what,
+                        }
+                    })
+            }
+        }
+    }
+
+    /// Tells whether a URL that the registry gave leads to the registry itself.
+    fn is_own(&self, endpoint: &Endpoint, url: &Url) -> bool {
+        endpoint
+            .url(self.scheme(endpoint), "")
+            .is_ok_and(|own| own.origin() == url.origin())
+    }
+
+    fn client(&self, url: &Url) -> Result<&Client, Error> {
+        let clients = match self.clients.get() {
+            Some(clients) => clients,
+            None => {
+                let made = Clients::new(&self.config)?;
+                self.clients.get_or_init(|| made)
+            }
+        };
+        let host = url.host_str().unwrap_or_default();
+        Ok(if is_loopback(host) {
+            &clients.direct
+        } else {
+            &clients.proxied
+        })
+    }
+}
+
+impl Clients {
+    fn new(config: &Config) -> Result<Self, Error> {
+        let tls = tls::client_config(config)?;
+        let builder = || {
+            Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(&config.user_agent)
+                .connect_timeout(config.retry.connect_timeout)
+                .redirect(redirect::Policy::custom(follow))
+        };
+        let failed = |source| Error::Http { source };
+        Ok(Self {
+            proxied: builder().build().map_err(failed)?,
+            direct: builder().no_proxy().build().map_err(failed)?,
+        })
+    }
+}
+
+/// Follows redirects, but never from TLS to none; reqwest drops `Authorization` at a new host.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let previous = attempt.previous().last().map(Url::scheme);
+    if attempt.previous().len() > REDIRECT_LIMIT {
+        attempt.error("too many redirects")
+    } else if previous == Some("https") && attempt.url().scheme() != "https" {
+        attempt.error("redirected from https to plain http")
+    } else {
+        attempt.follow()
+    }
+}
+
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    parse_retry_after(
+        response.headers().get(RETRY_AFTER)?.to_str().ok()?,
+        SystemTime::now(),
+    )
+}
+
+fn challenges(response: &Response) -> Vec<Challenge> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    headers
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(challenge::parse)
+        .collect()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Refusals {
+    errors: Vec<Refusal>,
+    /// What token servers say instead.
+    details: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Refusal {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+/// Returns the first error of a registry's answer in one printable line, or nothing.
+fn message(body: &[u8]) -> String {
+    let refusals: Refusals = serde_json::from_slice(body).unwrap_or_default();
+    let text = match refusals.errors.into_iter().next() {
+        Some(Refusal {
+            code: Some(code),
+            message: Some(message),
+        }) => format!("{code}: {message}"),
+        Some(Refusal { code, message }) => code.or(message).unwrap_or_default(),
+        None => refusals.details.unwrap_or_default(),
+    };
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(300)
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        assert_eq!(message(body.as_bytes()), expected);
+    }
+
+    #[test]
+    fn a_registrys_words_are_found_and_made_harmless() {
+        check(
+            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no \u001b[31msuch"}]}"#,
+            "NAME_UNKNOWN: no  [31msuch",
+        );
+        check(r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED");
+        check(
+            r#"{"details":"incorrect username or password"}"#,
+            "incorrect username or password",
+        );
+        check("<html>", "");
+        check("", "");
+        check(r#"{"errors":[]}"#, "");
+    }
+}
