@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::attributes::times;
 use crate::digest::FileDigest;
 use crate::handle::{self, FsError, FsResult, READ_BYTES};
 use crate::manifest::Meta;
@@ -148,11 +149,6 @@ pub fn link_file(
         Err(Errno::XDEV | Errno::MLINK | Errno::PERM) => Ok(false),
         Err(source) => Err(FsError::new("link", name, source)),
     }
-}
-
-fn times(meta: &Meta) -> Timestamps {
-    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Directories deeper than this are moved up before they are emptied, so that the depth of a tree

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod path;
 pub mod wire;
 
+pub mod attributes;
 pub mod handle;
 pub mod marks;
 pub mod resolve;
@@ -32,6 +33,7 @@ pub mod tar;
 
 pub mod context;
 
+pub use attributes::Ownership;
 pub use digest::{FileDigest, LayerId, TreeDigest};
 pub use handle::FsError;
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta, Mtime, Xattrs};

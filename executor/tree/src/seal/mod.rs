@@ -5,6 +5,7 @@ mod hashing;
 mod options;
 mod upper;
 
+pub(crate) use hashing::{Job, hash_files};
 pub use ids::{IdMap, IdRange, UNMAPPED};
 pub use options::{Known, SealError, SealOptions, Sealed};
 pub use upper::seal;

@@ -4,31 +4,22 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
+use crate::attributes::Ownership;
 use crate::copy::{copy_bytes, remove_tree};
 use crate::digest::FileDigest;
 use crate::handle::{self, FsError, READ_BYTES};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 use crate::marks::{OverlayXattrs, make_opaque, make_whiteout};
 use crate::path::{self, PathError, TreePath};
-use crate::seal::IdMap;
 use crate::tar::entries::{Entries, Head};
 use crate::tar::{OPAQUE, WHITEOUT};
 
 /// A small entry can name a path of 2048 new directories; this bounds what they all cost.
 const MOST_NAME_BYTES: usize = 512 << 20;
-
-/// What happens to the owners that an archive names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ownership {
-    /// Files get them, mapped to the ids outside.
-    Apply(IdMap),
-    /// Only the manifest has them; on disk everything is ours to read and write.
-    Record,
-}
 
 /// Files of lower layers, for archives that hard-link to them.
 pub trait LowerFiles: Sync {
@@ -299,7 +290,7 @@ impl Layer<'_> {
                 .map_err(|error| error.at(path.as_bytes()))?;
         }
         self.bytes += size;
-        self.attributes(&file, path, &meta, 0o600)?;
+        self.set(&file, path, &meta, false)?;
         let digest = FileDigest(*hasher.finalize().as_bytes());
         self.add_inode(path, Kind::File { size, digest }, meta);
         Ok(())
@@ -314,7 +305,7 @@ impl Layer<'_> {
         let dir = self.parent_fd(path)?;
         rustix::fs::symlinkat(&target[..], dir, path.name())
             .map_err(|source| FsError::new("make symbolic link", path.as_bytes(), source))?;
-        self.attributes_at(path, &meta, false)?;
+        self.set_at(path, &meta, true)?;
         self.add_inode(path, Kind::Symlink { target }, meta);
         Ok(())
     }
@@ -358,7 +349,7 @@ impl Layer<'_> {
         let file = self.create(path)?;
         copy_bytes(from, &file, size).map_err(|error| error.at(path.as_bytes()))?;
         let meta = Meta { mtime: meta.mtime, ..entry.meta };
-        self.attributes(&file, path, &meta, 0o600)?;
+        self.set(&file, path, &meta, false)?;
         self.bytes += size;
         self.add_inode(path, Kind::File { size, digest }, meta);
         Ok(())
@@ -395,7 +386,7 @@ impl Layer<'_> {
                 return Err(FsError::new("make device", path.as_bytes(), source).into());
             }
         }
-        self.attributes_at(path, &meta, true)?;
+        self.set_at(path, &meta, false)?;
         self.add_inode(path, kind, meta);
         Ok(())
     }
@@ -485,73 +476,15 @@ impl Layer<'_> {
             .map_err(|source| FsError::new("create", path.as_bytes(), source).into())
     }
 
-    /// Gives an open file or directory its attributes, as far as the disk takes them.
-    fn attributes(
-        &self,
-        file: impl AsFd,
-        path: &TreePath,
-        meta: &Meta,
-        ours: u32,
-    ) -> Result<(), ApplyError> {
-        let at = |attempt: &'static str| {
-            move |source: Errno| FsError::new(attempt, path.as_bytes(), source)
-        };
-        let (uid, gid) = self.owner(meta);
-        if uid.is_some() || gid.is_some() {
-            rustix::fs::fchown(&file, uid, gid).map_err(at("set the owner of"))?;
-        }
-        let mode = match self.options.ownership {
-            Ownership::Apply(_) => meta.mode,
-            Ownership::Record => meta.mode | ours,
-        };
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(at("set the mode of"))?;
-        for (name, value) in &meta.xattrs {
-            let set = rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty());
-            tolerate(set).map_err(at("set xattr of"))?;
-        }
-        rustix::fs::futimens(&file, &times(meta)).map_err(at("set the time of"))?;
-        Ok(())
+    fn set(&self, file: impl AsFd, path: &TreePath, meta: &Meta, is_directory: bool) -> Result<(), ApplyError> {
+        let set = self.options.ownership.set(file, meta, is_directory);
+        set.map_err(|error| error.at(path.as_bytes()).into())
     }
 
-    /// Gives something that cannot be opened its attributes, as far as the disk takes them.
-    fn attributes_at(&mut self, path: &TreePath, meta: &Meta, chmod: bool) -> Result<(), ApplyError> {
-        let at = |attempt: &'static str| {
-            move |source: Errno| FsError::new(attempt, path.as_bytes(), source)
-        };
-        let (uid, gid) = self.owner(meta);
-        let record = self.options.ownership == Ownership::Record;
-        let dir = self.parent_fd(path)?;
-        let name = path.name();
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        if uid.is_some() || gid.is_some() {
-            rustix::fs::chownat(dir, name, uid, gid, flags).map_err(at("set the owner of"))?;
-        }
-        if chmod {
-            // The layer is private and this was just made: no link can be in its place.
-            let mode = Mode::from_raw_mode(if record { meta.mode | 0o600 } else { meta.mode });
-            rustix::fs::chmodat(dir, name, mode, AtFlags::empty()).map_err(at("set the mode of"))?;
-        }
-        for (key, value) in &meta.xattrs {
-            match handle::set_xattr(dir, name, key, value) {
-                Err(FsError::Io { source, .. }) => {
-                    let error = Errno::from_io_error(&source).unwrap_or(Errno::IO);
-                    tolerate(Err(error)).map_err(at("set xattr of"))?;
-                }
-                done => done?,
-            }
-        }
-        rustix::fs::utimensat(dir, name, &times(meta), flags).map_err(at("set the time of"))?;
-        Ok(())
-    }
-
-    fn owner(&self, meta: &Meta) -> (Option<Uid>, Option<Gid>) {
-        match &self.options.ownership {
-            Ownership::Apply(ids) => (
-                ids.uid_outside(meta.uid).map(Uid::from_raw),
-                ids.gid_outside(meta.gid).map(Gid::from_raw),
-            ),
-            Ownership::Record => (None, None),
-        }
+    fn set_at(&mut self, path: &TreePath, meta: &Meta, is_link: bool) -> Result<(), ApplyError> {
+        let options = self.options;
+        let set = options.ownership.set_at(self.parent_fd(path)?, path.name(), meta, is_link);
+        set.map_err(|error| error.at(path.as_bytes()).into())
     }
 
     /// Puts marks and the attributes of directories on disk, deepest first, and makes the manifest.
@@ -574,7 +507,7 @@ impl Layer<'_> {
                         make_opaque(&dir, self.options.overlay)
                             .map_err(|error| error.at(path.as_bytes()))?;
                     }
-                    self.attributes(&dir, path, meta, 0o700)?;
+                    self.set(&dir, path, meta, true)?;
                 }
             }
         }
@@ -605,17 +538,4 @@ impl Layer<'_> {
 
 fn refused(path: &TreePath, reason: &'static str) -> ApplyError {
     ApplyError::Refused { path: path.to_string(), reason }
-}
-
-/// An xattr that the disk or our rights do not take is in the manifest alone.
-fn tolerate(set: Result<(), Errno>) -> Result<(), Errno> {
-    match set {
-        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => Ok(()),
-        other => other,
-    }
-}
-
-fn times(meta: &Meta) -> Timestamps {
-    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
 }

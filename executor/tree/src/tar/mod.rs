@@ -4,7 +4,7 @@ mod apply;
 mod entries;
 mod write;
 
-pub use apply::{Applied, ApplyError, ApplyOptions, LowerFiles, Ownership, apply};
+pub use apply::{Applied, ApplyError, ApplyOptions, LowerFiles, apply};
 pub use write::{DirectoryFiles, FileSource, LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer};
 
 /// Begins the name of a deletion.
