@@ -25,18 +25,29 @@
 //! ```
 
 mod answer;
+mod assemble;
+mod config;
+mod copy;
+mod epoch;
+mod gotext;
 mod input;
+mod mode;
+mod mount;
 mod outcome;
+mod path;
+mod port;
+mod reach;
+mod reference;
+mod remote;
+mod round;
+mod run;
+mod scope;
+mod settings;
+mod signal;
+mod stage;
+mod stages;
 
 pub use answer::{Answers, ImageAnswer, Question};
+pub use assemble::lower;
 pub use input::{LowerInput, NamedContext, NoCache};
 pub use outcome::{Lowered, Lowering, StageSummary};
-
-/// Lowers a Dockerfile to a plan, or says what must be known or mended first.
-///
-/// All questions that are known at once come together; no round repeats a question that
-/// `answers` holds. Errors come together as far as one does not hide another.
-pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
-    let _ = (input, answers);
-    Lowering::Failed(Vec::new())
-}

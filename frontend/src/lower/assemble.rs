@@ -1,0 +1,330 @@
+//! The walk of one lowering: parse, look up stages, ask, lower, and put the result together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_ir::{PatternList, Platform, ResultEntry};
+
+use super::answer::{Answers, Question};
+use super::epoch::Epoch;
+use super::input::LowerInput;
+use super::outcome::{Lowered, Lowering, StageSummary};
+use super::reach::{self, Reach};
+use super::round::Round;
+use super::scope::Globals;
+use super::settings::{self, Settings};
+use super::stage::{self, State};
+use super::stages::{self, Stages};
+use crate::diagnostic::Diagnostic;
+use crate::dockerfile::ast::{Arg, Dockerfile, Kind};
+use crate::dockerfile::expand::Expander;
+use crate::dockerfile::span::Span;
+use crate::dockerfile::suggest::with_suggestion;
+use crate::dockerfile::{self};
+
+/// One platform that the build is for, everything looked up.
+struct Target<'a> {
+    platform: Platform,
+    globals: Globals,
+    stages: Stages<'a>,
+    index: usize,
+    reach: Reach,
+}
+
+/// Lowers a Dockerfile to a plan, or says what must be known or mended first.
+///
+/// All questions that are known at once come together; no round repeats a question that
+/// `answers` holds. Errors come together as far as one does not hide another.
+pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
+    let parsed = dockerfile::parse(&input.text);
+    let mut findings = parsed.diagnostics;
+    let dockerfile = parsed.dockerfile;
+    let settings = match Settings::new(input) {
+        Ok(settings) => settings,
+        Err(error) => return failed(input, &dockerfile, vec![error]),
+    };
+    if findings.iter().any(Diagnostic::is_error) {
+        return failed(input, &dockerfile, findings);
+    }
+    let ignore = match PatternList::new(&input.ignore) {
+        Ok(ignore) => ignore,
+        Err(error) => {
+            let message = format!("invalid ignore file: {error}");
+            findings.push(whole("invalid-ignore-pattern", message));
+            return failed(input, &dockerfile, findings);
+        }
+    };
+    let platforms = platforms(input);
+    if platforms.is_empty() {
+        findings.push(whole("no-platform", "there is no platform to build for"));
+        return failed(input, &dockerfile, findings);
+    }
+    let targets: Vec<Target<'_>> = platforms
+        .iter()
+        .filter_map(|platform| {
+            prepare(input, &settings, answers, &dockerfile, platform, &mut findings)
+        })
+        .collect();
+    let epoch = epoch(&settings, targets.first(), &mut findings);
+    if findings.iter().any(Diagnostic::is_error) {
+        return failed(input, &dockerfile, findings);
+    }
+    let missing: BTreeSet<Question> = targets
+        .iter()
+        .flat_map(|target| target.reach.missing.iter().cloned())
+        .collect();
+    if !missing.is_empty() {
+        return Lowering::Needs(missing.into_iter().collect());
+    }
+    let mut round = Round::new(input, &settings, answers, epoch, ignore);
+    round.diagnostics = findings;
+    let escape = dockerfile.directives.escape;
+    for target in &targets {
+        let entry = build(&mut round, target, escape);
+        let key = match settings.multi_platform || targets.len() > 1 {
+            true => target.platform.to_string(),
+            false => String::new(),
+        };
+        round.plan.results.insert(key, entry);
+    }
+    let Round {
+        mut plan,
+        diagnostics,
+        ..
+    } = round;
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        return failed(input, &dockerfile, diagnostics);
+    }
+    plan.prune();
+    Lowering::Lowered(Box::new(Lowered {
+        plan,
+        diagnostics: ordered(diagnostics),
+        stages: summaries(&dockerfile, &targets),
+        target: targets.first().map_or(0, |target| target.index),
+        unused_build_args: unused_build_args(&settings, &dockerfile, &targets),
+    }))
+}
+
+/// Looks everything up that one platform needs; none if there is no stage to build.
+fn prepare<'a>(
+    input: &'a LowerInput,
+    settings: &Settings,
+    answers: &Answers,
+    dockerfile: &'a Dockerfile,
+    platform: &Platform,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<Target<'a>> {
+    let globals = globals(input, settings, dockerfile, platform, findings);
+    let stages = Stages::new(input, dockerfile, &globals, platform, findings);
+    reach::check(&stages, findings);
+    let Some(index) = stages.target(input.target.as_deref()) else {
+        let (code, message) = match &input.target {
+            Some(name) => {
+                let message = format!("target stage {name:?} could not be found");
+                let names = stages.names();
+                ("unknown-target", with_suggestion(message, name, names))
+            }
+            None => ("no-stages", "dockerfile contains no stages to build".to_owned()),
+        };
+        findings.push(whole(code, message));
+        return None;
+    };
+    let escape = dockerfile.directives.escape;
+    let reach = Reach::new(&stages, index, answers, escape, findings);
+    Some(Target {
+        platform: platform.clone(),
+        globals,
+        stages,
+        index,
+        reach,
+    })
+}
+
+fn globals(
+    input: &LowerInput,
+    settings: &Settings,
+    dockerfile: &Dockerfile,
+    platform: &Platform,
+    findings: &mut Vec<Diagnostic>,
+) -> Globals {
+    let last = dockerfile.stages.last().and_then(|stage| stage.from.kind.name.as_ref());
+    let stage = match (&input.target, last) {
+        (Some(target), _) => target,
+        (None, Some(last)) => &last.text,
+        (None, None) => "default",
+    };
+    let build = match input.build_platform.architecture.as_str() {
+        "" => platform,
+        _ => &input.build_platform,
+    };
+    let predefined = Globals::predefined(build, platform, stage, &settings.build_args);
+    let expander = Expander::new(dockerfile.directives.escape);
+    let mut globals = predefined.clone();
+    let mut defaults = predefined;
+    let mut defaults_are_good = true;
+    for arg in &dockerfile.global_args {
+        if let Err(error) = globals.declare(arg, &expander, &settings.build_args) {
+            findings.push(*error);
+        }
+        defaults_are_good &= defaults.declare(arg, &expander, &BTreeMap::new()).is_ok();
+    }
+    if defaults_are_good {
+        stages::lint_default_bases(dockerfile, &defaults, findings);
+    }
+    globals
+}
+
+/// Lowers all stages that a target needs; each refers only to those before it.
+fn build<'a>(round: &mut Round<'a>, target: &Target<'a>, escape: char) -> ResultEntry {
+    let mut done: Vec<Option<State>> = vec![None; target.stages.list.len()];
+    for index in &target.reach.stages {
+        let triggers = match target.reach.triggers.get(index) {
+            Some(triggers) => triggers.as_slice(),
+            None => &[],
+        };
+        let state = stage::lower(
+            round,
+            &target.stages,
+            &target.globals,
+            triggers,
+            escape,
+            &done,
+            *index,
+        );
+        done[*index] = Some(state);
+    }
+    let Some(state) = done.swap_remove(target.index) else {
+        unreachable!("BUG: the target does not need itself");
+    };
+    result(round, target, state)
+}
+
+fn result(round: &Round<'_>, target: &Target<'_>, state: State) -> ResultEntry {
+    let mut image = state.image;
+    image.config.labels.extend(round.input.labels.clone());
+    image.created = round.epoch.map(Epoch::rfc3339);
+    let platform = &target.platform;
+    let stated = !round.input.platforms.is_empty();
+    if stated || image.architecture.is_empty() || image.os.is_empty() {
+        let same = (&image.os, &image.architecture) == (&platform.os, &platform.architecture);
+        image.os.clone_from(&platform.os);
+        image.architecture.clone_from(&platform.architecture);
+        if !platform.variant.is_empty() || !same {
+            image.variant.clone_from(&platform.variant);
+        }
+        if !platform.os_version.is_empty() || !same {
+            image.os_version.clone_from(&platform.os_version);
+        }
+        if !platform.os_features.is_empty() {
+            image.os_features.clone_from(&platform.os_features);
+        }
+    }
+    ResultEntry {
+        output: state.fs,
+        config: Some(image),
+        ..ResultEntry::default()
+    }
+}
+
+/// Returns the platforms to build for, each once, in the order given.
+fn platforms(input: &LowerInput) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::with_capacity(input.platforms.len());
+    for platform in &input.platforms {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() && !input.build_platform.architecture.is_empty() {
+        platforms.push(input.build_platform.clone());
+    }
+    platforms
+}
+
+fn epoch(
+    settings: &Settings,
+    target: Option<&Target<'_>>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<Epoch> {
+    let given = settings.build_args.get(settings::EPOCH).map(String::as_str);
+    let value = given.or_else(|| target?.globals.value(settings::EPOCH))?;
+    settings::epoch(value).unwrap_or_else(|message| {
+        findings.push(whole("invalid-epoch", message));
+        None
+    })
+}
+
+fn summaries(dockerfile: &Dockerfile, targets: &[Target<'_>]) -> Vec<StageSummary> {
+    let Some(first) = targets.first() else {
+        return Vec::new();
+    };
+    let stages = first.stages.list.iter().zip(&dockerfile.stages).enumerate();
+    stages
+        .map(|(index, (stage, ast))| StageSummary {
+            name: stage.title.clone(),
+            base: stage.base_name.clone(),
+            platform: stage.platform_given.then(|| stage.platform.clone()),
+            description: ast.description.clone(),
+            reachable: targets
+                .iter()
+                .any(|target| target.reach.stages.contains(&index)),
+        })
+        .collect()
+}
+
+fn unused_build_args(
+    settings: &Settings,
+    dockerfile: &Dockerfile,
+    targets: &[Target<'_>],
+) -> Vec<String> {
+    let names = |arg: &Arg| -> Vec<String> {
+        let words = arg.declarations.iter().map(|declaration| &declaration.name);
+        words.map(|name| name.text.clone()).collect()
+    };
+    let mut declared: BTreeSet<String> = BTreeSet::new();
+    for arg in &dockerfile.global_args {
+        declared.extend(names(&arg.kind));
+    }
+    let own = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let triggers = targets
+        .iter()
+        .flat_map(|target| target.reach.triggers.values().flatten())
+        .map(|trigger| &trigger.instruction);
+    for instruction in own.chain(triggers) {
+        match &instruction.kind {
+            Kind::Arg(arg) => declared.extend(names(arg)),
+            Kind::Onbuild(onbuild) => {
+                if let Some(instruction) = &onbuild.instruction
+                    && let Kind::Arg(arg) = &instruction.kind
+                {
+                    declared.extend(names(arg));
+                }
+            }
+            _ => {}
+        }
+    }
+    let is_used = |name: &str| {
+        let predefined = targets.iter().any(|target| target.globals.value(name).is_some());
+        predefined || declared.contains(name) || settings::is_built_in(name)
+    };
+    let unused = settings.build_args.keys().filter(|name| !is_used(name));
+    unused.cloned().collect()
+}
+
+/// An error about the build as a whole.
+fn whole(code: &'static str, message: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(code, Span::default(), message)
+}
+
+fn failed(_input: &LowerInput, _dockerfile: &Dockerfile, findings: Vec<Diagnostic>) -> Lowering {
+    Lowering::Failed(ordered(findings))
+}
+
+/// Source order, each finding once: platforms find the same things.
+fn ordered(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    findings.sort_by(|one, two| {
+        let key = |finding: &Diagnostic| (finding.span, finding.severity);
+        key(one).cmp(&key(two))
+    });
+    let mut seen: BTreeSet<(Span, &'static str, String)> = BTreeSet::new();
+    findings.retain(|finding| seen.insert((finding.span, finding.code, finding.message.clone())));
+    findings
+}

@@ -1,0 +1,273 @@
+//! The plan in the making, and everything that adds nodes to it.
+
+use std::collections::BTreeSet;
+
+use kiln_ir::{
+    Display, GitSource, HttpSource, ImageConfig, ImageSource, Input, LocalSource, Node, NodeId, Op,
+    PatternList, Pin, Plan, Platform, SourceOp, SourceRange,
+};
+
+use super::answer::{Answers, ImageAnswer, Question};
+use super::epoch::Epoch;
+use super::input::LowerInput;
+use super::settings::Settings;
+use crate::diagnostic::Diagnostic;
+use crate::dockerfile::span::Span;
+
+/// A result whose error is one diagnostic.
+pub(super) type Step<T = ()> = Result<T, Box<Diagnostic>>;
+
+/// How many bytes a plan may come to. Environments and histories are repeated at each step, so a
+/// small file can ask for a huge plan.
+const PLAN_BYTES: usize = 256 << 20;
+
+/// The name of the build context among local sources.
+pub(super) const CONTEXT: &str = "context";
+
+/// The key under which a step keeps its instruction as written.
+const COMMAND: &str = "com.docker.dockerfile.v1.command";
+
+/// One round of lowering.
+#[derive(Debug)]
+pub(super) struct Round<'a> {
+    /// The question.
+    pub(super) input: &'a LowerInput,
+    /// What its options come to.
+    pub(super) settings: &'a Settings,
+    /// What is known.
+    pub(super) answers: &'a Answers,
+    /// The time of everything made.
+    pub(super) epoch: Option<Epoch>,
+    /// What the context's ignore file leaves out.
+    pub(super) ignore: PatternList,
+    /// The plan so far.
+    pub(super) plan: Plan,
+    /// The findings so far.
+    pub(super) diagnostics: Vec<Diagnostic>,
+    bytes_left: usize,
+}
+
+/// What people see of a step, before it has a node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Label {
+    /// The step's text.
+    pub(super) name: String,
+    /// The title of its stage.
+    pub(super) stage: String,
+    /// The instruction as written.
+    pub(super) command: String,
+    /// Where it is written.
+    pub(super) lines: Option<(u32, u32)>,
+    /// What an error about it is about.
+    pub(super) span: Span,
+    /// No earlier result is used.
+    pub(super) ignore_cache: bool,
+}
+
+impl Label {
+    fn display(&self) -> Display {
+        let mut display = Display {
+            name: self.name.clone(),
+            stage: self.stage.clone(),
+            ranges: self
+                .lines
+                .map(|(start_line, end_line)| SourceRange {
+                    source: 0,
+                    start_line,
+                    end_line,
+                })
+                .into_iter()
+                .collect(),
+            ignore_cache: self.ignore_cache,
+            ..Display::default()
+        };
+        if !self.command.is_empty() {
+            display
+                .description
+                .insert(COMMAND.to_owned(), self.command.clone());
+        }
+        display
+    }
+}
+
+impl<'a> Round<'a> {
+    /// Begins a round.
+    pub(super) fn new(
+        input: &'a LowerInput,
+        settings: &'a Settings,
+        answers: &'a Answers,
+        epoch: Option<Epoch>,
+        ignore: PatternList,
+    ) -> Round<'a> {
+        Round {
+            input,
+            settings,
+            answers,
+            epoch,
+            ignore,
+            plan: Plan {
+                sources: vec![(input.file_name.clone(), input.text.clone())],
+                ..Plan::default()
+            },
+            diagnostics: Vec::new(),
+            bytes_left: PLAN_BYTES,
+        }
+    }
+
+    /// Counts bytes that go into the plan; errors when there are too many.
+    pub(super) fn charge(&mut self, bytes: usize, span: Span) -> Step {
+        match self.bytes_left.checked_sub(bytes) {
+            Some(left) => {
+                self.bytes_left = left;
+                Ok(())
+            }
+            None => Err(Box::new(Diagnostic::error(
+                "plan-too-large",
+                span,
+                format!("the plan takes more than {} MiB", PLAN_BYTES >> 20),
+            ))),
+        }
+    }
+
+    /// Adds a node, or says of the equal one that it is this step too.
+    pub(super) fn add(
+        &mut self,
+        op: Op,
+        inputs: Vec<Input>,
+        platform: Option<&Platform>,
+        label: &Label,
+    ) -> Step<NodeId> {
+        self.add_with(op, inputs, platform, label, |_| {})
+    }
+
+    /// Adds a node, and lets `more` say more of it.
+    pub(super) fn add_with(
+        &mut self,
+        op: Op,
+        inputs: Vec<Input>,
+        platform: Option<&Platform>,
+        label: &Label,
+        more: impl FnOnce(&mut Display),
+    ) -> Step<NodeId> {
+        self.charge(label.name.len() + label.command.len() + 256, label.span)?;
+        let node = Node {
+            op,
+            inputs,
+            platform: platform.cloned(),
+        };
+        let id = self.plan.graph.add(node).map_err(|error| {
+            Box::new(Diagnostic::error("invalid-step", label.span, error.to_string()))
+        })?;
+        let mut display = label.display();
+        more(&mut display);
+        self.plan.annotate(id, display);
+        Ok(id)
+    }
+
+    /// Adds a directory of the client, of which `include` is read; empty is all of it.
+    pub(super) fn local(
+        &mut self,
+        name: &str,
+        exclude: &[String],
+        include: BTreeSet<String>,
+        span: Span,
+    ) -> Step<Input> {
+        let op = Op::Source(SourceOp::Local(LocalSource {
+            name: name.to_owned(),
+            exclude: exclude.to_vec(),
+            ..LocalSource::default()
+        }));
+        let label = Label {
+            name: match name {
+                CONTEXT => "load build context".to_owned(),
+                name => format!("load context {name}"),
+            },
+            span,
+            ..Label::default()
+        };
+        let node = self.add_with(op, Vec::new(), None, &label, |display| {
+            display.include = include;
+        })?;
+        Ok(output(node))
+    }
+
+    /// Adds an image and returns its config; empty where it was assumed.
+    ///
+    /// BUG if the image was not asked for.
+    pub(super) fn image(
+        &mut self,
+        reference: &str,
+        platform: &Platform,
+        label: &Label,
+    ) -> Step<(Input, Option<&'a ImageConfig>)> {
+        let question = Question::ImageConfig {
+            reference: reference.to_owned(),
+            platform: platform.clone(),
+        };
+        let Some(answer) = self.answers.get(&question) else {
+            unreachable!("BUG: `{reference}` was never asked for");
+        };
+        let (config, digest) = match answer {
+            ImageAnswer::Resolved { config, digest } => (Some(&**config), Some(digest)),
+            ImageAnswer::Assumed => (None, None),
+            ImageAnswer::Unavailable(reason) => {
+                let message = format!("image `{reference}` cannot be had: {reason}");
+                return Err(Box::new(Diagnostic::error(
+                    "image-unavailable",
+                    label.span,
+                    message,
+                )));
+            }
+        };
+        let op = Op::Source(SourceOp::Image(ImageSource {
+            reference: reference.to_owned(),
+            resolve_mode: self.input.resolve_mode,
+            ..ImageSource::default()
+        }));
+        let node = self.add(op, Vec::new(), Some(platform), label)?;
+        if let Some(digest) = digest {
+            self.plan.pins.insert(node, Pin::Manifest(digest.clone()));
+        }
+        Ok((output(node), config))
+    }
+
+    /// Adds a git repository.
+    pub(super) fn git(&mut self, source: GitSource, label: &Label) -> Step<Input> {
+        let op = Op::Source(SourceOp::Git(source));
+        Ok(output(self.add(op, Vec::new(), None, label)?))
+    }
+
+    /// Adds a file from the network.
+    pub(super) fn http(&mut self, source: HttpSource, label: &Label) -> Step<Input> {
+        let op = Op::Source(SourceOp::Http(source));
+        Ok(output(self.add(op, Vec::new(), None, label)?))
+    }
+}
+
+/// Returns the first output of a node.
+pub(super) fn output(node: NodeId) -> Input {
+    Input { node, output: 0 }
+}
+
+/// The inputs of a node in the making, each once.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    list: Vec<Input>,
+}
+
+impl Inputs {
+    /// Returns the index of `input`, which is added if it is new.
+    pub(super) fn index(&mut self, input: Input) -> u32 {
+        let place = self.list.iter().position(|known| *known == input);
+        let place = place.unwrap_or_else(|| {
+            self.list.push(input);
+            self.list.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the inputs in order.
+    pub(super) fn into_list(self) -> Vec<Input> {
+        self.list
+    }
+}
