@@ -104,8 +104,8 @@ pub enum GraphError {
     NoSuchOutput {
         /// Which input.
         index: u32,
-        /// The node.
-        node: NodeId,
+        /// The node, as its source writes it.
+        node: String,
         /// The output asked for.
         output: u32,
         /// The outputs it has.
@@ -332,7 +332,7 @@ impl Graph {
                 let available = parent.outputs.clone();
                 return Err(GraphError::NoSuchOutput {
                     index,
-                    node: input.node,
+                    node: input.node.to_string(),
                     output: input.output,
                     available,
                 });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Source: OCI image spec, "Image Configuration", and Docker's image spec v1.2 for the extensions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ImageConfig {
     /// RFC 3339 with nanoseconds; set only when fixed by the build's inputs.
     pub created: Option<String>,
@@ -36,7 +36,7 @@ pub struct ImageConfig {
 
 /// How an image runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `user[:group]`.
     pub user: String,
@@ -70,7 +70,7 @@ pub struct Config {
 
 /// A health check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", …]`.
     pub test: Vec<String>,
@@ -88,7 +88,7 @@ pub struct Healthcheck {
 
 /// One line of an image's history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct History {
     /// RFC 3339 with nanoseconds; none until the step's time is known.
     pub created: Option<String>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// One operation. What it reads is named by the inputs of the node that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Op {
     /// Brings something in from outside the graph; one output, no inputs.
     Source(SourceOp),
@@ -28,7 +28,7 @@ pub enum Op {
 
 /// Where a source comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SourceOp {
     /// An image of a registry or of a local store.
     Image(ImageSource),
@@ -48,7 +48,7 @@ pub enum SourceOp {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ResolveMode {
     /// A name that the store holds is used without a request.
     #[default]
@@ -63,7 +63,7 @@ pub enum ResolveMode {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RecordType {
     /// A base image.
     #[default]
@@ -76,7 +76,7 @@ pub enum RecordType {
 
 /// An image by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ImageSource {
     /// Normalised reference: registry, repository, and tag or digest.
     pub reference: String,
@@ -96,7 +96,7 @@ pub struct ImageSource {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Differ {
     /// The default of the client.
     #[default]
@@ -111,7 +111,7 @@ pub enum Differ {
 ///
 /// Include patterns are fetch hints and live beside the graph, in [`crate::Display`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct LocalSource {
     /// The name the client gave it, such as `context`.
     pub name: String,
@@ -137,7 +137,7 @@ pub struct LocalSource {
 
 /// A git repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct GitSource {
     /// Normalised remote, without scheme.
     pub remote: String,
@@ -171,7 +171,7 @@ pub struct GitSource {
 
 /// One file over http.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct HttpSource {
     /// The URL.
     pub url: String,
@@ -195,7 +195,7 @@ pub struct HttpSource {
 
 /// An image in an OCI layout directory of the client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct OciLayoutSource {
     /// The name that the client gave the layout, with a tag or digest.
     pub reference: String,
@@ -211,7 +211,7 @@ pub struct OciLayoutSource {
 
 /// One blob as a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct BlobSource {
     /// Repository and digest.
     pub reference: String,
@@ -235,7 +235,7 @@ pub struct BlobSource {
 
 /// A process and what it sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExecOp {
     /// The process.
     pub meta: Meta,
@@ -253,7 +253,7 @@ pub struct ExecOp {
 
 /// The process of an [`ExecOp`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Meta {
     /// The program and its arguments.
     pub args: Vec<String>,
@@ -281,7 +281,7 @@ pub struct Meta {
 
 /// Proxy settings of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ProxyEnv {
     /// `http_proxy`.
     pub http: String,
@@ -297,6 +297,7 @@ pub struct ProxyEnv {
 
 /// One line of `/etc/hosts`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HostIp {
     /// The name.
     pub host: String,
@@ -306,6 +307,7 @@ pub struct HostIp {
 
 /// One resource limit, as `setrlimit` has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Ulimit {
     /// Name without `RLIMIT_`, lower case, such as `nofile`.
     pub name: String,
@@ -317,7 +319,7 @@ pub struct Ulimit {
 
 /// One mount of an [`ExecOp`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Mount {
     /// Absolute path in the container; `/` is the root.
     pub target: String,
@@ -339,7 +341,7 @@ pub struct Mount {
 
 /// What kind of mount it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum MountKind {
     /// The input, or a directory of its own.
     #[default]
@@ -366,7 +368,7 @@ pub enum MountKind {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CacheSharing {
     /// Everybody.
     #[default]
@@ -379,7 +381,7 @@ pub enum CacheSharing {
 
 /// A secret or an agent socket in a mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SecretOpt {
     /// Its name at the client.
     pub id: String,
@@ -397,7 +399,7 @@ pub struct SecretOpt {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ContentCache {
     /// As the op's rules say.
     #[default]
@@ -412,7 +414,7 @@ pub enum ContentCache {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum NetworkMode {
     /// The builder's default.
     #[default]
@@ -427,7 +429,7 @@ pub enum NetworkMode {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SecurityMode {
     /// A container's.
     #[default]
@@ -438,6 +440,7 @@ pub enum SecurityMode {
 
 /// A secret given as an environment variable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SecretEnv {
     /// Its name at the client.
     pub id: String,
@@ -449,6 +452,7 @@ pub struct SecretEnv {
 
 /// A CDI device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Device {
     /// Its qualified name.
     pub name: String,
@@ -458,6 +462,7 @@ pub struct Device {
 
 /// A list of file actions, each on the result of an earlier one or on an input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FileOp {
     /// In order.
     pub actions: Vec<FileAction>,
@@ -467,7 +472,7 @@ pub struct FileOp {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ActionInput {
     /// Nothing: an empty tree.
     #[default]
@@ -480,12 +485,16 @@ pub enum ActionInput {
 
 /// One file action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FileAction {
     /// The tree that it changes.
+    #[serde(default)]
     pub input: ActionInput,
     /// The tree that it copies from.
+    #[serde(default)]
     pub secondary: ActionInput,
     /// The number of the op's output that its tree is; none is intermediate.
+    #[serde(default)]
     pub output: Option<u32>,
     /// What it does.
     pub kind: FileActionKind,
@@ -493,7 +502,7 @@ pub struct FileAction {
 
 /// What a file action does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FileActionKind {
     /// Copies from the secondary input.
     Copy(CopyAction),
@@ -509,7 +518,7 @@ pub enum FileActionKind {
 
 /// A copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CopyAction {
     /// Path in the secondary input, perhaps with wildcards.
     pub src: String,
@@ -547,13 +556,14 @@ pub struct CopyAction {
 
 /// A new file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct MkfileAction {
     /// Where.
     pub path: String,
     /// Permission bits.
     pub mode: u32,
     /// Its bytes.
+    #[serde(with = "crate::bytes::required")]
     pub data: Vec<u8>,
     /// Its owner; none is 0:0.
     pub owner: Option<Owner>,
@@ -563,7 +573,7 @@ pub struct MkfileAction {
 
 /// A new directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct MkdirAction {
     /// Where.
     pub path: String,
@@ -579,7 +589,7 @@ pub struct MkdirAction {
 
 /// A removal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct RmAction {
     /// What, perhaps with wildcards.
     pub path: String,
@@ -591,7 +601,7 @@ pub struct RmAction {
 
 /// A new symbolic link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SymlinkAction {
     /// What it points to, as written.
     pub target: String,
@@ -605,7 +615,7 @@ pub struct SymlinkAction {
 
 /// An owner; a part that is not given is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Owner {
     /// The user.
     pub user: Option<UserRef>,
@@ -615,7 +625,7 @@ pub struct Owner {
 
 /// A user or group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum UserRef {
     /// By number.
     Id(u32),
@@ -631,6 +641,7 @@ pub enum UserRef {
 /// Trees over each other, lowest first. A parent directory that an input merely passed through does
 /// not override what lies below.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct MergeOp {
     /// Indices into the node's inputs; none is an empty tree.
     pub inputs: Vec<Option<u32>>,
@@ -638,6 +649,7 @@ pub struct MergeOp {
 
 /// What `upper` has beyond `lower`, as a tree with deletions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DiffOp {
     /// Index into the node's inputs; none is an empty tree.
     pub lower: Option<u32>,
@@ -647,13 +659,14 @@ pub struct DiffOp {
 
 /// A plan within the graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct BuildOp {
     /// Index of the input that holds the front end; none builds a definition directly.
     pub builder: Option<u32>,
     /// What the plan sees, by name: indices into the node's inputs.
     pub inputs: BTreeMap<String, u32>,
     /// An embedded definition, as its front end wrote it.
+    #[serde(with = "crate::bytes::optional")]
     pub definition: Option<Vec<u8>>,
     /// Options.
     pub attrs: BTreeMap<String, String>,
@@ -661,6 +674,7 @@ pub struct BuildOp {
 
 /// Ordering without content: output `i` is input `outputs[i]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct PassthroughOp {
     /// Tells equal ones apart.
     pub id: String,

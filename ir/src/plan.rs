@@ -210,7 +210,7 @@ impl Pin {
         }
     }
 
-    fn check(&self, node: NodeId, op: &Op) -> Result<(), PlanError> {
+    pub(crate) fn check(&self, node: NodeId, op: &Op) -> Result<(), PlanError> {
         let pin = self.kind();
         let source = match op {
             Op::Source(source) => source,

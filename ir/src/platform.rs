@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// An operating system and architecture, in the OCI image spec's words, normalised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Platform {
     /// `linux`.
     pub os: String,
