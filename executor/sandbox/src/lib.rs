@@ -36,10 +36,14 @@ mod running;
 mod seccomp;
 mod spawn;
 mod spec;
+mod subid;
+pub mod userns;
+mod vfork;
 mod wire;
 
 pub use error::{Error, Phase};
 pub use init::init_if_requested;
+pub use probe::probe_report;
 pub use running::{Exit, Running};
 pub use spawn::spawn;
 pub use spec::{

@@ -31,6 +31,11 @@ pub(crate) fn open() -> Result<BorrowedFd<'static>, Error> {
     Ok(BINARY.get_or_init(|| opened).as_fd())
 }
 
+/// Whether the kernel grants the mount, so that no copy is needed.
+pub(crate) fn is_detached() -> bool {
+    detached().is_ok()
+}
+
 fn detached() -> io::Result<OwnedFd> {
     let file = rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let mount = mountfd::clone_tree(file.as_fd())?;

@@ -6,7 +6,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use rustix::mount::MountAttrFlags;
@@ -18,11 +18,9 @@ use crate::mountfd::{self, Reach};
 use crate::plan::{self, Handle, Host, Package};
 use crate::running::Running;
 use crate::spec::{Spec, Stub};
+use crate::vfork::vfork;
 use crate::wire::{self, Attached, Fault, Reply};
 use crate::{init, own_binary, probe, seccomp};
-
-/// What the child needs of its stack: a few system calls.
-const STACK: usize = 64 << 10;
 
 /// Starts a process in a sandbox, and returns once its program runs.
 ///
@@ -135,7 +133,6 @@ struct Birth {
 /// Makes a process in a new pid namespace that executes `binary` as a sandbox's first process,
 /// with `socket` as its standard input.
 fn start(binary: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<(Pid, OwnedFd)> {
-    let mut stack = vec![0_u8; STACK];
     let mut birth = Birth {
         binary: binary.as_raw_fd(),
         socket: socket.as_raw_fd(),
@@ -143,38 +140,9 @@ fn start(binary: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<(Pid, Own
         envp: [std::ptr::null()],
         errno: 0,
     };
-    let mut pidfd: libc::c_int = -1;
-    let flags = libc::CLONE_VM
-        | libc::CLONE_VFORK
-        | libc::CLONE_NEWPID
-        | libc::CLONE_PIDFD
-        | libc::SIGCHLD;
-
-    // No handler of this process may run in the child, on its small stack, in shared memory. The
-    // mask is inherited; the first process wants it like that, and gives its child an empty one.
-    let blocked = AllSignalsBlocked::new()?;
-    // SAFETY: the stack is 64 KiB of owned memory whose end is aligned below; it grows downwards
-    // into it. `be_born` makes only system calls. With CLONE_VFORK this thread sleeps until the
-    // child has executed or exited, so `stack`, `birth` and `pidfd` outlive the child's use of
-    // them and nobody writes to them meanwhile. The table of descriptors is copied, not shared.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr().add(STACK);
-        let top = top.sub(top.addr() % 16).cast::<c_void>();
-        libc::clone(
-            be_born,
-            top,
-            flags,
-            (&raw mut birth).cast::<c_void>(),
-            &raw mut pidfd,
-            std::ptr::null_mut::<c_void>(),
-            std::ptr::null_mut::<libc::pid_t>(),
-        )
-    };
-    let error = io::Error::last_os_error();
-    drop(blocked);
-    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Err(error) };
-    // SAFETY: the kernel has put a new descriptor there, which nobody else knows.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // SAFETY: `be_born` makes only system calls, and `birth` is not touched before it has returned.
+    let (pid, pidfd) =
+        unsafe { vfork(libc::CLONE_NEWPID, be_born, (&raw mut birth).cast::<c_void>()) }?;
     if birth.errno != 0 {
         let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
         rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)?;
@@ -203,24 +171,5 @@ extern "C" fn be_born(birth: *mut c_void) -> libc::c_int {
         }
         birth.errno = *libc::__errno_location();
         libc::_exit(127)
-    }
-}
-
-/// This thread's signals wait while it lives.
-struct AllSignalsBlocked(nix::sys::signal::SigSet);
-
-impl AllSignalsBlocked {
-    fn new() -> io::Result<AllSignalsBlocked> {
-        use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
-        let mut before = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-        Ok(AllSignalsBlocked(before))
-    }
-}
-
-impl Drop for AllSignalsBlocked {
-    fn drop(&mut self) {
-        // It fails only for a mask that is not one.
-        let _ = self.0.thread_set_mask();
     }
 }
