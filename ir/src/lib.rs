@@ -2,22 +2,42 @@
 //!
 //! A front end makes a [`Plan`]: a [`Graph`] of content-addressed [`Node`]s, the named results it
 //! ends in, and beside it what people see ([`Display`]) and which identities were pinned.
+//!
+//! ```
+//! let text = r#"%0 = image docker.io/library/alpine:latest linux/amd64
+//! %1 = local context
+//! %2 = file %0 { copy %1:/src -> /app }
+//! %3 = exec %2 ["/bin/sh", "-c", "make -C /app"] cwd=/app
+//! result %3 { cmd=["/app/run"] }
+//! "#;
+//! let plan = kiln_ir::parse(text)?;
+//! assert_eq!(plan.graph.len(), 4);
+//! assert_eq!(plan.to_string(), text);
+//! # Ok::<(), kiln_ir::ParseError>(())
+//! ```
 
-mod attributes;
-mod bytes;
-pub mod encode;
-pub mod graph;
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod image;
-mod link;
 pub mod oci_config;
 pub mod op;
-pub mod parse;
 pub mod pattern;
-pub mod plan;
 pub mod platform;
+
+pub mod graph;
+mod link;
+pub mod plan;
+mod validate;
+
+mod bytes;
+pub mod encode;
+
+mod attributes;
+pub mod dot;
+pub mod json;
+pub mod parse;
 mod syntax;
 pub mod text;
-mod validate;
 
 pub use graph::{Graph, GraphError, Input, Node, NodeDigest, NodeId};
 pub use image::{Config, Healthcheck, History, ImageConfig};
