@@ -1,12 +1,26 @@
 //! Drives the scheduler on tokio.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use kiln_ir::{Input, NodeId, Plan};
+use tokio::task::{JoinError, JoinSet};
 
-use crate::{Content, Record, Slot, StepFailure, StepName, Summary};
+use crate::explain::{Now, explain, name_files};
+use crate::inflight::{InFlight, InFlightGuard};
+use crate::scheduler::Scheduler;
+use crate::step::{
+    Answer, Ask, Brief, Completion, Cutoff, Failed, Notice, Ran, Step, Ticket, Waited,
+};
+use crate::{
+    Cancel, Content, DigestRequest, Event, Events, FetchRequest, Fetched, Key, NewRecord, Pinned,
+    Reason, Record, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, StepFailure,
+    StepName, StepSink, StepSummary, Summary, Worker,
+};
 
 /// What is to be built, and how.
 #[derive(Debug, Clone)]
@@ -136,4 +150,529 @@ impl SolveOptions {
             keep_going: false,
         }
     }
+}
+
+/// Solves plans. Clones share what is in flight, so that their builds run an equal step once.
+#[derive(Debug, Clone, Default)]
+pub struct Solver {
+    in_flight: InFlight,
+}
+
+impl Solver {
+    /// A solver that shares nothing with others.
+    pub fn new() -> Self {
+        Solver::default()
+    }
+
+    /// Makes the goals of `request`, running only what no record is found for.
+    ///
+    /// Must be awaited to its end on a tokio runtime: set `cancel` to stop it, so that runs can
+    /// clean up. `events` gets a [`Event::BuildFinished`] last, however the build ends, unless a goal
+    /// is refused.
+    pub async fn solve<W: Worker>(
+        &self,
+        worker: Arc<W>,
+        request: SolveRequest,
+        events: Arc<dyn Events>,
+        cancel: Cancel,
+    ) -> Result<Solved<W::Handle>, SolveError<W::Error>> {
+        for goal in &request.goals {
+            if !request.plan.graph.has_output(goal.input) {
+                return Err(SolveError::NoSuchGoal(*goal));
+            }
+        }
+        let driver = Driver {
+            scheduler: Scheduler::new(
+                request.plan.clone(),
+                request.goals,
+                &request.notes,
+                request.options,
+            ),
+            worker,
+            plan: request.plan,
+            events,
+            in_flight: self.in_flight.clone(),
+            stop_runs: Cancel::new(),
+            tasks: JoinSet::new(),
+            runs: JoinSet::new(),
+            ends: VecDeque::new(),
+            guards: HashMap::new(),
+            reasons: BTreeMap::new(),
+            told: BTreeMap::new(),
+            failures: Vec::new(),
+        };
+        driver.drive(cancel).await
+    }
+}
+
+struct Driver<W: Worker> {
+    scheduler: Scheduler<W::Handle>,
+    worker: Arc<W>,
+    plan: Arc<Plan>,
+    events: Arc<dyn Events>,
+    in_flight: InFlight,
+    /// Told to runs when the build stops, for whatever cause.
+    stop_runs: Cancel,
+    /// Dropped when the build stops.
+    tasks: JoinSet<End<W>>,
+    /// Awaited when the build stops.
+    runs: JoinSet<End<W>>,
+    /// What ended without a task.
+    ends: VecDeque<End<W>>,
+    guards: HashMap<NodeId, (InFlightGuard, W::Guard)>,
+    reasons: BTreeMap<NodeId, Reason>,
+    told: BTreeMap<NodeId, crate::StepStatus>,
+    failures: Vec<(NodeId, Failure<W::Error>)>,
+}
+
+/// The end of a step, with the causes and locks that the scheduler does not see.
+enum End<W: Worker> {
+    Pin(NodeId, Result<Pinned, W::Error>),
+    Digest(Ticket, NodeId, Result<Option<SelectionDigest>, W::Error>),
+    Load(NodeId, Result<Option<Vec<Option<W::Handle>>>, W::Error>),
+    Fetch {
+        node: NodeId,
+        result: Result<Fetched<W::Handle>, W::Error>,
+        duration: Duration,
+        reason: Option<Reason>,
+    },
+    Lock(NodeId, Result<(InFlightGuard, W::Guard, Waited), W::Error>),
+    Run {
+        node: NodeId,
+        result: Result<RunOutcome<W::Handle>, W::Error>,
+        duration: Duration,
+        reason: Option<Reason>,
+    },
+}
+
+impl<W: Worker> Driver<W> {
+    async fn drive(mut self, cancel: Cancel) -> Result<Solved<W::Handle>, SolveError<W::Error>> {
+        let mut cache_error = None;
+        let mut cancelled = false;
+        loop {
+            if let Err(error) = self.give_steps().await {
+                cache_error = Some(error);
+                break;
+            }
+            if self.scheduler.is_stopped() || self.scheduler.in_flight() == 0 {
+                break;
+            }
+            if let Some(end) = self.ends.pop_front() {
+                self.take(end);
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {
+                    cancelled = true;
+                    break;
+                }
+                Some(end) = self.tasks.join_next() => self.take_joined(end),
+                Some(end) = self.runs.join_next() => self.take_joined(end),
+            }
+            // All that has ended by now, so that what it leads to is asked in one lookup.
+            while let Some(end) = self.tasks.try_join_next() {
+                self.take_joined(end);
+            }
+        }
+        self.scheduler.stop();
+        self.stop_runs.cancel();
+        self.tasks.shutdown().await;
+        loop {
+            if let (Err(error), None) = (self.give_steps().await, &cache_error) {
+                cache_error = Some(error);
+            }
+            let Some(end) = self.runs.join_next().await else {
+                break;
+            };
+            self.take_joined(end);
+        }
+        self.guards.clear();
+        let summary = self.sum_up();
+        self.events.event(Event::BuildFinished(summary.clone()));
+        if let Some(error) = cache_error {
+            return Err(SolveError::Cache(error));
+        }
+        if !self.failures.is_empty() {
+            return Err(SolveError::Failed {
+                failures: self.failures,
+                summary,
+            });
+        }
+        match self.scheduler.results() {
+            Some(goals) => Ok(Solved { goals, summary }),
+            None if cancelled => Err(SolveError::Cancelled { summary }),
+            None => panic!("BUG: the build ended, nothing failed, and a goal is not done"),
+        }
+    }
+
+    /// Does whatever the scheduler has to give. What takes no time is done here, without a task.
+    async fn give_steps(&mut self) -> Result<(), W::Error> {
+        while let Some(step) = self.scheduler.next() {
+            self.give(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn give(&mut self, step: Step<W::Handle>) -> Result<(), W::Error> {
+        let worker = self.worker.clone();
+        let plan = self.plan.clone();
+        match step {
+            Step::Pin { node } => {
+                let request = SourceRequest { plan, node };
+                self.start(async move { End::Pin(node, worker.pin(request).await) })
+                    .await;
+            }
+            Step::Digest {
+                ticket,
+                consumer,
+                of,
+                selection,
+            } => {
+                let request = DigestRequest {
+                    plan,
+                    consumer,
+                    of,
+                    selection,
+                };
+                self.tasks.spawn(async move {
+                    End::Digest(ticket, consumer, worker.digest(request).await)
+                });
+            }
+            Step::Lookup { asks } => {
+                let answers = look_up(&*worker, asks).await?;
+                self.scheduler.complete(Completion::Lookup { answers });
+            }
+            Step::Load { node, record } => {
+                self.start(async move { End::Load(node, worker.load(&record).await) })
+                    .await;
+            }
+            Step::Drop { record } => worker.drop_record(record).await?,
+            Step::Fetch {
+                node,
+                pinned,
+                brief,
+            } => {
+                let request = FetchRequest {
+                    plan,
+                    node,
+                    pinned,
+                    sink: StepSink::new(node, self.events.clone()),
+                };
+                self.events.event(Event::Started { node });
+                self.tasks.spawn(fetch(worker, request, brief));
+            }
+            Step::Lock { node, key } => {
+                let in_flight = self.in_flight.clone();
+                let sink = StepSink::new(node, self.events.clone());
+                self.start(async move {
+                    let (here, waited_here) = in_flight.lock(key, || sink.waiting(None)).await;
+                    let locked = worker.lock(key, &|pid| sink.waiting(pid)).await;
+                    let locked = locked
+                        .map(|locked| (here, locked.guard, Waited(waited_here || locked.waited)));
+                    End::Lock(node, locked)
+                })
+                .await;
+            }
+            Step::Unlock { node } => {
+                self.guards.remove(&node);
+            }
+            Step::Run {
+                node,
+                inputs,
+                brief,
+            } => {
+                let request = RunRequest {
+                    plan,
+                    node,
+                    inputs,
+                    sink: StepSink::new(node, self.events.clone()),
+                    cancel: self.stop_runs.clone(),
+                };
+                self.events.event(Event::Started { node });
+                self.runs.spawn(run(worker, request, brief));
+            }
+            Step::File { node, record } => {
+                let record: NewRecord = *record;
+                let record = worker.file(record).await?;
+                self.scheduler.complete(Completion::File { node, record });
+            }
+            Step::Alias { record, definition } => worker.alias(record, definition).await?,
+            Step::Tell(notice) => self.tell(notice),
+        }
+        Ok(())
+    }
+
+    /// Polls a future once, and makes it a task only if it has to wait.
+    async fn start(&mut self, future: impl Future<Output = End<W>> + Send + 'static) {
+        let mut future = Box::pin(future);
+        let end = poll_fn(|context| {
+            Poll::Ready(match future.as_mut().poll(context) {
+                Poll::Ready(end) => Some(end),
+                Poll::Pending => None,
+            })
+        });
+        match end.await {
+            Some(end) => self.ends.push_back(end),
+            None => {
+                self.tasks.spawn(future);
+            }
+        }
+    }
+
+    fn take_joined(&mut self, end: Result<End<W>, JoinError>) {
+        match end {
+            Ok(end) => self.take(end),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => panic!("BUG: a task of the build was aborted: {error}"),
+            },
+        }
+    }
+
+    fn take(&mut self, end: End<W>) {
+        let completion = match end {
+            End::Pin(node, result) => Completion::Pin {
+                node,
+                result: result.map_err(|error| self.failed(node, error)),
+            },
+            End::Digest(ticket, consumer, result) => Completion::Digest {
+                ticket,
+                result: result.map_err(|error| self.failed(consumer, error)),
+            },
+            End::Load(node, result) => Completion::Load {
+                node,
+                result: result.map_err(|error| self.failed(node, error)),
+            },
+            End::Fetch {
+                node,
+                result,
+                duration,
+                reason,
+            } => {
+                self.reasons.extend(reason.map(|reason| (node, reason)));
+                Completion::Fetch {
+                    node,
+                    result: result.map_err(|error| self.failed(node, error)),
+                    duration,
+                }
+            }
+            End::Lock(node, result) => Completion::Lock {
+                node,
+                result: match result {
+                    Ok((here, guard, waited)) => {
+                        self.guards.insert(node, (here, guard));
+                        Ok(waited)
+                    }
+                    Err(error) => Err(self.failed(node, error)),
+                },
+            },
+            End::Run {
+                node,
+                result,
+                duration,
+                reason,
+            } => {
+                self.reasons.extend(reason.map(|reason| (node, reason)));
+                let result = match result {
+                    Ok(RunOutcome::Done { outputs }) => Ran::Done(outputs),
+                    Ok(RunOutcome::Failed(failure)) => {
+                        self.failures.push((node, Failure::Step(failure)));
+                        Ran::Failed
+                    }
+                    Ok(RunOutcome::Cancelled) => Ran::Cancelled,
+                    Err(error) => {
+                        self.failed(node, error);
+                        Ran::Failed
+                    }
+                };
+                Completion::Run {
+                    node,
+                    result,
+                    duration,
+                }
+            }
+        };
+        self.scheduler.complete(completion);
+    }
+
+    fn failed(&mut self, node: NodeId, error: W::Error) -> Failed {
+        self.failures.push((node, Failure::Worker(error)));
+        Failed
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        match notice {
+            Notice::Pinned { node, label } => self.events.event(Event::Pinned { node, label }),
+            Notice::Reopened { node } => {
+                self.told.remove(&node);
+                self.reasons.remove(&node);
+                self.events.event(Event::Reopened { node });
+            }
+            Notice::Finished {
+                node,
+                status,
+                cutoff,
+            } => {
+                let cutoff = cutoff.map(|cutoff| match cutoff {
+                    Cutoff::SameBytes => Reason::SameBytes,
+                    Cutoff::SameInput => Reason::SameInput,
+                });
+                self.reasons.extend(cutoff.map(|reason| (node, reason)));
+                self.finished(node, status);
+            }
+        }
+    }
+
+    fn finished(&mut self, node: NodeId, status: crate::StepStatus) {
+        self.told.insert(node, status);
+        self.events.event(Event::Finished {
+            node,
+            status,
+            reason: self.reasons.get(&node).cloned(),
+        });
+    }
+
+    /// Tells of every node that nothing was told of yet, inputs first, and sums up.
+    fn sum_up(&mut self) -> Summary {
+        let statuses = self.scheduler.statuses();
+        for (&node, &status) in &statuses {
+            if self.told.get(&node) != Some(&status) {
+                self.finished(node, status);
+            }
+        }
+        let steps = statuses.into_iter().map(|(node, status)| {
+            let reason = self.reasons.get(&node).cloned();
+            (node, StepSummary { status, reason })
+        });
+        Summary {
+            steps: steps.collect(),
+        }
+    }
+}
+
+/// Answers all questions with one call for the records, and one for the ops of those without.
+async fn look_up<W: Worker>(worker: &W, asks: Vec<Ask>) -> Result<Vec<(Ask, Answer)>, W::Error> {
+    let keys: Vec<Key> = asks
+        .iter()
+        .flat_map(|ask| ask.keys.iter().copied())
+        .collect();
+    let mut records = match keys.is_empty() {
+        true => Vec::new(),
+        false => worker.lookup(&keys).await?,
+    }
+    .into_iter();
+    let hits: Vec<Option<(Key, Record)>> = asks
+        .iter()
+        .map(|ask| {
+            let found: Vec<_> = ask
+                .keys
+                .iter()
+                .map(|&key| (key, records.next().flatten()))
+                .collect();
+            found
+                .into_iter()
+                .find_map(|(key, record)| Some((key, record?)))
+        })
+        .collect();
+    let ops: Vec<_> = asks
+        .iter()
+        .zip(&hits)
+        .filter(|(_, hit)| hit.is_none())
+        .filter_map(|(ask, _)| ask.op)
+        .collect();
+    let mut known = match ops.is_empty() {
+        true => Vec::new(),
+        false => worker.known_ops(&ops).await?,
+    }
+    .into_iter();
+    let answers = asks.into_iter().zip(hits).map(|(ask, hit)| {
+        let answer = match hit {
+            Some((key, record)) => Answer::Hit(key, record),
+            None => Answer::Miss {
+                op_known: ask.op.is_some() && known.next().unwrap_or(false),
+            },
+        };
+        (ask, answer)
+    });
+    Ok(answers.collect())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the driver times what the worker does"
+)]
+async fn fetch<W: Worker>(
+    worker: Arc<W>,
+    request: FetchRequest,
+    brief: Option<Box<Brief>>,
+) -> End<W> {
+    let node = request.node;
+    let reason = match brief {
+        Some(brief) => why(&*worker, &brief).await,
+        None => None,
+    };
+    let start = Instant::now();
+    let result = worker.fetch(request).await;
+    End::Fetch {
+        node,
+        result,
+        duration: start.elapsed(),
+        reason,
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the driver times what the worker does"
+)]
+async fn run<W: Worker>(
+    worker: Arc<W>,
+    request: RunRequest<W::Handle>,
+    brief: Box<Brief>,
+) -> End<W> {
+    let node = request.node;
+    // Before the run, whose record would be the nearest afterwards; files are named beside it.
+    let reason = why(&*worker, &brief).await;
+    let naming = async {
+        match reason {
+            Some(reason) => Some(name_files(&*worker, reason).await),
+            None => None,
+        }
+    };
+    let start = Instant::now();
+    let running = async {
+        let result = worker.run(request).await;
+        (result, start.elapsed())
+    };
+    let ((result, duration), reason) = tokio::join!(running, naming);
+    End::Run {
+        node,
+        result,
+        duration,
+        reason,
+    }
+}
+
+/// Why a step has to run; none if the worker has an error instead of an answer, since a step
+/// does not fail for want of an explanation.
+async fn why<W: Worker>(worker: &W, brief: &Brief) -> Option<Reason> {
+    if brief.forced {
+        return Some(Reason::Forced);
+    }
+    if brief.content_gone {
+        return Some(Reason::ContentGone);
+    }
+    let nearest = worker
+        .nearest(brief.definition, brief.op, brief.slot.as_ref())
+        .await
+        .ok()?;
+    let now = Now {
+        definition: brief.definition,
+        op: brief.op,
+        slot: brief.slot.as_ref(),
+        facts: &brief.facts,
+        ran_inputs: &brief.ran_inputs,
+    };
+    Some(explain(now, &nearest))
 }

@@ -1,160 +1,352 @@
-//! Why a step had to run, or why it did not although something above it did.
+//! Finds out why a step has to run, from the parts of its key and of an older one.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use crate::{StepName, TreeRef};
+use crate::{
+    Candidate, Cause, DefinitionKey, Facts, Nearest, OpKey, Origin, Part, PinnedSource, Reason,
+    Slot, StepName, TreeRef, Worker,
+};
 
-/// Why a step ran again or did not. Its `Display` is what people read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// No step like it was ever run here.
-    New,
-    /// It was told to run, as by `--no-cache`.
-    Forced,
-    /// It did not run: what is above it ran and wrote the same bytes as before.
-    SameBytes,
-    /// It did not run: it is defined otherwise than before, but reads the same bytes.
-    SameInput,
-    /// Its record was evicted.
-    Evicted {
-        /// By what, such as `prune`.
-        rule: String,
-        /// When, such as `3 minutes ago`.
-        when: String,
-    },
-    /// Its record was there, and the layer that it names was not.
-    ContentGone,
-    /// What changed, the most telling first; never empty.
-    Changed(Vec<Cause>),
+/// A step as it is now, for [`explain`].
+#[derive(Debug, Clone, Copy)]
+pub struct Now<'a> {
+    /// Its definition key.
+    pub definition: DefinitionKey,
+    /// Its op.
+    pub op: OpKey,
+    /// Where it stands.
+    pub slot: Option<&'a Slot>,
+    /// What its keys are made of.
+    pub facts: &'a Facts,
+    /// Indices of the inputs that ran in this build.
+    pub ran_inputs: &'a [u32],
 }
 
-/// One thing that changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cause {
-    /// Files of a local source.
-    Files {
-        /// The source's name, such as `context`.
-        source: String,
-        /// The first few; empty if the worker can't tell.
-        changes: Vec<FileChange>,
-        /// How many there are beyond those.
-        more: usize,
-        /// Where the old files are listed.
-        old: Option<TreeRef>,
-        /// Where the new ones are.
-        new: Option<TreeRef>,
-    },
-    /// A build argument; none is unset.
-    BuildArg {
-        /// Its name.
-        name: String,
-        /// What it was.
-        old: Option<String>,
-        /// What it is.
-        new: Option<String>,
-    },
-    /// An environment variable; none is unset.
-    Env {
-        /// Its name.
-        name: String,
-        /// What it was.
-        old: Option<String>,
-        /// What it is.
-        new: Option<String>,
-    },
-    /// A base image or another source has another identity.
-    Source {
-        /// What is asked for.
-        reference: String,
-        /// What it was.
-        old: String,
-        /// What it is.
-        new: String,
-    },
-    /// Another base image or source than before.
-    OtherSource {
-        /// What was asked for.
-        old: String,
-        /// What is asked for.
-        new: String,
-    },
-    /// The instruction itself.
-    Instruction {
-        /// The line that it is on now.
-        line: Option<u32>,
-        /// What it was.
-        was: String,
-    },
-    /// One field of the op, where the instruction reads the same.
-    Field {
-        /// Its name.
-        name: String,
-        /// What it was.
-        old: Option<String>,
-        /// What it is.
-        new: Option<String>,
-    },
-    /// The platform.
-    Platform {
-        /// What it was.
-        old: String,
-        /// What it is.
-        new: String,
-    },
-    /// Something else comes before it.
-    Order {
-        /// What it comes after now.
-        now: StepName,
-        /// What it came after.
-        was: StepName,
-    },
-    /// A step that it reads from ran, and wrote other bytes.
-    ParentRan {
-        /// Which.
-        parent: StepName,
-    },
-    /// A step that it reads from changed, and was found in the cache.
-    ParentChanged {
-        /// Which.
-        parent: StepName,
-    },
-    /// kiln does this kind of step otherwise than when it was recorded.
-    Revision {
-        /// The kind of op.
-        kind: String,
-    },
+/// Tells why a step that was not found has to run.
+///
+/// Files are not named yet: [`name_files`] does that.
+pub fn explain(now: Now<'_>, nearest: &Nearest) -> Reason {
+    let candidate = choose(now, nearest);
+    if let Some(tombstone) = &nearest.tombstone
+        && (now.ran_inputs.is_empty() || candidate.is_none())
+    {
+        return Reason::Evicted {
+            rule: tombstone.rule.clone(),
+            when: tombstone.when.clone(),
+        };
+    }
+    let Some(was) = candidate else {
+        return Reason::New;
+    };
+    let in_place = was.slot.as_ref() == now.slot;
+    let causes = compare(now.facts, &was.facts, now.ran_inputs, in_place);
+    if causes.is_empty() {
+        return Reason::ContentGone;
+    }
+    Reason::Changed(causes)
 }
 
-/// One file that changed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct FileChange {
-    /// Relative to the source's root.
-    pub path: String,
-    /// How.
-    pub what: FileChangeKind,
+/// The record to compare with: the one of the same place, unless the step was moved there.
+fn choose<'a>(now: Now<'_>, nearest: &'a Nearest) -> Option<&'a Candidate> {
+    let lineage = now.slot.map(|slot| &slot.lineage);
+    let of_lineage = |candidate: &&Candidate| {
+        lineage.is_none() || candidate.slot.as_ref().map(|slot| &slot.lineage) == lineage
+    };
+    let same_slot = nearest.same_slot.as_ref().filter(of_lineage);
+    let same_op = nearest.same_op.as_ref().filter(of_lineage);
+    match same_slot {
+        Some(candidate) if candidate.op == now.op => Some(candidate),
+        _ => same_op.or(same_slot),
+    }
 }
 
-/// How a file changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FileChangeKind {
-    /// It is new.
-    Added,
-    /// It is gone.
-    Removed,
-    /// Its bytes.
-    Content {
-        /// Its size before, in bytes.
-        old_size: u64,
-        /// Its size now, in bytes.
-        new_size: u64,
-    },
-    /// Its permission bits or its owner.
-    Mode,
-    /// It is another type of file.
-    Type,
-    /// What a link points to.
-    Target,
+/// Tells what differs between two steps, the most telling first.
+///
+/// `ran_inputs` are the indices of the inputs that ran in this build; `in_place` says that both are
+/// the same step of the same Dockerfile, so that an input of another name was edited, not moved.
+pub fn compare(now: &Facts, was: &Facts, ran_inputs: &[u32], in_place: bool) -> Vec<Cause> {
+    let (now_parts, was_parts) = (Parts::of(now), Parts::of(was));
+    let mut causes = Vec::new();
+    let instruction = now.step.text != was.step.text
+        && (now_parts.kind != was_parts.kind
+            || now_parts.fields != was_parts.fields
+            || now_parts.files != was_parts.files);
+    if instruction {
+        causes.push(Cause::Instruction {
+            line: now.step.line,
+            was: was.step.text.clone(),
+        });
+    } else {
+        causes.extend(now_parts.changed_files(&was_parts));
+    }
+    causes.extend(now_parts.changed_env(&was_parts));
+    if !instruction {
+        causes.extend(now_parts.changed_fields(&was_parts));
+    }
+    if let (Some(now), Some(was)) = (now_parts.source, was_parts.source)
+        && now.1 != was.1
+    {
+        causes.push(source_cause(now.0, was.0));
+    }
+    if now_parts.platform != was_parts.platform {
+        causes.push(Cause::Platform {
+            old: was_parts.platform.unwrap_or("none").to_owned(),
+            new: now_parts.platform.unwrap_or("none").to_owned(),
+        });
+    }
+    let inputs = now_parts.changed_inputs(&was_parts, ran_inputs, in_place);
+    let own = !causes.is_empty();
+    causes.extend(
+        inputs
+            .into_iter()
+            .filter(|input| !(own && input.same_content))
+            .map(|input| input.cause),
+    );
+    if let (Some((kind, now)), Some((was_kind, was))) = (now_parts.kind, was_parts.kind)
+        && kind == was_kind
+        && now != was
+    {
+        causes.push(Cause::Revision {
+            kind: kind.to_owned(),
+        });
+    }
+    causes
+}
+
+/// Asks the worker which files changed, for every cause that says that some did.
+///
+/// A cause stays as it is where the worker can't tell any more.
+pub async fn name_files<W: Worker>(worker: &W, reason: Reason) -> Reason {
+    let Reason::Changed(mut causes) = reason else {
+        return reason;
+    };
+    for cause in &mut causes {
+        if let Cause::Files {
+            changes,
+            more,
+            old: Some(old),
+            new: Some(new),
+            ..
+        } = cause
+            && let Ok(Some(diff)) = worker.diff_trees(*old, *new, MOST_FILES).await
+        {
+            *changes = diff.changes;
+            *more = diff.more;
+        }
+    }
+    Reason::Changed(causes)
+}
+
+/// So many changed files are asked for.
+const MOST_FILES: usize = 16;
+
+/// Parts by what they are about.
+#[derive(Default)]
+struct Parts<'a> {
+    kind: Option<(&'a str, u32)>,
+    platform: Option<&'a str>,
+    fields: BTreeMap<&'a str, &'a [String]>,
+    /// Value, and whether it is a build argument. Of several of one name the last counts.
+    env: BTreeMap<&'a str, (&'a str, bool)>,
+    source: Option<(&'a PinnedSource, &'a [u8; 32])>,
+    inputs: BTreeMap<u32, (u32, &'a [u8; 32], &'a Origin)>,
+    files: BTreeMap<u32, FilesPart<'a>>,
+    contents: BTreeMap<u32, &'a [u8; 32]>,
+}
+
+#[derive(Clone, Copy)]
+struct FilesPart<'a> {
+    source: &'a str,
+    digest: &'a [u8; 32],
+    tree: Option<TreeRef>,
+}
+
+impl PartialEq for FilesPart<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+struct InputCause {
+    cause: Cause,
+    /// What is seen of the input is what was seen then.
+    same_content: bool,
+}
+
+impl<'a> Parts<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        let mut parts = Parts::default();
+        for part in &facts.parts {
+            match part {
+                Part::Kind { kind, revision } => parts.kind = Some((kind, *revision)),
+                Part::Platform(platform) => parts.platform = Some(platform),
+                Part::Field { name, value } => {
+                    parts.fields.insert(name, value);
+                }
+                Part::Env {
+                    name,
+                    value,
+                    build_arg,
+                } => {
+                    parts.env.insert(name, (value, *build_arg));
+                }
+                Part::Source { source, identity } => parts.source = Some((source, identity)),
+                Part::Input {
+                    index,
+                    output,
+                    definition,
+                    from,
+                } => {
+                    parts.inputs.insert(*index, (*output, definition, from));
+                }
+                Part::Files {
+                    index,
+                    source,
+                    selected,
+                } => {
+                    let files = FilesPart {
+                        source,
+                        digest: &selected.digest,
+                        tree: selected.tree,
+                    };
+                    parts.files.insert(*index, files);
+                }
+                Part::Content { index, digest } => {
+                    parts.contents.insert(*index, digest);
+                }
+            }
+        }
+        parts
+    }
+
+    fn changed_files(&self, was: &Parts<'_>) -> Vec<Cause> {
+        let changed = self.files.iter().filter_map(|(index, now)| {
+            let was = was.files.get(index)?;
+            (was != now).then(|| Cause::Files {
+                source: now.source.to_owned(),
+                changes: Vec::new(),
+                more: 0,
+                old: was.tree,
+                new: now.tree,
+            })
+        });
+        changed.collect()
+    }
+
+    fn changed_env(&self, was: &Parts<'_>) -> Vec<Cause> {
+        let mut args = Vec::new();
+        let mut env = Vec::new();
+        for (name, old, new) in changes(&was.env, &self.env) {
+            let name = name.to_string();
+            let is_arg =
+                old.or(new).is_some_and(|(_, arg)| *arg) || new.is_some_and(|(_, arg)| *arg);
+            let value = |side: Option<&(&str, bool)>| side.map(|(value, _)| (*value).to_owned());
+            let (old, new) = (value(old), value(new));
+            if old == new {
+                continue;
+            }
+            if is_arg {
+                args.push(Cause::BuildArg { name, old, new });
+            } else {
+                env.push(Cause::Env { name, old, new });
+            }
+        }
+        args.extend(env);
+        args
+    }
+
+    fn changed_fields(&self, was: &Parts<'_>) -> Vec<Cause> {
+        let changed = changes(&was.fields, &self.fields).map(|(name, old, new)| Cause::Field {
+            name: (*name).to_owned(),
+            old: old.map(|value| value.join(" ")),
+            new: new.map(|value| value.join(" ")),
+        });
+        changed.collect()
+    }
+
+    fn changed_inputs(
+        &self,
+        was: &Parts<'_>,
+        ran_inputs: &[u32],
+        in_place: bool,
+    ) -> Vec<InputCause> {
+        let mut causes = Vec::new();
+        for (index, &(output, definition, from)) in &self.inputs {
+            let Some(&(was_output, was_definition, was_from)) = was.inputs.get(index) else {
+                continue;
+            };
+            let ran = ran_inputs.contains(index);
+            let same_definition = (output, definition) == (was_output, was_definition);
+            let contents = (self.contents.get(index), was.contents.get(index));
+            let same_content = matches!(contents, (Some(now), Some(was)) if now == was);
+            let other_content = matches!(contents, (Some(now), Some(was)) if now != was);
+            if same_definition && !ran && !other_content {
+                continue;
+            }
+            let cause = match (from, was_from) {
+                (Origin::Source(now), Origin::Source(was)) => source_cause(now, was),
+                (Origin::Step(now), Origin::Step(was))
+                    if now.text == was.text || (in_place && ran) =>
+                {
+                    if ran {
+                        Cause::ParentRan {
+                            parent: now.clone(),
+                        }
+                    } else {
+                        Cause::ParentChanged {
+                            parent: now.clone(),
+                        }
+                    }
+                }
+                _ => Cause::Order {
+                    now: origin_name(from),
+                    was: origin_name(was_from),
+                },
+            };
+            causes.push(InputCause {
+                cause,
+                same_content,
+            });
+        }
+        causes
+    }
+}
+
+/// The entries that two maps do not share, by key: old value and new one.
+fn changes<'m, K: Ord, V: PartialEq>(
+    old: &'m BTreeMap<K, V>,
+    new: &'m BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'m K, Option<&'m V>, Option<&'m V>)> {
+    let gone = old.keys().filter(|key| !new.contains_key(key));
+    new.keys()
+        .chain(gone)
+        .map(|key| (key, old.get(key), new.get(key)))
+        .filter(|(_, old, new)| old != new)
+}
+
+fn source_cause(now: &PinnedSource, was: &PinnedSource) -> Cause {
+    if now.reference == was.reference {
+        Cause::Source {
+            reference: now.reference.clone(),
+            base: now.base,
+            old: was.pin.clone(),
+            new: now.pin.clone(),
+        }
+    } else {
+        Cause::OtherSource {
+            base: now.base,
+            old: was.reference.clone(),
+            new: now.reference.clone(),
+        }
+    }
+}
+
+fn origin_name(origin: &Origin) -> StepName {
+    match origin {
+        Origin::Step(name) => name.clone(),
+        Origin::Source(source) => StepName {
+            text: source.reference.clone(),
+            line: None,
+        },
+    }
 }

@@ -1,7 +1,7 @@
 //! Graph to results: deduplication, cache, parallelism. Knows no container and no file.
 //!
 //! A [`Worker`] finds facts, keeps records and runs steps; the scheduler decides which of that is
-//! needed; `solve` drives it and tells [`Events`] what happens.
+//! needed; a [`Solver`] drives it and tells [`Events`] what happens.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cancel;
@@ -9,21 +9,30 @@ mod content;
 mod driver;
 mod event;
 mod explain;
+mod inflight;
 mod key;
+mod keywriter;
+mod outline;
 mod part;
+mod reason;
 mod record;
+mod scheduler;
 mod selection;
+mod step;
+mod view;
 mod worker;
 
 pub use cancel::Cancel;
 pub use content::{Content, ContentId};
 pub use driver::{
     Failure, Goal, GoalResult, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solved,
+    Solver,
 };
 pub use event::{Event, Events, Road, StepSink, StepStatus, StepSummary, Stream, Summary};
-pub use explain::{Cause, FileChange, FileChangeKind, Reason};
+pub use explain::{Now, compare, explain, name_files};
 pub use key::{ContentKey, DefinitionKey, OpKey};
-pub use part::{Origin, Part};
+pub use part::{Origin, Part, PinnedSource};
+pub use reason::{Cause, FileChange, FileChangeKind, Reason};
 pub use record::{
     Candidate, Facts, Nearest, NewRecord, Record, RecordId, Slot, StepName, Tombstone,
 };

@@ -35,11 +35,9 @@ pub enum Part {
     },
     /// The identity of a pinned source.
     Source {
-        /// What was asked for, such as `docker.io/library/alpine:latest`; not in the key.
-        reference: String,
-        /// The identity as [`crate::Pinned::label`] shows it; not in the key.
-        label: String,
-        /// BLAKE3 of the identity's bytes.
+        /// What was asked for and got.
+        source: PinnedSource,
+        /// BLAKE3 of the identity's bytes; all that is in the key.
         identity: [u8; 32],
     },
     /// What an input is.
@@ -62,19 +60,32 @@ pub enum Part {
         /// The digest, and where its files are listed; only the digest is in the key.
         selected: SelectionDigest,
     },
+    /// What an input holds, or what is seen of it: on the content road only.
+    Content {
+        /// Index of the input.
+        index: u32,
+        /// BLAKE3 of its layer list, or the digest of the selection.
+        digest: [u8; 32],
+    },
 }
 
-/// Who made an input, in words.
+/// Who made an input, in words; in no key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// A step.
     Step(StepName),
     /// A pinned source, such as a base image.
-    Source {
-        /// What was asked for, in the words of [`Origin::Step`]'s text where the plan has them.
-        reference: String,
-        /// Its identity as the worker shows it.
-        label: String,
-    },
+    Source(PinnedSource),
+}
+
+/// A pinned source in words; in no key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PinnedSource {
+    /// What was asked for, such as `alpine:latest`.
+    pub reference: String,
+    /// What it was pinned to: a digest or a commit.
+    pub pin: String,
+    /// An image or oci-layout source.
+    pub base: bool,
 }

@@ -110,7 +110,9 @@ pub struct Nearest {
 impl fmt::Display for StepName {
     /// As a reason names it: `` `RUN make` (line 3) ``.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.text)?;
+        let mut lines = self.text.lines();
+        write!(f, "`{}", lines.next().unwrap_or_default())?;
+        f.write_str(if lines.next().is_some() { " …`" } else { "`" })?;
         match self.line {
             Some(line) => write!(f, " (line {line})"),
             None => Ok(()),

@@ -1,0 +1,1294 @@
+//! Decides what to do next. No I/O, no clock, no lock, no thread: [`Scheduler::next`] gives a step,
+//! [`Scheduler::complete`] takes what came of it.
+//!
+//! One owner holds all state, and `advance` is the one function that moves a node on. It looks only
+//! at the node and its inputs; whatever changes a node puts its consumers on the list of nodes to
+//! look at again. So the order in which completions arrive can't matter to what is decided, only
+//! to when.
+//!
+//! Goals are probed from the top: a node is asked for only when something needs it, and what is
+//! below a hit is neither looked up nor loaded. Keys need no probing: sources are pinned and local
+//! selections digested at the start, and definition keys follow upwards.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_ir::{NodeId, Plan};
+
+use crate::driver::NodeNote;
+use crate::outline::{At, InputKey, Outline, Role, Seen, index};
+use crate::step::{
+    Answer, Ask, Brief, Completion, Cutoff, Failed, Notice, Ran, Step, Ticket, Waited,
+};
+use crate::{
+    Content, ContentKey, DefinitionKey, DigestOf, Fetched, Goal, GoalResult, Key, Need, NewRecord,
+    Pinned, Record, RecordId, Road, Selection, SelectionDigest, SolveOptions, StepStatus,
+};
+
+/// The state of one build.
+pub(crate) struct Scheduler<H> {
+    outline: Outline,
+    goals: Vec<Goal>,
+    options: SolveOptions,
+    nodes: Vec<NodeState<H>>,
+    cells: Vec<Cell>,
+    /// Nodes to look at again, each once.
+    dirty: VecDeque<At>,
+    is_dirty: Vec<bool>,
+    /// Steps to give, but for lookups and runs.
+    steps: VecDeque<Step<H>>,
+    /// Questions that the next lookup asks all at once.
+    asks: Vec<Ask>,
+    /// Steps that hold their lock and wait for a job slot; the heaviest path goes first.
+    ready: BinaryHeap<(u64, Reverse<At>)>,
+    running: usize,
+    /// Steps given and not completed.
+    in_flight: usize,
+    /// Records whose content was gone. A lookup that finds one again found nothing, so that every
+    /// reopening costs a record and there can't be more of them than records.
+    dropped: HashSet<RecordId>,
+    /// Nothing new is begun.
+    stopped: bool,
+}
+
+/// What is known of one node.
+struct NodeState<H> {
+    want: Want,
+    state: State<H>,
+    definition: Option<DefinitionKey>,
+    content: Option<ContentKey>,
+    pinned: Option<Pinned>,
+    /// By input: the digest of what is read of it, where there is a selection.
+    cells: Vec<Option<usize>>,
+    /// Its content key can't be known in this build.
+    content_closed: bool,
+    /// Something that it needs ran in this build, or was found by content: records under its
+    /// definition key may belong to other bytes than those that are below it now.
+    tainted: bool,
+    /// It ran in this build.
+    ran: bool,
+    /// A record of it was found, and the layers that it names were not.
+    content_gone: bool,
+    /// How long the run took, from its end until its record is filed.
+    unfiled: Option<Duration>,
+    /// A run or a fetch of it is going on.
+    active: bool,
+    /// What was told of it last.
+    status: Option<StepStatus>,
+}
+
+/// How much of a node is wanted; only ever grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    Nothing,
+    Known,
+    Present,
+}
+
+/// How far a node is.
+enum State<H> {
+    /// Its definition key is not known: a pin, or a digest of local files, is still to come.
+    Unknown,
+    /// Its definition key is known, what it holds is not.
+    Keyed(Asking),
+    /// What it holds is known. Enough for keys; none of it need be here.
+    Known {
+        found: Found,
+        /// A load or a fetch is going on.
+        loading: bool,
+    },
+    /// Its outputs are here.
+    Present {
+        found: Found,
+        handles: Vec<Option<H>>,
+    },
+    /// It failed, or something that it needs did.
+    Failed,
+}
+
+/// Which question of a keyed node is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// None: nothing needs it yet.
+    Nothing,
+    /// Is there a record under its definition key, or else one of its op?
+    Definition,
+    /// Is there a record of its op?
+    Op,
+    /// What do its inputs hold? Where no record of the op is known, it will have to run, and its
+    /// inputs are brought here meanwhile.
+    Inputs { op_known: bool },
+    /// Which digests have the parts of the inputs that it sees?
+    Digests,
+    /// Is there a record under its content key?
+    Content(ContentKey),
+    /// Are its inputs here?
+    Presence,
+    /// Does anybody else run it?
+    Lock,
+    /// Did somebody else file it before it was locked? If that one was waited for, what it filed
+    /// may be under the content key alone, which is then found out first.
+    Recheck { waited: bool, asked: bool },
+    /// Is there a job slot?
+    Slot,
+    /// How does its run end?
+    Running,
+}
+
+/// What a node holds.
+#[derive(Clone)]
+struct Found {
+    outputs: Vec<Option<Content>>,
+    /// None for sources without records, and until a run is filed.
+    record: Option<Record>,
+}
+
+/// The digest of one selection of one output, shared by all who read it.
+struct Cell {
+    source: At,
+    output: u32,
+    selection: Arc<Selection>,
+    generation: u32,
+    state: CellState,
+}
+
+enum CellState {
+    Empty,
+    Asked {
+        source_present: bool,
+    },
+    Done(SelectionDigest),
+    /// Its layers were not here; it may be asked once more when they are.
+    Absent,
+    /// Its layers are here, and the worker can't look into them.
+    Unavailable,
+    Failed,
+}
+
+/// Whether digests are complete.
+enum Digests {
+    Done,
+    Waiting,
+    Unavailable,
+    Failed,
+}
+
+impl<H: Clone> Scheduler<H> {
+    /// A scheduler of what `goals` need of `plan`. Every goal names an output that is there.
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        goals: Vec<Goal>,
+        notes: &BTreeMap<NodeId, NodeNote>,
+        options: SolveOptions,
+    ) -> Self {
+        let outline = Outline::new(plan, &goals, notes);
+        let count = outline.nodes.len();
+        let mut scheduler = Scheduler {
+            nodes: Vec::with_capacity(count),
+            cells: Vec::new(),
+            dirty: VecDeque::with_capacity(count),
+            is_dirty: vec![false; count],
+            steps: VecDeque::new(),
+            asks: Vec::new(),
+            ready: BinaryHeap::new(),
+            running: 0,
+            in_flight: 0,
+            dropped: HashSet::new(),
+            stopped: false,
+            outline,
+            goals,
+            options,
+        };
+        let mut cell_of = HashMap::new();
+        for at in 0..count {
+            let node = scheduler.node_state(at, &mut cell_of);
+            scheduler.nodes.push(node);
+            scheduler.touch(at);
+        }
+        for goal in scheduler.goals.clone() {
+            let at = scheduler.at(goal.input.node);
+            scheduler.want(
+                at,
+                match goal.need {
+                    Need::Known => Want::Known,
+                    Need::Present => Want::Present,
+                },
+            );
+        }
+        scheduler
+    }
+
+    fn node_state(
+        &mut self,
+        at: At,
+        cell_of: &mut HashMap<(At, u32, Arc<Selection>), usize>,
+    ) -> NodeState<H> {
+        let outline = &self.outline.nodes[at];
+        let mut cells = Vec::with_capacity(outline.inputs.len());
+        for input in &outline.inputs {
+            cells.push(input.selection.as_ref().map(|selection| {
+                *cell_of
+                    .entry((input.node, input.output, selection.clone()))
+                    .or_insert_with(|| {
+                        self.cells.push(Cell {
+                            source: input.node,
+                            output: input.output,
+                            selection: selection.clone(),
+                            generation: 0,
+                            state: CellState::Empty,
+                        });
+                        self.cells.len() - 1
+                    })
+            }));
+        }
+        let state = match outline.role {
+            Role::Base | Role::Pinned => {
+                self.steps.push_back(Step::Pin { node: outline.id });
+                State::Unknown
+            }
+            // Its consumers digest what they read, so that nothing is asked of it.
+            Role::Local => State::Known {
+                found: Found {
+                    outputs: vec![Some(Content::new())],
+                    record: None,
+                },
+                loading: false,
+            },
+            Role::Step => State::Unknown,
+        };
+        NodeState {
+            want: Want::Nothing,
+            state,
+            definition: None,
+            content: None,
+            pinned: None,
+            cells,
+            content_closed: !outline.content_road,
+            tainted: false,
+            ran: false,
+            content_gone: false,
+            unfiled: None,
+            active: false,
+            status: None,
+        }
+    }
+
+    /// What to do next; none until something completes, or at the end.
+    pub(crate) fn next(&mut self) -> Option<Step<H>> {
+        while let Some(at) = self.dirty.pop_front() {
+            self.is_dirty[at] = false;
+            self.advance(at);
+        }
+        let step = self.pop_step();
+        match &step {
+            None => self.assert_live(),
+            Some(Step::Drop { .. } | Step::Unlock { .. } | Step::Alias { .. } | Step::Tell(_)) => {}
+            Some(_) => self.in_flight += 1,
+        }
+        step
+    }
+
+    fn pop_step(&mut self) -> Option<Step<H>> {
+        if let Some(step) = self.steps.pop_front() {
+            return Some(step);
+        }
+        if self.stopped {
+            return None;
+        }
+        if !self.asks.is_empty() {
+            return Some(Step::Lookup {
+                asks: std::mem::take(&mut self.asks),
+            });
+        }
+        if self.running < self.options.jobs.max(1) {
+            let (_, Reverse(at)) = self.ready.pop()?;
+            return Some(self.run(at));
+        }
+        None
+    }
+
+    /// Nothing in flight and nothing to do means that every goal is done or has failed.
+    fn assert_live(&self) {
+        if self.in_flight > 0 || self.stopped {
+            return;
+        }
+        for goal in &self.goals {
+            let node = &self.nodes[self.at(goal.input.node)];
+            let done = match (&node.state, goal.need) {
+                (State::Present { .. } | State::Failed, _) => true,
+                (State::Known { .. }, Need::Known) => true,
+                _ => false,
+            };
+            assert!(
+                done && node.unfiled.is_none(),
+                "BUG: nothing is going on, and goal {} is not done",
+                goal.input
+            );
+        }
+    }
+
+    /// Takes the end of a step that [`Scheduler::next`] gave.
+    pub(crate) fn complete(&mut self, completion: Completion<H>) {
+        self.in_flight -= 1;
+        match completion {
+            Completion::Lock { node, .. } if self.stopped => {
+                self.steps.push_back(Step::Unlock { node });
+            }
+            Completion::Pin { .. }
+            | Completion::Digest { .. }
+            | Completion::Lookup { .. }
+            | Completion::Load { .. }
+                if self.stopped => {}
+            Completion::Pin { node, result } => self.pinned(self.at(node), result),
+            Completion::Digest { ticket, result } => self.digested(ticket, result),
+            Completion::Lookup { answers } => {
+                for (ask, answer) in answers {
+                    self.answered(self.at(ask.node), answer);
+                }
+            }
+            Completion::Load { node, result } => self.loaded(self.at(node), result),
+            Completion::Fetch {
+                node,
+                result,
+                duration,
+            } => self.fetched(self.at(node), result, duration),
+            Completion::Lock { node, result } => self.locked(self.at(node), result),
+            Completion::Run {
+                node,
+                result,
+                duration,
+            } => self.ended(self.at(node), result, duration),
+            Completion::File { node, record } => self.filed(self.at(node), record),
+        }
+    }
+
+    /// Begins nothing new; what runs may still end and be filed.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        self.asks.clear();
+        self.ready.clear();
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].unfiled.is_some() {
+                self.touch(at);
+            }
+        }
+        self.steps.retain(|step| {
+            matches!(
+                step,
+                Step::Tell(_)
+                    | Step::File { .. }
+                    | Step::Unlock { .. }
+                    | Step::Alias { .. }
+                    | Step::Drop { .. }
+            )
+        });
+    }
+
+    /// Whether nothing new is begun.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// How many steps were given and not completed.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// What the goals hold; none if one of them is not done.
+    pub(crate) fn results(&self) -> Option<Vec<GoalResult<H>>> {
+        self.goals
+            .iter()
+            .map(|&goal| {
+                let output = goal.input.output as usize;
+                let (found, handle) = match &self.nodes[self.at(goal.input.node)].state {
+                    State::Present { found, handles } => {
+                        (found, handles.get(output).cloned().flatten())
+                    }
+                    State::Known { found, .. } if goal.need == Need::Known => (found, None),
+                    _ => return None,
+                };
+                Some(GoalResult {
+                    goal,
+                    content: found.outputs.get(output).cloned().flatten()?,
+                    handle,
+                    record: found.record.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// How every node ended, now that nothing goes on any more.
+    pub(crate) fn statuses(&self) -> BTreeMap<NodeId, StepStatus> {
+        let mut statuses: Vec<Option<StepStatus>> = vec![None; self.nodes.len()];
+        let mut is_goal = vec![false; self.nodes.len()];
+        for goal in &self.goals {
+            is_goal[self.at(goal.input.node)] = true;
+        }
+        // Consumers first: whether a node was covered depends on them.
+        for at in (0..self.nodes.len()).rev() {
+            let node = &self.nodes[at];
+            let role = self.outline.nodes[at].role;
+            let covered = || {
+                !is_goal[at]
+                    && self.outline.nodes[at]
+                        .consumers
+                        .iter()
+                        .all(|&consumer| statuses[consumer].is_some_and(|s| s.is_cached()))
+            };
+            statuses[at] = Some(match (node.status, &node.state) {
+                _ if node.active => StepStatus::Cancelled,
+                (Some(status), _) => status,
+                (None, State::Known { .. } | State::Present { .. })
+                    if matches!(role, Role::Base | Role::Local)
+                        && (node.want < Want::Present || !self.stopped) =>
+                {
+                    StepStatus::Cached { road: Road::Pin }
+                }
+                _ if covered() => StepStatus::Cached {
+                    road: Road::Covered,
+                },
+                _ => StepStatus::Skipped,
+            });
+        }
+        self.outline
+            .nodes
+            .iter()
+            .zip(statuses)
+            .filter_map(|(node, status)| Some((node.id, status?)))
+            .collect()
+    }
+
+    fn at(&self, node: NodeId) -> At {
+        self.outline.by_id[&node]
+    }
+
+    fn touch(&mut self, at: At) {
+        if !std::mem::replace(&mut self.is_dirty[at], true) {
+            self.dirty.push_back(at);
+        }
+    }
+
+    fn touch_consumers(&mut self, at: At) {
+        for i in 0..self.outline.nodes[at].consumers.len() {
+            self.touch(self.outline.nodes[at].consumers[i]);
+        }
+    }
+
+    fn want(&mut self, at: At, want: Want) {
+        if self.nodes[at].want < want {
+            self.nodes[at].want = want;
+            self.touch(at);
+        }
+    }
+
+    fn want_inputs(&mut self, at: At, want: Want) {
+        for i in 0..self.outline.nodes[at].inputs.len() {
+            self.want(self.outline.nodes[at].inputs[i].node, want);
+        }
+    }
+
+    fn set_asking(&mut self, at: At, asking: Asking) {
+        self.nodes[at].state = State::Keyed(asking);
+        self.touch(at);
+    }
+
+    /// Moves a node on as far as what is known allows. The one place that decides.
+    fn advance(&mut self, at: At) {
+        if self.nodes[at].unfiled.is_some() {
+            self.file(at);
+        }
+        if self.stopped {
+            return;
+        }
+        match &self.nodes[at].state {
+            State::Unknown => self.key(at),
+            State::Keyed(asking) => {
+                let asking = *asking;
+                self.advance_keyed(at, asking);
+            }
+            State::Known {
+                found,
+                loading: false,
+            } if self.nodes[at].want == Want::Present => {
+                let node = self.outline.nodes[at].id;
+                let step = match (&found.record, self.outline.nodes[at].role) {
+                    (Some(record), _) => Step::Load {
+                        node,
+                        record: record.clone(),
+                    },
+                    (None, Role::Base | Role::Local) => Step::Fetch {
+                        node,
+                        pinned: self.nodes[at].pinned.clone(),
+                        brief: None,
+                    },
+                    (None, _) => {
+                        panic!("BUG: `{}` is known without a record", self.outline.name(at))
+                    }
+                };
+                if matches!(step, Step::Fetch { .. }) {
+                    self.nodes[at].active = true;
+                }
+                if let State::Known { loading, .. } = &mut self.nodes[at].state {
+                    *loading = true;
+                }
+                self.steps.push_back(step);
+            }
+            State::Known { .. } | State::Present { .. } | State::Failed => {}
+        }
+    }
+
+    fn advance_keyed(&mut self, at: At, asking: Asking) {
+        match asking {
+            Asking::Nothing if self.nodes[at].want >= Want::Known => self.ask_first(at),
+            Asking::Inputs { op_known } => {
+                self.want_inputs(at, if op_known { Want::Known } else { Want::Present });
+                if self.an_input_failed(at) {
+                    self.fail(at, StepStatus::Skipped);
+                } else if self.inputs_known(at) {
+                    let next = if op_known {
+                        Asking::Digests
+                    } else {
+                        Asking::Presence
+                    };
+                    self.set_asking(at, next);
+                }
+            }
+            Asking::Digests => match self.digests(at) {
+                _ if self.an_input_failed(at) => self.fail(at, StepStatus::Skipped),
+                Digests::Done => {
+                    let key = self.find_content_key(at);
+                    self.set_asking(at, Asking::Content(key));
+                    self.asks.push(Ask {
+                        node: self.outline.nodes[at].id,
+                        keys: vec![Key::Content(key)],
+                        op: None,
+                    });
+                }
+                Digests::Unavailable => self.set_asking(at, Asking::Presence),
+                Digests::Failed => self.fail(at, StepStatus::Failed),
+                Digests::Waiting => {}
+            },
+            Asking::Presence => {
+                self.want_inputs(at, Want::Present);
+                if self.an_input_failed(at) {
+                    self.fail(at, StepStatus::Skipped);
+                } else if self.inputs_present(at) {
+                    self.set_asking(at, Asking::Lock);
+                    self.steps.push_back(Step::Lock {
+                        node: self.outline.nodes[at].id,
+                        key: self.definition(at),
+                    });
+                }
+            }
+            Asking::Recheck {
+                waited,
+                asked: false,
+            } => self.recheck(at, waited),
+            Asking::Nothing
+            | Asking::Definition
+            | Asking::Op
+            | Asking::Content(_)
+            | Asking::Lock
+            | Asking::Recheck { asked: true, .. }
+            | Asking::Slot
+            | Asking::Running => {}
+        }
+    }
+
+    /// Finds the definition key, if all that it needs is known.
+    fn key(&mut self, at: At) {
+        let role = self.outline.nodes[at].role;
+        if matches!(role, Role::Base | Role::Pinned) && self.nodes[at].pinned.is_none() {
+            return;
+        }
+        let mut complete = true;
+        for i in 0..self.outline.nodes[at].inputs.len() {
+            let input = self.outline.nodes[at].inputs[i].node;
+            if self.outline.nodes[input].role == Role::Local {
+                let Some(cell) = self.nodes[at].cells[i] else {
+                    panic!("BUG: a local source is read without a selection");
+                };
+                self.ask_digest(at, cell);
+                match self.cells[cell].state {
+                    CellState::Done(_) => {}
+                    CellState::Failed => return self.fail(at, StepStatus::Failed),
+                    _ => complete = false,
+                }
+            } else if self.nodes[input].definition.is_none() {
+                if matches!(self.nodes[input].state, State::Failed) {
+                    return self.fail(at, StepStatus::Skipped);
+                }
+                complete = false;
+            }
+        }
+        if !complete {
+            return;
+        }
+        let inputs = self.input_keys(at);
+        let key = self
+            .outline
+            .definition_key(at, self.nodes[at].pinned.as_ref(), &inputs);
+        self.nodes[at].definition = Some(key);
+        match (role, &self.nodes[at].pinned) {
+            (Role::Base, Some(pinned)) => {
+                let Some(content) = pinned.content.clone() else {
+                    panic!("BUG: the pin of an image does not say what it holds");
+                };
+                self.nodes[at].state = State::Known {
+                    found: Found {
+                        outputs: vec![Some(content)],
+                        record: None,
+                    },
+                    loading: false,
+                };
+            }
+            _ => self.nodes[at].state = State::Keyed(Asking::Nothing),
+        }
+        self.touch(at);
+        self.touch_consumers(at);
+    }
+
+    /// Whether records under the definition key are those of what is below the node in this build.
+    fn may_ask_definition(&self, at: At) -> bool {
+        let outline = &self.outline.nodes[at];
+        !outline.forced && !outline.above_forced && !self.nodes[at].tainted
+    }
+
+    fn ask_first(&mut self, at: At) {
+        let outline = &self.outline.nodes[at];
+        let by_definition = self.may_ask_definition(at);
+        let op = (!outline.forced && !self.nodes[at].content_closed).then_some(outline.op);
+        if !by_definition && op.is_none() {
+            return self.set_asking(at, Asking::Inputs { op_known: false });
+        }
+        let keys = by_definition.then(|| Key::Definition(self.definition(at)));
+        self.asks.push(Ask {
+            node: outline.id,
+            keys: keys.into_iter().collect(),
+            op,
+        });
+        let asking = if by_definition {
+            Asking::Definition
+        } else {
+            Asking::Op
+        };
+        self.nodes[at].state = State::Keyed(asking);
+    }
+
+    /// Looks once more, now that nobody else can be running the step.
+    fn recheck(&mut self, at: At, waited: bool) {
+        if waited && !self.nodes[at].content_closed {
+            match self.digests(at) {
+                Digests::Done => {
+                    self.find_content_key(at);
+                }
+                Digests::Unavailable => {}
+                Digests::Failed => return self.fail(at, StepStatus::Failed),
+                Digests::Waiting => return,
+            }
+        }
+        let definition = self
+            .may_ask_definition(at)
+            .then(|| Key::Definition(self.definition(at)));
+        let content = self.nodes[at].content.map(Key::Content);
+        let keys: Vec<Key> = definition.into_iter().chain(content).collect();
+        if keys.is_empty() {
+            return self.await_slot(at);
+        }
+        self.asks.push(Ask {
+            node: self.outline.nodes[at].id,
+            keys,
+            op: None,
+        });
+        self.nodes[at].state = State::Keyed(Asking::Recheck {
+            waited,
+            asked: true,
+        });
+    }
+
+    fn await_slot(&mut self, at: At) {
+        let outline = &self.outline.nodes[at];
+        if outline.role == Role::Pinned {
+            // Nothing of it runs here, so that it takes no slot.
+            let step = Step::Fetch {
+                node: outline.id,
+                pinned: self.nodes[at].pinned.clone(),
+                brief: Some(Box::new(self.brief(at))),
+            };
+            self.nodes[at].state = State::Keyed(Asking::Running);
+            self.nodes[at].active = true;
+            self.steps.push_back(step);
+        } else {
+            self.nodes[at].state = State::Keyed(Asking::Slot);
+            self.ready.push((outline.priority, Reverse(at)));
+        }
+    }
+
+    fn run(&mut self, at: At) -> Step<H> {
+        self.running += 1;
+        self.nodes[at].state = State::Keyed(Asking::Running);
+        self.nodes[at].active = true;
+        // What the record's content key needs is found out beside the run.
+        if !self.nodes[at].content_closed {
+            self.digests(at);
+        }
+        let inputs = self.outline.nodes[at].inputs.iter().map(|input| {
+            let handle = match &self.nodes[input.node].state {
+                State::Present { handles, .. } => handles.get(input.output as usize).cloned(),
+                _ => None,
+            };
+            match handle.flatten() {
+                Some(handle) => handle,
+                None => panic!("BUG: `{}` runs without its inputs", self.outline.name(at)),
+            }
+        });
+        Step::Run {
+            node: self.outline.nodes[at].id,
+            inputs: inputs.collect(),
+            brief: Box::new(self.brief(at)),
+        }
+    }
+
+    fn pinned(&mut self, at: At, result: Result<Pinned, Failed>) {
+        match result {
+            Ok(pinned) => {
+                self.steps.push_back(Step::Tell(Notice::Pinned {
+                    node: self.outline.nodes[at].id,
+                    label: pinned.label.clone(),
+                }));
+                self.nodes[at].pinned = Some(pinned);
+                self.touch(at);
+            }
+            Err(Failed) => self.fail(at, StepStatus::Failed),
+        }
+    }
+
+    fn digested(&mut self, ticket: Ticket, result: Result<Option<SelectionDigest>, Failed>) {
+        let cell = &mut self.cells[ticket.cell];
+        if cell.generation != ticket.generation {
+            return;
+        }
+        let local = self.outline.nodes[cell.source].role == Role::Local;
+        cell.state = match (result, &cell.state) {
+            (Ok(Some(digest)), _) => CellState::Done(digest),
+            (Ok(None), _) if local => panic!("BUG: no digest of a local source"),
+            (
+                Ok(None),
+                CellState::Asked {
+                    source_present: true,
+                },
+            ) => CellState::Unavailable,
+            (Ok(None), _) => CellState::Absent,
+            (Err(Failed), _) => CellState::Failed,
+        };
+        let source = cell.source;
+        self.touch_consumers(source);
+    }
+
+    fn answered(&mut self, at: At, answer: Answer) {
+        let State::Keyed(asking) = self.nodes[at].state else {
+            return;
+        };
+        if let Answer::Hit(key, record) = answer {
+            let expected = match (asking, key) {
+                (Asking::Definition | Asking::Recheck { asked: true, .. }, Key::Definition(_)) => {
+                    true
+                }
+                (Asking::Content(asked), Key::Content(found)) => asked == found,
+                (Asking::Recheck { asked: true, .. }, Key::Content(_)) => true,
+                // An input was reopened meanwhile; what was asked is not the question any more.
+                _ => false,
+            };
+            if !expected {
+                return;
+            }
+            if self.is_whole(at, &record) && !self.dropped.contains(&record.id) {
+                return self.hit(at, key, record, matches!(asking, Asking::Recheck { .. }));
+            }
+            return self.missed(at, asking, false);
+        }
+        let Answer::Miss { op_known } = answer else {
+            return;
+        };
+        self.missed(at, asking, op_known);
+    }
+
+    fn missed(&mut self, at: At, asking: Asking, op_known: bool) {
+        match asking {
+            Asking::Definition | Asking::Op => self.set_asking(at, Asking::Inputs { op_known }),
+            Asking::Content(_) => self.set_asking(at, Asking::Presence),
+            Asking::Recheck { asked: true, .. } => self.await_slot(at),
+            _ => {}
+        }
+    }
+
+    /// Whether a record has every output that the graph has.
+    fn is_whole(&self, at: At, record: &Record) -> bool {
+        self.outline
+            .plan
+            .graph
+            .outputs(self.outline.nodes[at].id)
+            .iter()
+            .all(|&output| matches!(record.outputs.get(output as usize), Some(Some(_))))
+    }
+
+    fn hit(&mut self, at: At, key: Key, record: Record, locked: bool) {
+        let node = self.outline.nodes[at].id;
+        let (road, cutoff) = match key {
+            Key::Definition(_) => (Road::Definition, None),
+            Key::Content(_) => {
+                self.steps.push_back(Step::Alias {
+                    record: record.id,
+                    definition: self.definition(at),
+                });
+                self.taint_consumers(at);
+                let an_input_ran = !self.ran_inputs(at).is_empty();
+                let cutoff = match (an_input_ran, self.nodes[at].tainted) {
+                    (true, _) => Some(Cutoff::SameBytes),
+                    (false, false) => Some(Cutoff::SameInput),
+                    // The input was cut off itself, and says so.
+                    (false, true) => None,
+                };
+                (Road::Content, cutoff)
+            }
+        };
+        self.nodes[at].state = State::Known {
+            found: Found {
+                outputs: record.outputs.clone(),
+                record: Some(record),
+            },
+            loading: false,
+        };
+        if locked {
+            self.steps.push_back(Step::Unlock { node });
+        }
+        self.tell(at, StepStatus::Cached { road }, cutoff);
+        self.touch(at);
+        self.touch_consumers(at);
+    }
+
+    fn loaded(&mut self, at: At, result: Result<Option<Vec<Option<H>>>, Failed>) {
+        let State::Known { found, .. } = &self.nodes[at].state else {
+            return;
+        };
+        match result {
+            Ok(Some(handles)) => {
+                self.nodes[at].state = State::Present {
+                    found: found.clone(),
+                    handles,
+                };
+                self.touch(at);
+                self.touch_consumers(at);
+            }
+            Ok(None) => self.reopen(at),
+            Err(Failed) => self.fail(at, StepStatus::Failed),
+        }
+    }
+
+    /// Begins a node again whose record names content that is gone.
+    ///
+    /// What was found about its consumers from that content stands where they are done, since a
+    /// record is a whole result; those that are still asking ask again.
+    fn reopen(&mut self, at: At) {
+        let node = self.outline.nodes[at].id;
+        let State::Known { found, .. } = &self.nodes[at].state else {
+            panic!(
+                "BUG: `{}` is reopened and was not known",
+                self.outline.name(at)
+            );
+        };
+        if let Some(record) = &found.record {
+            self.dropped.insert(record.id);
+            self.steps.push_back(Step::Drop { record: record.id });
+        }
+        self.steps.push_back(Step::Tell(Notice::Reopened { node }));
+        let state = &mut self.nodes[at];
+        state.content_gone = true;
+        state.status = None;
+        state.state = State::Keyed(Asking::Nothing);
+        for cell in &mut self.cells {
+            if cell.source == at {
+                cell.generation += 1;
+                cell.state = CellState::Empty;
+            }
+        }
+        for i in 0..self.outline.nodes[at].consumers.len() {
+            let consumer = &mut self.nodes[self.outline.nodes[at].consumers[i]];
+            match consumer.state {
+                State::Keyed(Asking::Digests | Asking::Content(_) | Asking::Presence) => {
+                    consumer.content = None;
+                    consumer.state = State::Keyed(Asking::Inputs {
+                        op_known: !consumer.content_closed,
+                    });
+                }
+                State::Keyed(
+                    Asking::Lock | Asking::Recheck { .. } | Asking::Slot | Asking::Running,
+                ) => panic!("BUG: an input is reopened that was present"),
+                _ => {}
+            }
+        }
+        self.touch(at);
+        self.touch_consumers(at);
+    }
+
+    fn fetched(&mut self, at: At, result: Result<Fetched<H>, Failed>, duration: Duration) {
+        self.nodes[at].active = false;
+        let fetched = match result {
+            Ok(fetched) => fetched,
+            Err(Failed) => return self.fail(at, StepStatus::Failed),
+        };
+        let status = if fetched.transferred {
+            StepStatus::Fetched { duration }
+        } else {
+            StepStatus::Cached { road: Road::Pin }
+        };
+        let handles = vec![Some(fetched.handle)];
+        match &self.nodes[at].state {
+            State::Known { found, .. } => {
+                self.nodes[at].state = State::Present {
+                    found: found.clone(),
+                    handles,
+                };
+            }
+            _ => self.made(at, handles, vec![Some(fetched.content)], duration),
+        }
+        self.tell(at, status, None);
+        self.touch(at);
+        self.touch_consumers(at);
+    }
+
+    fn locked(&mut self, at: At, result: Result<Waited, Failed>) {
+        match result {
+            Err(Failed) => self.fail(at, StepStatus::Failed),
+            // It takes no other's result.
+            Ok(_) if self.outline.nodes[at].forced => self.await_slot(at),
+            Ok(Waited(waited)) => self.set_asking(
+                at,
+                Asking::Recheck {
+                    waited,
+                    asked: false,
+                },
+            ),
+        }
+    }
+
+    fn ended(&mut self, at: At, result: Ran<H>, duration: Duration) {
+        self.running -= 1;
+        self.nodes[at].active = false;
+        match result {
+            Ran::Done(outputs) => {
+                let (handles, contents) = outputs.into_iter().map(|output| output.unzip()).unzip();
+                self.made(at, handles, contents, duration);
+                self.tell(at, StepStatus::Ran { duration }, None);
+                self.touch(at);
+                self.touch_consumers(at);
+            }
+            Ran::Failed => self.fail(at, StepStatus::Failed),
+            Ran::Cancelled => {
+                self.fail(at, StepStatus::Cancelled);
+            }
+        }
+    }
+
+    /// Takes the outputs of a run. Consumers go on with them while the record is being filed.
+    fn made(
+        &mut self,
+        at: At,
+        handles: Vec<Option<H>>,
+        outputs: Vec<Option<Content>>,
+        duration: Duration,
+    ) {
+        for &output in self.outline.plan.graph.outputs(self.outline.nodes[at].id) {
+            assert!(
+                matches!(outputs.get(output as usize), Some(Some(_))),
+                "BUG: `{}` ran and has no output {output}",
+                self.outline.name(at)
+            );
+        }
+        let node = &mut self.nodes[at];
+        node.state = State::Present {
+            found: Found {
+                outputs,
+                record: None,
+            },
+            handles,
+        };
+        node.ran = true;
+        node.unfiled = Some(duration);
+        self.taint_consumers(at);
+    }
+
+    /// Files what a run made, once its content key is known or can't be.
+    fn file(&mut self, at: At) {
+        if !self.nodes[at].content_closed && self.nodes[at].content.is_none() {
+            let digests = if self.stopped {
+                self.digests_so_far(at)
+            } else {
+                self.digests(at)
+            };
+            match digests {
+                Digests::Done => {
+                    self.find_content_key(at);
+                }
+                Digests::Waiting if !self.stopped => return,
+                // A digest that fails after the run did not: the result is good by definition.
+                Digests::Waiting | Digests::Unavailable | Digests::Failed => {}
+            }
+        }
+        let (State::Present { found, .. }, Some(duration)) =
+            (&self.nodes[at].state, self.nodes[at].unfiled)
+        else {
+            panic!("BUG: `{}` is filed and did not run", self.outline.name(at));
+        };
+        let outline = &self.outline.nodes[at];
+        let record = NewRecord {
+            definition: self.definition(at),
+            content: self.nodes[at].content,
+            op: outline.op,
+            slot: outline.slot.clone(),
+            facts: self.facts(at),
+            outputs: found.outputs.clone(),
+            duration,
+        };
+        self.nodes[at].unfiled = None;
+        self.steps.push_back(Step::File {
+            node: outline.id,
+            record: Box::new(record),
+        });
+    }
+
+    fn filed(&mut self, at: At, filed: Record) {
+        if let State::Present { found, .. } = &mut self.nodes[at].state {
+            found.record = Some(filed);
+        }
+        self.steps.push_back(Step::Unlock {
+            node: self.outline.nodes[at].id,
+        });
+    }
+
+    fn fail(&mut self, at: At, status: StepStatus) {
+        if matches!(
+            self.nodes[at].state,
+            State::Keyed(Asking::Recheck { .. } | Asking::Slot | Asking::Running)
+        ) {
+            self.steps.push_back(Step::Unlock {
+                node: self.outline.nodes[at].id,
+            });
+        }
+        self.nodes[at].state = State::Failed;
+        self.tell(at, status, None);
+        self.touch_consumers(at);
+        if !self.options.keep_going {
+            self.stop();
+        }
+    }
+
+    fn tell(&mut self, at: At, status: StepStatus, cutoff: Option<Cutoff>) {
+        self.nodes[at].status = Some(status);
+        self.steps.push_back(Step::Tell(Notice::Finished {
+            node: self.outline.nodes[at].id,
+            status,
+            cutoff,
+        }));
+    }
+
+    /// Marks all that needs a node: its records may not fit any more.
+    fn taint_consumers(&mut self, at: At) {
+        let mut stack = vec![at];
+        while let Some(at) = stack.pop() {
+            for &consumer in &self.outline.nodes[at].consumers {
+                if !std::mem::replace(&mut self.nodes[consumer].tainted, true) {
+                    stack.push(consumer);
+                }
+            }
+        }
+    }
+
+    /// Asks for the digests of all that a node sees.
+    fn digests(&mut self, at: At) -> Digests {
+        for i in 0..self.nodes[at].cells.len() {
+            if let Some(cell) = self.nodes[at].cells[i] {
+                self.ask_digest(at, cell);
+            }
+        }
+        match self.digests_so_far(at) {
+            Digests::Unavailable => {
+                self.nodes[at].content_closed = true;
+                Digests::Unavailable
+            }
+            digests => digests,
+        }
+    }
+
+    fn digests_so_far(&self, at: At) -> Digests {
+        let mut all = Digests::Done;
+        for cell in self.nodes[at].cells.iter().flatten() {
+            match self.cells[*cell].state {
+                CellState::Done(_) => {}
+                CellState::Empty | CellState::Asked { .. } | CellState::Absent => {
+                    if matches!(all, Digests::Done) {
+                        all = Digests::Waiting;
+                    }
+                }
+                CellState::Unavailable => all = Digests::Unavailable,
+                CellState::Failed => return Digests::Failed,
+            }
+        }
+        all
+    }
+
+    /// Asks for a digest if it is not asked, and can be.
+    fn ask_digest(&mut self, consumer: At, cell: usize) {
+        let Cell {
+            source,
+            output,
+            generation,
+            ..
+        } = self.cells[cell];
+        let source_present = matches!(self.nodes[source].state, State::Present { .. });
+        match self.cells[cell].state {
+            CellState::Empty => {}
+            CellState::Absent if source_present => {}
+            CellState::Absent => return self.want(source, Want::Present),
+            _ => return,
+        }
+        let of = match self.outline.nodes[source].role {
+            Role::Local => DigestOf::Local(self.outline.nodes[source].id),
+            _ => match self.layers(source, output) {
+                Some(layers) => DigestOf::Layers(layers.to_vec()),
+                None => return,
+            },
+        };
+        self.cells[cell].state = CellState::Asked { source_present };
+        self.steps.push_back(Step::Digest {
+            ticket: Ticket { cell, generation },
+            consumer: self.outline.nodes[consumer].id,
+            of,
+            selection: self.cells[cell].selection.clone(),
+        });
+    }
+
+    fn find_content_key(&mut self, at: At) -> ContentKey {
+        let seen: Option<Vec<Seen<'_>>> = self.seen(at).into_iter().collect();
+        let Some(seen) = seen else {
+            panic!(
+                "BUG: the content key of `{}` lacks a part",
+                self.outline.name(at)
+            );
+        };
+        let key = self.outline.content_key(at, &seen);
+        self.nodes[at].content = Some(key);
+        key
+    }
+
+    /// What a node sees of each input, as far as that is known.
+    fn seen(&self, at: At) -> Vec<Option<Seen<'_>>> {
+        let inputs = self.outline.nodes[at].inputs.iter();
+        inputs
+            .zip(&self.nodes[at].cells)
+            .map(
+                |(input, cell)| match cell.map(|cell| &self.cells[cell].state) {
+                    Some(CellState::Done(digest)) if self.is_local(input.node) => {
+                        Some(Seen::Files(digest))
+                    }
+                    Some(CellState::Done(digest)) => Some(Seen::Selected(digest)),
+                    Some(_) => None,
+                    None => self.layers(input.node, input.output).map(Seen::Layers),
+                },
+            )
+            .collect()
+    }
+
+    fn is_local(&self, at: At) -> bool {
+        self.outline.nodes[at].role == Role::Local
+    }
+
+    fn layers(&self, at: At, output: u32) -> Option<&[crate::ContentId]> {
+        match &self.nodes[at].state {
+            State::Known { found, .. } | State::Present { found, .. } => {
+                found.outputs.get(output as usize)?.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    fn definition(&self, at: At) -> DefinitionKey {
+        match self.nodes[at].definition {
+            Some(key) => key,
+            None => panic!("BUG: `{}` has no definition key yet", self.outline.name(at)),
+        }
+    }
+
+    /// What stands for the inputs in the definition key, once all of it is known.
+    fn input_keys(&self, at: At) -> Vec<InputKey> {
+        let inputs = self.outline.nodes[at].inputs.iter();
+        inputs
+            .zip(&self.nodes[at].cells)
+            .map(
+                |(input, cell)| match cell.map(|cell| &self.cells[cell].state) {
+                    Some(CellState::Done(digest)) if self.is_local(input.node) => {
+                        InputKey::Files(digest.clone())
+                    }
+                    _ => InputKey::Definition(self.definition(input.node)),
+                },
+            )
+            .collect()
+    }
+
+    fn facts(&self, at: At) -> crate::Facts {
+        let pins: Vec<Option<&Pinned>> = self.outline.nodes[at]
+            .inputs
+            .iter()
+            .map(|input| self.nodes[input.node].pinned.as_ref())
+            .collect();
+        self.outline.facts(
+            at,
+            self.nodes[at].pinned.as_ref(),
+            &self.input_keys(at),
+            &pins,
+            &self.seen(at),
+        )
+    }
+
+    fn brief(&self, at: At) -> Brief {
+        let outline = &self.outline.nodes[at];
+        Brief {
+            definition: self.definition(at),
+            op: outline.op,
+            slot: outline.slot.clone(),
+            facts: self.facts(at),
+            forced: outline.forced,
+            content_gone: self.nodes[at].content_gone,
+            ran_inputs: self.ran_inputs(at),
+        }
+    }
+
+    fn ran_inputs(&self, at: At) -> Vec<u32> {
+        let inputs = self.outline.nodes[at].inputs.iter().enumerate();
+        inputs
+            .filter(|(_, input)| self.nodes[input.node].ran)
+            .map(|(i, _)| index(i))
+            .collect()
+    }
+
+    fn an_input_failed(&self, at: At) -> bool {
+        let mut inputs = self.outline.nodes[at].inputs.iter();
+        inputs.any(|input| matches!(self.nodes[input.node].state, State::Failed))
+    }
+
+    fn inputs_known(&self, at: At) -> bool {
+        self.outline.nodes[at].inputs.iter().all(|input| {
+            matches!(
+                self.nodes[input.node].state,
+                State::Known { .. } | State::Present { .. }
+            )
+        })
+    }
+
+    fn inputs_present(&self, at: At) -> bool {
+        let mut inputs = self.outline.nodes[at].inputs.iter();
+        inputs.all(|input| matches!(self.nodes[input.node].state, State::Present { .. }))
+    }
+}
