@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_ir::{PatternList, Platform, ResultEntry};
 
 use super::answer::{Answers, Question};
+use super::check;
 use super::epoch::Epoch;
 use super::input::LowerInput;
 use super::outcome::{Lowered, Lowering, StageSummary};
@@ -15,11 +16,15 @@ use super::settings::{self, Settings};
 use super::stage::{self, State};
 use super::stages::{self, Stages};
 use crate::diagnostic::Diagnostic;
+use crate::dockerfile;
 use crate::dockerfile::ast::{Arg, Dockerfile, Kind};
 use crate::dockerfile::expand::Expander;
+use crate::dockerfile::lint::CheckConfig;
 use crate::dockerfile::span::Span;
 use crate::dockerfile::suggest::with_suggestion;
-use crate::dockerfile::{self};
+
+/// The build argument that stands for `# check=`.
+const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// One platform that the build is for, everything looked up.
 struct Target<'a> {
@@ -36,47 +41,75 @@ struct Target<'a> {
 /// `answers` holds. Errors come together as far as one does not hide another.
 pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
     let parsed = dockerfile::parse(&input.text);
-    let mut findings = parsed.diagnostics;
     let dockerfile = parsed.dockerfile;
-    let settings = match Settings::new(input) {
-        Ok(settings) => settings,
-        Err(error) => return failed(input, &dockerfile, vec![error]),
+    let has_errors = parsed.diagnostics.iter().any(Diagnostic::is_error);
+    let mut findings = parsed.diagnostics;
+    let given = input.build_args.get(CHECK).and_then(Option::as_deref);
+    let check = check::config(given, &dockerfile).unwrap_or_else(|message| {
+        findings.push(whole("invalid-build-arg", message));
+        CheckConfig::default()
+    });
+    let outcome = match has_errors {
+        true => None,
+        false => attempt(input, answers, &dockerfile, &mut findings),
     };
-    if findings.iter().any(Diagnostic::is_error) {
-        return failed(input, &dockerfile, findings);
-    }
-    let ignore = match PatternList::new(&input.ignore) {
-        Ok(ignore) => ignore,
-        Err(error) => {
-            let message = format!("invalid ignore file: {error}");
-            findings.push(whole("invalid-ignore-pattern", message));
-            return failed(input, &dockerfile, findings);
+    let (lowered, unreached) = match outcome {
+        Some(Attempt::Needs(questions)) => return Lowering::Needs(questions),
+        Some(Attempt::Lowered(lowered)) => {
+            let unreached = unreached(&lowered, &dockerfile);
+            (Some(lowered), unreached)
         }
+        None => (None, Vec::new()),
     };
+    let findings = check::settle(findings, &check, &dockerfile, &unreached);
+    match lowered {
+        Some(mut lowered) if !findings.iter().any(Diagnostic::is_error) => {
+            lowered.diagnostics = findings;
+            Lowering::Lowered(lowered)
+        }
+        _ => Lowering::Failed(findings),
+    }
+}
+
+/// How far a parsed Dockerfile got.
+enum Attempt {
+    Needs(Vec<Question>),
+    Lowered(Box<Lowered>),
+}
+
+/// Lowers what was parsed; none if there are errors among the findings.
+fn attempt(
+    input: &LowerInput,
+    answers: &Answers,
+    dockerfile: &Dockerfile,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<Attempt> {
+    let settings = keep(Settings::new(input), findings)?;
+    let ignore = PatternList::new(&input.ignore).map_err(|error| {
+        whole("invalid-ignore-pattern", format!("invalid ignore file: {error}"))
+    });
+    let ignore = keep(ignore, findings)?;
     let platforms = platforms(input);
     if platforms.is_empty() {
         findings.push(whole("no-platform", "there is no platform to build for"));
-        return failed(input, &dockerfile, findings);
+        return None;
     }
     let targets: Vec<Target<'_>> = platforms
         .iter()
-        .filter_map(|platform| {
-            prepare(input, &settings, answers, &dockerfile, platform, &mut findings)
-        })
+        .filter_map(|platform| prepare(input, &settings, answers, dockerfile, platform, findings))
         .collect();
-    let epoch = epoch(&settings, targets.first(), &mut findings);
+    let epoch = epoch(&settings, targets.first(), findings);
     if findings.iter().any(Diagnostic::is_error) {
-        return failed(input, &dockerfile, findings);
+        return None;
     }
     let missing: BTreeSet<Question> = targets
         .iter()
         .flat_map(|target| target.reach.missing.iter().cloned())
         .collect();
     if !missing.is_empty() {
-        return Lowering::Needs(missing.into_iter().collect());
+        return Some(Attempt::Needs(missing.into_iter().collect()));
     }
     let mut round = Round::new(input, &settings, answers, epoch, ignore);
-    round.diagnostics = findings;
     let escape = dockerfile.directives.escape;
     for target in &targets {
         let entry = build(&mut round, target, escape);
@@ -91,17 +124,28 @@ pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
         diagnostics,
         ..
     } = round;
-    if diagnostics.iter().any(Diagnostic::is_error) {
-        return failed(input, &dockerfile, diagnostics);
-    }
+    findings.extend(diagnostics);
     plan.prune();
-    Lowering::Lowered(Box::new(Lowered {
+    Some(Attempt::Lowered(Box::new(Lowered {
         plan,
-        diagnostics: ordered(diagnostics),
-        stages: summaries(&dockerfile, &targets),
+        diagnostics: Vec::new(),
+        stages: summaries(dockerfile, &targets),
         target: targets.first().map_or(0, |target| target.index),
-        unused_build_args: unused_build_args(&settings, &dockerfile, &targets),
-    }))
+        unused_build_args: unused_build_args(&settings, dockerfile, &targets),
+    })))
+}
+
+fn keep<T>(result: Result<T, Diagnostic>, findings: &mut Vec<Diagnostic>) -> Option<T> {
+    result.map_err(|error| findings.push(error)).ok()
+}
+
+/// Returns where the stages are that the build does not need.
+fn unreached(lowered: &Lowered, dockerfile: &Dockerfile) -> Vec<Span> {
+    let stages = lowered.stages.iter().enumerate();
+    stages
+        .filter(|(_, stage)| !stage.reachable)
+        .map(|(index, _)| check::stage_span(dockerfile, index))
+        .collect()
 }
 
 /// Looks everything up that one platform needs; none if there is no stage to build.
@@ -312,19 +356,4 @@ fn unused_build_args(
 /// An error about the build as a whole.
 fn whole(code: &'static str, message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(code, Span::default(), message)
-}
-
-fn failed(_input: &LowerInput, _dockerfile: &Dockerfile, findings: Vec<Diagnostic>) -> Lowering {
-    Lowering::Failed(ordered(findings))
-}
-
-/// Source order, each finding once: platforms find the same things.
-fn ordered(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    findings.sort_by(|one, two| {
-        let key = |finding: &Diagnostic| (finding.span, finding.severity);
-        key(one).cmp(&key(two))
-    });
-    let mut seen: BTreeSet<(Span, &'static str, String)> = BTreeSet::new();
-    findings.retain(|finding| seen.insert((finding.span, finding.code, finding.message.clone())));
-    findings
 }

@@ -26,6 +26,7 @@
 
 mod answer;
 mod assemble;
+mod check;
 mod config;
 mod copy;
 mod epoch;

@@ -45,8 +45,6 @@ pub(super) struct Settings {
     pub(super) cache_mount_ns: String,
     /// Results are keyed by platform.
     pub(super) multi_platform: bool,
-    /// What stands for `# check=`, from the build arguments.
-    pub(super) check: Option<String>,
 }
 
 impl Settings {
@@ -79,7 +77,6 @@ impl Settings {
             hostname: or_option("BUILDKIT_SANDBOX_HOSTNAME", &input.hostname),
             cache_mount_ns: or_option("BUILDKIT_CACHE_MOUNT_NS", &input.cache_mount_ns),
             multi_platform,
-            check: build_args.get("BUILDKIT_DOCKERFILE_CHECK").cloned(),
             build_args,
         })
     }

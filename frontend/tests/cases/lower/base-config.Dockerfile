@@ -1,0 +1,2 @@
+FROM me/base:1
+RUN make

@@ -1,0 +1,3 @@
+ARG BASE
+FROM $BSE AS a
+FROM ${BASE}

@@ -1,0 +1,4 @@
+FROM base
+CMD run
+ENTRYPOINT ["/x"]
+HEALTHCHECK NONE

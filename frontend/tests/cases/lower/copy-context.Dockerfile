@@ -1,0 +1,7 @@
+FROM alpine
+WORKDIR /app
+COPY go.mod go.sum ./
+COPY src/ /src
+COPY . .
+COPY "a b.txt" lib
+COPY ["c d.txt", "/e f/"]

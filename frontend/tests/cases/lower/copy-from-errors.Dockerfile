@@ -1,0 +1,6 @@
+FROM alpine AS one
+COPY --from=two /a /a
+COPY --from=one /a /a
+FROM alpine AS two
+FROM one
+COPY --from=7 /a /a

@@ -1,0 +1,6 @@
+FROM alpine
+RUN cat <<A > /a && cat <<-"B" > /b
+one $HOME
+A
+	two
+B

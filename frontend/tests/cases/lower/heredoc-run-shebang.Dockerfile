@@ -1,0 +1,5 @@
+FROM alpine
+RUN <<-script
+	#!/usr/bin/env python3
+	print("hello")
+script

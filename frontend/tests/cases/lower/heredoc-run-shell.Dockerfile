@@ -1,0 +1,5 @@
+FROM alpine
+RUN <<EOF
+apk add make
+make -C /app
+EOF

@@ -1,0 +1,2 @@
+FROM alpine
+COPY node_modules/x /app/

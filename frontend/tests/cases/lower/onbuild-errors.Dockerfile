@@ -1,0 +1,2 @@
+FROM me/onbuild AS first
+FROM me/other

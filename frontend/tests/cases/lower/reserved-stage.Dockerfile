@@ -1,0 +1,4 @@
+FROM alpine AS context
+RUN true
+FROM context
+COPY --from=context /a /b

@@ -1,0 +1,6 @@
+FROM alpine
+USER app
+WORKDIR sub
+WORKDIR deeper
+USER 1000:1000
+WORKDIR /other
