@@ -410,6 +410,8 @@ impl Clients {
                 .user_agent(&config.user_agent)
                 .connect_timeout(config.retry.connect_timeout)
                 .redirect(redirect::Policy::custom(follow))
+                // A URL of storage may hold a signature, which is no other host's business.
+                .referer(false)
         };
         let failed = |source| Error::Http { source };
         Ok(Self {
