@@ -40,19 +40,12 @@ impl Ownership {
     /// Gives `name` itself its attributes: a link, or a device or pipe, which is not opened.
     ///
     /// A link's mode is left alone. The directory must be private: a device is changed by name.
-    pub fn set_at(
-        &self,
-        dir: impl AsFd,
-        name: &[u8],
-        meta: &Meta,
-        is_link: bool,
-    ) -> FsResult<()> {
+    pub fn set_at(&self, dir: impl AsFd, name: &[u8], meta: &Meta, is_link: bool) -> FsResult<()> {
         let failed = |attempt| move |source: Errno| FsError::new(attempt, name, source);
         let (uid, gid) = self.owner(meta);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if uid.is_some() || gid.is_some() {
-            rustix::fs::chownat(&dir, name, uid, gid, flags)
-                .map_err(failed("set the owner of"))?;
+            rustix::fs::chownat(&dir, name, uid, gid, flags).map_err(failed("set the owner of"))?;
         }
         if !is_link {
             rustix::fs::chmodat(&dir, name, self.mode(meta, false), AtFlags::empty())
@@ -98,6 +91,12 @@ fn tolerate(set: Result<(), Errno>) -> Result<(), Errno> {
 }
 
 pub(crate) fn times(meta: &Meta) -> Timestamps {
-    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: meta.mtime.seconds,
+        tv_nsec: meta.mtime.nanos.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }

@@ -54,7 +54,10 @@ pub fn copy_bytes_unseen(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<
 
 fn copy_and_hash(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<FileDigest> {
     // One byte more than the file has, so that growth shows.
-    let room = usize::try_from(size).unwrap_or(READ_BYTES).saturating_add(1).min(READ_BYTES);
+    let room = usize::try_from(size)
+        .unwrap_or(READ_BYTES)
+        .saturating_add(1)
+        .min(READ_BYTES);
     let mut buffer = vec![0; room];
     let mut hasher = blake3::Hasher::new();
     let mut done = 0;
@@ -81,7 +84,11 @@ fn copy_and_hash(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<FileDige
 
 fn changed() -> FsError {
     let text = "the file changed while it was copied";
-    FsError::new("copy", b"", io::Error::new(io::ErrorKind::UnexpectedEof, text))
+    FsError::new(
+        "copy",
+        b"",
+        io::Error::new(io::ErrorKind::UnexpectedEof, text),
+    )
 }
 
 /// Creates the file `name` for writing; it must not be there.
@@ -137,12 +144,7 @@ pub fn set_link_meta(dir: impl AsFd, name: &[u8], meta: &Meta) -> FsResult<()> {
 ///
 /// Only for files whose inode has all the attributes that are wanted and that nobody writes to:
 /// a file in an overlay's lower directory is copied before it is written.
-pub fn link_file(
-    from: impl AsFd,
-    from_name: &[u8],
-    dir: impl AsFd,
-    name: &[u8],
-) -> FsResult<bool> {
+pub fn link_file(from: impl AsFd, from_name: &[u8], dir: impl AsFd, name: &[u8]) -> FsResult<bool> {
     match rustix::fs::linkat(from, from_name, dir, name, AtFlags::empty()) {
         Ok(()) => Ok(true),
         // Another file system, a full inode, or another's file.
@@ -193,7 +195,9 @@ fn remove_to_depth(
             }
             continue;
         }
-        let Some((done, _, _)) = levels.pop() else { break };
+        let Some((done, _, _)) = levels.pop() else {
+            break;
+        };
         let removed = match levels.last() {
             Some((_, above, _)) => rustix::fs::unlinkat(above, &done[..], AtFlags::REMOVEDIR),
             None => rustix::fs::unlinkat(top, &done[..], AtFlags::REMOVEDIR),
@@ -215,7 +219,15 @@ fn open_level(dir: impl AsFd, name: &[u8]) -> FsResult<Level> {
         opened => opened?,
     };
     let names = handle::names(&opened).map_err(|error| error.at(name))?;
-    if !names.is_empty() && rustix::fs::accessat(&opened, ".", rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK, AtFlags::empty()).is_err() {
+    if !names.is_empty()
+        && rustix::fs::accessat(
+            &opened,
+            ".",
+            rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+            AtFlags::empty(),
+        )
+        .is_err()
+    {
         rustix::fs::fchmod(&opened, Mode::from_raw_mode(0o700))
             .map_err(|source| FsError::new("open up", name, source))?;
     }

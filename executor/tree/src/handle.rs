@@ -36,7 +36,11 @@ pub type FsResult<T> = Result<T, FsError>;
 impl FsError {
     /// Returns the error of `attempt` on `path`.
     pub fn new(attempt: &'static str, path: &[u8], source: impl Into<io::Error>) -> Self {
-        Self::Io { attempt, path: path::display(path), source: source.into() }
+        Self::Io {
+            attempt,
+            path: path::display(path),
+            source: source.into(),
+        }
     }
 
     /// The kind of the failed call.
@@ -92,7 +96,9 @@ pub const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
 pub const READ_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 /// `openat2` gives up with `EAGAIN` when something else is renamed while it looks.
-pub(crate) fn retry_again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+pub(crate) fn retry_again<T>(
+    mut call: impl FnMut() -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
     for _ in 0..64 {
         match call() {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -225,14 +231,19 @@ pub fn write_all(file: impl AsFd, mut bytes: &[u8]) -> FsResult<()> {
 
 /// The modification time that `stat` tells.
 pub fn mtime(stat: &Stat) -> Mtime {
-    Mtime { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 }
+    Mtime {
+        seconds: stat.st_mtime as i64,
+        nanos: stat.st_mtime_nsec as u32,
+    }
 }
 
 impl FsError {
     /// Names the path that a call on an open file could not know.
     pub fn at(self, whole: &[u8]) -> Self {
         match self {
-            Self::Io { attempt, source, .. } => Self::new(attempt, whole, source),
+            Self::Io {
+                attempt, source, ..
+            } => Self::new(attempt, whole, source),
             path => path,
         }
     }

@@ -68,7 +68,12 @@ mod tests {
 
     #[test]
     fn content_xattrs() {
-        for name in ["user.a", "security.capability", "system.posix_acl_access", "trusted.x"] {
+        for name in [
+            "user.a",
+            "security.capability",
+            "system.posix_acl_access",
+            "trusted.x",
+        ] {
             assert!(is_content_xattr(name.as_bytes()), "{name}");
         }
         for name in [

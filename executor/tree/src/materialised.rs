@@ -29,7 +29,12 @@ pub fn materialise(
     into: BorrowedFd<'_>,
     ownership: &Ownership,
 ) -> FsResult<()> {
-    let mut writer = Materialiser { layers, into, ownership, first_names: HashMap::new() };
+    let mut writer = Materialiser {
+        layers,
+        into,
+        ownership,
+        first_names: HashMap::new(),
+    };
     let mut parent: Option<(TreePath, OwnedFd)> = None;
     let mut directories = Vec::new();
     for found in view.iter() {
@@ -42,13 +47,17 @@ pub fn materialise(
             Some((open, dir)) if open == above => dir,
             _ => handle::open_beneath(into, above.as_bytes(), handle::READ_DIRECTORY)?,
         };
-        writer.write(&found, dir.as_fd()).map_err(|error| error.at(path.as_bytes()))?;
+        writer
+            .write(&found, dir.as_fd())
+            .map_err(|error| error.at(path.as_bytes()))?;
         parent = Some((above, dir));
     }
     for found in directories.into_iter().rev() {
         let path = found.entry.path.as_bytes();
         let dir = handle::open_beneath(into, path, handle::READ_DIRECTORY)?;
-        ownership.set(dir, found.meta(), true).map_err(|error| error.at(path))?;
+        ownership
+            .set(dir, found.meta(), true)
+            .map_err(|error| error.at(path))?;
     }
     Ok(())
 }
@@ -75,12 +84,14 @@ impl<'a> Materialiser<'a> {
             return rustix::fs::linkat(from, first, dir, name, AtFlags::empty())
                 .map_err(failed("make hard link"));
         }
-        self.first_names.insert((found.layer, &found.inode.path), &found.entry.path);
+        self.first_names
+            .insert((found.layer, &found.inode.path), &found.entry.path);
         match found.kind() {
             Kind::File { size, .. } => {
-                let layer = self.layers.get(found.layer).ok_or_else(|| {
-                    FsError::new("find the layer of", name, Errno::NOENT)
-                })?;
+                let layer = self
+                    .layers
+                    .get(found.layer)
+                    .ok_or_else(|| FsError::new("find the layer of", name, Errno::NOENT))?;
                 let path = found.entry.path.as_bytes();
                 let from = handle::open_beneath(layer, path, handle::READ)?;
                 let to = create_file(dir, name)?;
@@ -163,7 +174,10 @@ impl Stamp {
 pub fn record(tree: BorrowedFd<'_>) -> Result<Snapshot, FsError> {
     let mut stamps = HashMap::new();
     let root = root_stat(tree)?;
-    stamps.insert(TreePath::ROOT, Stamp::new(&root, content_xattrs(tree, b"")?));
+    stamps.insert(
+        TreePath::ROOT,
+        Stamp::new(&root, content_xattrs(tree, b"")?),
+    );
     walk(tree, |visit| {
         let is_directory = handle::file_type(visit.stat) == FileType::Directory;
         let xattrs = match is_directory {
@@ -175,7 +189,10 @@ pub fn record(tree: BorrowedFd<'_>) -> Result<Snapshot, FsError> {
     })?;
     let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
     let taken_nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    Ok(Snapshot { stamps, taken_nanos })
+    Ok(Snapshot {
+        stamps,
+        taken_nanos,
+    })
 }
 
 /// Reads a whole directory as one layer, its root's attributes included.
@@ -220,18 +237,26 @@ fn read(
     let meta = reader.meta(&TreePath::ROOT, &root, xattrs, &stamp);
     let known = snapshot.is_some() && base.get(b"").is_none();
     if options.root && !(known && meta.same_but_time(&Meta::new(0o755))) {
-        reader.entries.push(Entry::new(TreePath::ROOT, Kind::DIRECTORY, meta));
+        reader
+            .entries
+            .push(Entry::new(TreePath::ROOT, Kind::DIRECTORY, meta));
     }
     walk(tree, |visit| {
         let file_type = handle::file_type(visit.stat);
         let is_directory = file_type == FileType::Directory;
         let at = |error: FsError| error.at(visit.path.as_bytes());
         let xattrs = content_xattrs(visit.dir, visit.name).map_err(at)?;
-        let stamp_xattrs = if is_directory { xattrs.clone() } else { Xattrs::new() };
+        let stamp_xattrs = if is_directory {
+            xattrs.clone()
+        } else {
+            Xattrs::new()
+        };
         let stamp = Stamp::new(visit.stat, stamp_xattrs);
         if is_directory {
             let meta = reader.meta(visit.path, visit.stat, xattrs, &stamp);
-            reader.entries.push(Entry::new(visit.path.clone(), Kind::DIRECTORY, meta));
+            reader
+                .entries
+                .push(Entry::new(visit.path.clone(), Kind::DIRECTORY, meta));
             return Ok(Descend::Into);
         }
         let target = match file_type {
@@ -263,7 +288,10 @@ impl TreeReader<'_> {
             && before.same_attributes(stamp)
             && (handle::file_type(stat) == FileType::Directory || below.xattrs == xattrs)
         {
-            return Meta { mtime: handle::mtime(stat), ..below.clone() };
+            return Meta {
+                mtime: handle::mtime(stat),
+                ..below.clone()
+            };
         }
         let ids = &self.options.ids;
         let (uid, gid) = match (self.options.owners.get(path), below) {
@@ -276,7 +304,13 @@ impl TreeReader<'_> {
             FileType::Symlink => 0o777,
             _ => stat.st_mode & 0o7777,
         };
-        Meta { mode, uid, gid, mtime: handle::mtime(stat), xattrs }
+        Meta {
+            mode,
+            uid,
+            gid,
+            mtime: handle::mtime(stat),
+            xattrs,
+        }
     }
 
     fn file(
@@ -288,17 +322,22 @@ impl TreeReader<'_> {
         target: Vec<u8>,
     ) {
         let inode = (stat.st_dev as u64, stat.st_ino as u64);
-        let first = (stat.st_nlink > 1).then(|| self.inodes.get(&inode)).flatten();
+        let first = (stat.st_nlink > 1)
+            .then(|| self.inodes.get(&inode))
+            .flatten();
         if let Some(to) = first {
             let kind = Kind::Hardlink { to: to.clone() };
-            self.entries.push(Entry::new(path.clone(), kind, Meta::default()));
+            self.entries
+                .push(Entry::new(path.clone(), kind, Meta::default()));
             return;
         }
         let below = self.base.get(path.as_bytes());
         let meta = self.meta(path, stat, xattrs, stamp);
         let unchanged = below.filter(|_| self.unchanged(path, stamp));
-        let (major, minor) =
-            (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let (major, minor) = (
+            rustix::fs::major(stat.st_rdev),
+            rustix::fs::minor(stat.st_rdev),
+        );
         let kind = match (unchanged, handle::file_type(stat)) {
             (Some(found), _) => found.kind().clone(),
             (None, FileType::RegularFile) => {
@@ -306,7 +345,11 @@ impl TreeReader<'_> {
                 if size == 0 && below.is_none() && self.stubs.contains(path) {
                     return;
                 }
-                let known = self.options.known.get(path).filter(|known| known.size == size);
+                let known = self
+                    .options
+                    .known
+                    .get(path)
+                    .filter(|known| known.size == size);
                 let digest = known.map(|known| known.digest).unwrap_or_else(|| {
                     self.unhashed.push(self.entries.len());
                     FileDigest([0; 32])
@@ -329,7 +372,9 @@ impl TreeReader<'_> {
     }
 
     fn unchanged(&self, path: &TreePath, stamp: &Stamp) -> bool {
-        let Some(snapshot) = self.snapshot else { return false };
+        let Some(snapshot) = self.snapshot else {
+            return false;
+        };
         snapshot.stamps.get(path) == Some(stamp)
             && snapshot.taken_nanos - stamp.ctime >= DOUBT_NANOS
     }
@@ -339,7 +384,12 @@ impl TreeReader<'_> {
             .unhashed
             .iter()
             .map(|&index| {
-                let Entry { path, kind: Kind::File { size, .. }, .. } = &self.entries[index] else {
+                let Entry {
+                    path,
+                    kind: Kind::File { size, .. },
+                    ..
+                } = &self.entries[index]
+                else {
                     unreachable!("BUG: only files are hashed")
                 };
                 Job { path, size: *size }
@@ -354,7 +404,9 @@ impl TreeReader<'_> {
         // From the deepest up, stub directories in which nothing is left.
         let mut kept: Vec<Entry> = Vec::with_capacity(self.entries.len());
         for entry in self.entries.into_iter().rev() {
-            let is_full = kept.last().is_some_and(|below| below.path.starts_with(entry.path.as_bytes()));
+            let is_full = kept
+                .last()
+                .is_some_and(|below| below.path.starts_with(entry.path.as_bytes()));
             let is_stub = entry.kind.is_directory() && self.stubs.contains(&entry.path);
             if is_stub && !is_full && self.base.get(entry.path.as_bytes()).is_none() {
                 continue;

@@ -5,11 +5,13 @@ use std::fmt;
 
 /// The kernel's PATH_MAX, which also bounds what a hostile archive can make of one entry.
 const MOST_BYTES: usize = 4096;
+/// The kernel's NAME_MAX.
+const MOST_NAME_BYTES: usize = 255;
 
 /// A relative, normalised path below some root; the empty path is the root itself.
 ///
-/// Components are separated by one `/`, none is empty, `.` or `..`, there is no NUL, and the whole
-/// has at most 4096 bytes. The order
+/// Components are separated by one `/`, none is empty, `.` or `..`, there is no NUL, a
+/// component has at most 255 bytes and the whole at most 4096. The order
 /// compares component by component (`a` < `a/b` < `a-b`), so a directory is directly followed by
 /// everything below it.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
@@ -25,7 +27,10 @@ pub struct PathError {
 
 impl PathError {
     pub(crate) fn new(path: &[u8], reason: &'static str) -> Self {
-        Self { path: display(path), reason }
+        Self {
+            path: display(path),
+            reason,
+        }
     }
 }
 
@@ -84,7 +89,9 @@ impl TreePath {
 
     /// The components from the root down.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.split(|&byte| byte == b'/').filter(|component| !component.is_empty())
+        self.0
+            .split(|&byte| byte == b'/')
+            .filter(|component| !component.is_empty())
     }
 
     /// Returns the path of `name` in this directory; `name` must be one component.
@@ -155,7 +162,9 @@ fn rank(byte: u8) -> u8 {
 /// Whether `path` is `ancestor` or lies below it.
 pub fn is_within(path: &[u8], ancestor: &[u8]) -> bool {
     ancestor.is_empty()
-        || path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        || path
+            .strip_prefix(ancestor)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// Splits a path into its directory and its name.
@@ -177,7 +186,11 @@ pub(crate) fn display(bytes: &[u8]) -> String {
     if bytes.len() <= MOST {
         return bytes.escape_ascii().to_string();
     }
-    format!("{}... ({} bytes)", bytes[..MOST].escape_ascii(), bytes.len())
+    format!(
+        "{}... ({} bytes)",
+        bytes[..MOST].escape_ascii(),
+        bytes.len()
+    )
 }
 
 fn flaw(path: &[u8]) -> Option<&'static str> {
@@ -190,12 +203,14 @@ fn flaw(path: &[u8]) -> Option<&'static str> {
     if path.contains(&0) {
         return Some("contains a NUL byte");
     }
-    path.split(|&byte| byte == b'/').find_map(|component| match component {
-        b"" => Some("has an empty component"),
-        b"." => Some("contains `.`"),
-        b".." => Some("contains `..`"),
-        _ => None,
-    })
+    path.split(|&byte| byte == b'/')
+        .find_map(|component| match component {
+            b"" => Some("has an empty component"),
+            b"." => Some("contains `.`"),
+            b".." => Some("contains `..`"),
+            _ if component.len() > MOST_NAME_BYTES => Some("has a name longer than 255 bytes"),
+            _ => None,
+        })
 }
 
 #[cfg(test)]
@@ -236,7 +251,10 @@ mod tests {
             .to_vec();
         paths.sort();
         let sorted: Vec<_> = paths.iter().map(TreePath::to_string).collect();
-        assert_eq!(sorted, ["/", "/a", "/a/a", "/a/b", "/a/b/c", "/a-b", "/a.b", "/b"]);
+        assert_eq!(
+            sorted,
+            ["/", "/a", "/a/a", "/a/b", "/a/b/c", "/a-b", "/a.b", "/b"]
+        );
     }
 
     #[test]

@@ -64,7 +64,10 @@ impl<'a> Found<'a> {
 impl View {
     /// Returns the view of `layers`, lowest first.
     pub fn new(layers: Vec<Arc<Manifest>>) -> Self {
-        Self { layers, merged: OnceLock::new() }
+        Self {
+            layers,
+            merged: OnceLock::new(),
+        }
     }
 
     /// The layers, lowest first.
@@ -108,7 +111,10 @@ impl View {
         let mut children = BTreeSet::new();
         for manifest in &self.layers {
             let mut rest = manifest.within(path);
-            if rest.first().is_some_and(|entry| entry.path.as_bytes() == path) {
+            if rest
+                .first()
+                .is_some_and(|entry| entry.path.as_bytes() == path)
+            {
                 rest = &rest[1..];
             }
             while let Some(child) = rest.first() {
@@ -129,9 +135,8 @@ impl View {
     /// Everything at `path` and below it, sorted.
     pub fn within(&self, path: &[u8]) -> impl Iterator<Item = Found<'_>> {
         let merged = self.merged();
-        let start = merged.partition_point(|at| {
-            path::compare(self.entry(*at).path.as_bytes(), path).is_lt()
-        });
+        let start = merged
+            .partition_point(|at| path::compare(self.entry(*at).path.as_bytes(), path).is_lt());
         merged[start..]
             .iter()
             .map(|at| self.found(*at))
@@ -147,12 +152,21 @@ impl View {
     /// those that hold, so that stacked directories would show the wrong ones.
     pub fn masked_directories(&self) -> Vec<Found<'_>> {
         let passing = self.layers.iter().flat_map(|layer| {
-            layer.entries().iter().filter(|entry| entry.kind.is_passing())
+            layer
+                .entries()
+                .iter()
+                .filter(|entry| entry.kind.is_passing())
         });
         let paths: BTreeSet<&TreePath> = passing.map(|entry| &entry.path).collect();
         let masked = |path: &TreePath| {
-            let found = self.get(path.as_bytes()).filter(|found| found.kind().is_directory())?;
-            let top = self.layers.iter().rev().find_map(|layer| layer.get(path.as_bytes()))?;
+            let found = self
+                .get(path.as_bytes())
+                .filter(|found| found.kind().is_directory())?;
+            let top = self
+                .layers
+                .iter()
+                .rev()
+                .find_map(|layer| layer.get(path.as_bytes()))?;
             (!top.meta.same_but_time(found.meta())).then_some(found)
         };
         paths.into_iter().filter_map(masked).collect()
@@ -167,7 +181,11 @@ impl View {
     }
 
     fn found_in<'a>(&'a self, layer: usize, entry: &'a Entry) -> Found<'a> {
-        Found { layer, entry, inode: self.layers[layer].resolve(entry) }
+        Found {
+            layer,
+            entry,
+            inode: self.layers[layer].resolve(entry),
+        }
     }
 
     fn merged(&self) -> &[At] {
@@ -179,7 +197,10 @@ impl View {
         // runs are sorted already, which the sort makes use of.
         let mut all: Vec<At> = Vec::new();
         for (layer, manifest) in self.layers.iter().enumerate().rev() {
-            let at = |entry| At { layer: layer as u32, entry: entry as u32 };
+            let at = |entry| At {
+                layer: layer as u32,
+                entry: entry as u32,
+            };
             all.extend((0..manifest.entries().len()).map(at));
         }
         if self.layers.len() > 1 {
@@ -190,7 +211,10 @@ impl View {
         let mut above: Vec<(&TreePath, u32)> = Vec::new();
         for group in all.chunk_by(|a, b| self.entry(*a).path == self.entry(*b).path) {
             let path = &self.entry(group[0]).path;
-            while above.last().is_some_and(|(dir, _)| !path.starts_with(dir.as_bytes())) {
+            while above
+                .last()
+                .is_some_and(|(dir, _)| !path.starts_with(dir.as_bytes()))
+            {
                 above.pop();
             }
             let floor = above.last().map_or(0, |(_, floor)| *floor);
@@ -227,8 +251,15 @@ impl View {
 
 /// Whether the layer hides what lower layers have at `path`, which it does not list itself.
 fn hides(manifest: &Manifest, path: &[u8]) -> bool {
-    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-    let root = manifest.entries().first().filter(|entry| entry.path.is_root());
+    let ends = path
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at);
+    let root = manifest
+        .entries()
+        .first()
+        .filter(|entry| entry.path.is_root());
     if root.is_some_and(|root| matches!(root.kind, Kind::Directory { opaque: true, .. })) {
         return true;
     }
@@ -320,7 +351,11 @@ impl<'a> DiffWriter<'a> {
 
     /// Forgets the directories that `path` is not in.
     fn leave(&mut self, path: &TreePath) {
-        while self.above.last().is_some_and(|dir| !path.starts_with(dir.entry.path.as_bytes())) {
+        while self
+            .above
+            .last()
+            .is_some_and(|dir| !path.starts_with(dir.entry.path.as_bytes()))
+        {
             self.above.pop();
         }
     }
@@ -332,7 +367,10 @@ impl<'a> DiffWriter<'a> {
             if dir.entry.path.is_root() {
                 continue;
             }
-            let kind = Kind::Directory { opaque: false, passing: true };
+            let kind = Kind::Directory {
+                opaque: false,
+                passing: true,
+            };
             let entry = Entry::new(dir.entry.path.clone(), kind, dir.meta().clone());
             self.entries.push((entry, Some(dir.layer)));
         }
@@ -346,7 +384,8 @@ impl<'a> DiffWriter<'a> {
         match self.groups.get(&(found.layer, &found.inode.path)) {
             Some(first) => Entry::new(path, Kind::Hardlink { to: first.clone() }, meta),
             None => {
-                self.groups.insert((found.layer, &found.inode.path), path.clone());
+                self.groups
+                    .insert((found.layer, &found.inode.path), path.clone());
                 Entry::new(path, found.kind().clone(), meta)
             }
         }

@@ -59,7 +59,12 @@ pub fn walk<E: From<FsError>>(
         let path = TreePath::new(level.path.child(&name).as_bytes()).map_err(FsError::from)?;
         let stat = handle::stat(&dir, &name).map_err(|error| error.at(path.as_bytes()))?;
         if let Some(stat) = stat {
-            let seen = Visit { path: &path, dir: dir.as_fd(), name: &name, stat: &stat };
+            let seen = Visit {
+                path: &path,
+                dir: dir.as_fd(),
+                name: &name,
+                stat: &stat,
+            };
             let descend = visit(&seen)?;
             if descend == Descend::Into && handle::file_type(&stat) == FileType::Directory {
                 let below = open(dir.as_fd(), &name, path)?;
@@ -76,6 +81,12 @@ pub fn walk<E: From<FsError>>(
 
 fn open(dir: BorrowedFd<'_>, name: &[u8], path: TreePath) -> FsResult<Level> {
     let opened = handle::open_directory(dir, name).map_err(|error| error.at(path.as_bytes()))?;
-    let rest = handle::names(&opened).map_err(|error| error.at(path.as_bytes()))?.into_iter();
-    Ok(Level { path, dir: Some(opened), rest })
+    let rest = handle::names(&opened)
+        .map_err(|error| error.at(path.as_bytes()))?
+        .into_iter();
+    Ok(Level {
+        path,
+        dir: Some(opened),
+        rest,
+    })
 }

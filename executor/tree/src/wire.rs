@@ -56,16 +56,26 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(format: &'static str, all: &'a [u8]) -> Self {
-        Self { format, all, offset: 0 }
+        Self {
+            format,
+            all,
+            offset: 0,
+        }
     }
 
     pub(crate) fn error(&self, reason: &'static str) -> DecodeError {
-        DecodeError { format: self.format, offset: self.offset, reason }
+        DecodeError {
+            format: self.format,
+            offset: self.offset,
+            reason,
+        }
     }
 
     pub(crate) fn raw(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let rest = &self.all[self.offset..];
-        let taken = rest.get(..length).ok_or_else(|| self.error("it ends early"))?;
+        let taken = rest
+            .get(..length)
+            .ok_or_else(|| self.error("it ends early"))?;
         self.offset += length;
         Ok(taken)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kiln_tree::materialised::{diff_against, materialise, record, scan_full};
 use kiln_tree::seal::{SealOptions, Sealed, seal};
-use kiln_tree::{Kind, Manifest, Ownership, OverlayXattrs, TreePath, View};
+use kiln_tree::{Kind, Manifest, OverlayXattrs, Ownership, TreePath, View};
 
 fn open(path: &Path) -> OwnedFd {
     fs::File::open(path).unwrap().into()
@@ -17,7 +17,12 @@ fn open(path: &Path) -> OwnedFd {
 
 fn can_mount(dir: &Path) -> bool {
     let works = Command::new("unshare")
-        .args(["-m", "sh", "-c", "mount -t tmpfs none \"$0\" && mknod \"$0\"/w c 0 0"])
+        .args([
+            "-m",
+            "sh",
+            "-c",
+            "mount -t tmpfs none \"$0\" && mknod \"$0\"/w c 0 0",
+        ])
         .arg(dir)
         .output()
         .is_ok_and(|output| output.status.success());
@@ -43,8 +48,14 @@ impl Bench {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         sh(&dir.path().join("lower"), script);
-        let lower = scan_full(open(&dir.path().join("lower")).as_fd(), &SealOptions::default());
-        Some(Self { lower: Arc::new(lower.unwrap()), dir })
+        let lower = scan_full(
+            open(&dir.path().join("lower")).as_fd(),
+            &SealOptions::default(),
+        );
+        Some(Self {
+            lower: Arc::new(lower.unwrap()),
+            dir,
+        })
     }
 
     fn view(&self) -> View {
@@ -64,7 +75,12 @@ impl Bench {
     }
 
     fn seal_with(&self, options: &SealOptions) -> Sealed {
-        seal(open(&self.dir.path().join("upper")).as_fd(), &self.view(), options).unwrap()
+        seal(
+            open(&self.dir.path().join("upper")).as_fd(),
+            &self.view(),
+            options,
+        )
+        .unwrap()
     }
 
     /// What the layer's directory shows when it is mounted on the lower again.
@@ -80,7 +96,10 @@ impl Bench {
 }
 
 fn sh(dir: &Path, script: &str) {
-    let status = Command::new("sh").args(["-euc", script]).current_dir(dir).status();
+    let status = Command::new("sh")
+        .args(["-euc", script])
+        .current_dir(dir)
+        .status();
     assert!(status.unwrap().success(), "{script}");
 }
 
@@ -98,24 +117,39 @@ fn text(manifest: &Manifest) -> Vec<String> {
         Kind::Whiteout => "deleted".into(),
     };
     let entries = manifest.entries().iter();
-    entries.map(|entry| format!("{} {}", entry.path, kind(&entry.kind))).collect()
+    entries
+        .map(|entry| format!("{} {}", entry.path, kind(&entry.kind)))
+        .collect()
 }
 
 const LOWER: &str = "mkdir -p etc/conf.d usr/bin tmp; echo a > etc/a; echo b > etc/b; \
                      echo c > etc/conf.d/c; ln -s a etc/link; chmod 1777 tmp; ln etc/b etc/b2";
 
 fn check(step: &str, expected: &[&str]) {
-    let Some(bench) = Bench::new(LOWER) else { return };
+    let Some(bench) = Bench::new(LOWER) else {
+        return;
+    };
     bench.step(step);
     let sealed = bench.seal_with(&SealOptions::default());
-    assert_eq!(text(&sealed.manifest), expected, "{step}, dropped {:?}", sealed.dropped);
+    assert_eq!(
+        text(&sealed.manifest),
+        expected,
+        "{step}, dropped {:?}",
+        sealed.dropped
+    );
     // What the manifests show together is what the directories show together.
     let view = View::new(vec![bench.lower.clone(), Arc::new(sealed.manifest)]);
-    let mut shown: Vec<String> =
-        view.iter().map(|found| format!(".{}", found.entry.path)).collect();
+    let mut shown: Vec<String> = view
+        .iter()
+        .map(|found| format!(".{}", found.entry.path))
+        .collect();
     shown[0] = ".".into();
     shown.sort();
-    assert_eq!(bench.merged_text().lines().collect::<Vec<_>>(), shown, "{step}");
+    assert_eq!(
+        bench.merged_text().lines().collect::<Vec<_>>(),
+        shown,
+        "{step}"
+    );
     // The copy strategy sees the same changes.
     check_copy(step, expected);
 }
@@ -152,7 +186,10 @@ fn nothing_seals_empty() {
 
 #[test]
 fn passing_through_is_nothing() {
-    check("touch etc/a; touch etc/conf.d; chmod 755 etc; mkdir x; rmdir x", &[]);
+    check(
+        "touch etc/a; touch etc/conf.d; chmod 755 etc; mkdir x; rmdir x",
+        &[],
+    );
     check("echo a > etc/a", &[]);
     check("echo x > etc/new; rm etc/new", &[]);
 }
@@ -170,16 +207,27 @@ fn changes_pass_their_parents() {
 fn deletions() {
     check("rm etc/a", &["/etc dir passing", "/etc/a deleted"]);
     check("rm -r etc", &["/etc deleted"]);
-    check("rm -r etc; mkdir etc; echo n > etc/n", &["/etc dir opaque", "/etc/n file 2"]);
+    check(
+        "rm -r etc; mkdir etc; echo n > etc/n",
+        &["/etc dir opaque", "/etc/n file 2"],
+    );
     check("rm -r etc; echo n > etc", &["/etc file 2"]);
 }
 
 #[test]
 fn renames() {
-    check("mv etc/a etc/z", &["/etc dir passing", "/etc/a deleted", "/etc/z file 2"]);
+    check(
+        "mv etc/a etc/z",
+        &["/etc dir passing", "/etc/a deleted", "/etc/z file 2"],
+    );
     check(
         "mv etc/conf.d etc/d",
-        &["/etc dir passing", "/etc/conf.d deleted", "/etc/d dir", "/etc/d/c file 2"],
+        &[
+            "/etc dir passing",
+            "/etc/conf.d deleted",
+            "/etc/d dir",
+            "/etc/d/c file 2",
+        ],
     );
 }
 
@@ -188,14 +236,22 @@ fn links_and_devices() {
     check("ln -sf b etc/link", &["/etc dir passing", "/etc/link -> b"]);
     check(
         "echo x > usr/bin/y; ln usr/bin/y usr/a; ln usr/a usr/b",
-        &["/usr dir passing", "/usr/a file 2", "/usr/b = /usr/a", "/usr/bin dir passing", "/usr/bin/y = /usr/a"],
+        &[
+            "/usr dir passing",
+            "/usr/a file 2",
+            "/usr/b = /usr/a",
+            "/usr/bin dir passing",
+            "/usr/bin/y = /usr/a",
+        ],
     );
     check("mkfifo p; mknod n c 1 3", &["/n char 1:3", "/p fifo"]);
 }
 
 #[test]
 fn xattrs() {
-    let Some(bench) = Bench::new(LOWER) else { return };
+    let Some(bench) = Bench::new(LOWER) else {
+        return;
+    };
     let set = |file: &str, name: &str, value: &[u8]| {
         let file = bench.dir.path().join("upper").join(file);
         let flags = rustix::fs::XattrFlags::empty();
@@ -212,31 +268,75 @@ fn xattrs() {
     set("new", "system.posix_acl_access", acl);
     let sealed = bench.seal_with(&SealOptions::default());
     let entry = sealed.manifest.get(b"new").unwrap();
-    let names: Vec<_> = entry.meta.xattrs.keys().map(|name| name.escape_ascii().to_string()).collect();
-    assert_eq!(names, ["security.capability", "system.posix_acl_access", "user.kept"]);
+    let names: Vec<_> = entry
+        .meta
+        .xattrs
+        .keys()
+        .map(|name| name.escape_ascii().to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "security.capability",
+            "system.posix_acl_access",
+            "user.kept"
+        ]
+    );
     assert_eq!(entry.meta.xattrs[b"user.kept".as_slice()], b"a\nb");
-    assert!(sealed.manifest.get(b"etc/a").unwrap().meta.xattrs.is_empty());
+    assert!(
+        sealed
+            .manifest
+            .get(b"etc/a")
+            .unwrap()
+            .meta
+            .xattrs
+            .is_empty()
+    );
 }
 
 #[test]
 fn a_forged_mark_of_the_other_namespace_means_nothing() {
-    let Some(bench) = Bench::new(LOWER) else { return };
+    let Some(bench) = Bench::new(LOWER) else {
+        return;
+    };
     bench.step("chmod 700 etc");
     let etc = bench.dir.path().join("upper/etc");
-    rustix::fs::setxattr(&etc, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(
+        &etc,
+        "user.overlay.opaque",
+        b"y",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
     let sealed = bench.seal_with(&SealOptions::default());
     assert_eq!(text(&sealed.manifest), ["/etc dir"]);
-    let user = SealOptions { marks: OverlayXattrs::User, ..SealOptions::default() };
+    let user = SealOptions {
+        marks: OverlayXattrs::User,
+        ..SealOptions::default()
+    };
     assert_eq!(text(&bench.seal_with(&user).manifest), ["/etc dir opaque"]);
 }
 
 #[test]
 fn stubs_go_if_untouched() {
-    let Some(bench) = Bench::new(LOWER) else { return };
+    let Some(bench) = Bench::new(LOWER) else {
+        return;
+    };
     bench.step("mkdir -p proc a/b/c; touch etc/resolv.conf a/hosts; mkdir sys; echo > sys/kept");
-    let stubs = ["proc", "a", "a/b", "a/b/c", "etc/resolv.conf", "a/hosts", "sys"];
+    let stubs = [
+        "proc",
+        "a",
+        "a/b",
+        "a/b/c",
+        "etc/resolv.conf",
+        "a/hosts",
+        "sys",
+    ];
     let stubs = stubs.map(|stub| TreePath::new(stub).unwrap()).to_vec();
-    let sealed = bench.seal_with(&SealOptions { stubs, ..SealOptions::default() });
+    let sealed = bench.seal_with(&SealOptions {
+        stubs,
+        ..SealOptions::default()
+    });
     assert_eq!(text(&sealed.manifest), ["/sys dir", "/sys/kept file 1"]);
     assert!(!bench.dir.path().join("upper/proc").exists());
     assert!(!bench.dir.path().join("upper/etc").exists());
@@ -244,9 +344,14 @@ fn stubs_go_if_untouched() {
 
 #[test]
 fn owners() {
-    let Some(bench) = Bench::new("echo a > a; chown 33:34 a; echo b > b") else { return };
+    let Some(bench) = Bench::new("echo a > a; chown 33:34 a; echo b > b") else {
+        return;
+    };
     bench.step("echo x > a; chown 0:0 a; echo n > n; chown 5:5 n");
-    let one_id = SealOptions { owners_from_lower: true, ..SealOptions::default() };
+    let one_id = SealOptions {
+        owners_from_lower: true,
+        ..SealOptions::default()
+    };
     let manifest = bench.seal_with(&one_id).manifest;
     let owner = |path: &[u8]| {
         let meta = &manifest.get(path).unwrap().meta;
@@ -257,7 +362,9 @@ fn owners() {
 
 #[test]
 fn a_layer_stacks_on_another_base() {
-    let Some(bench) = Bench::new("true") else { return };
+    let Some(bench) = Bench::new("true") else {
+        return;
+    };
     // The kernel marks every new directory opaque; over nothing that must not stay.
     bench.step("mkdir new; echo x > new/x; mknod gone c 0 0 || true");
     let sealed = bench.seal_with(&SealOptions::default());

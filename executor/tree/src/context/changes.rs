@@ -61,7 +61,10 @@ pub fn changes(
         }
         let object = load(old).and_then(|bytes| Directory::decode(&bytes).ok());
         let Some(object) = object else {
-            found.push(Change { path, what: What::Forgotten });
+            found.push(Change {
+                path,
+                what: What::Forgotten,
+            });
             continue;
         };
         compare(&path, &object, index, new, &mut found, &mut pending);
@@ -97,7 +100,12 @@ fn compare(
         };
         let gone = if order.is_le() { before.next() } else { None };
         let here = if order.is_ge() { after.next() } else { None };
-        let mut push = |name: &[u8], what| found.push(Change { path: path.child(name), what });
+        let mut push = |name: &[u8], what| {
+            found.push(Change {
+                path: path.child(name),
+                what,
+            })
+        };
         match (gone, here) {
             (Some(gone), None) => push(&gone.name, What::Removed),
             (None, Some(here)) => push(&here.name, What::Added),
@@ -121,11 +129,22 @@ fn difference(old: &Child, new: &Node) -> Option<What> {
     let mode = |old: u32, new: u32| (old != new).then_some(What::Mode { old, new });
     match (&old.node, new) {
         (
-            Node::File { mode: old_mode, size: old_size, digest: old },
-            Node::File { mode: new_mode, size: new_size, digest: new },
+            Node::File {
+                mode: old_mode,
+                size: old_size,
+                digest: old,
+            },
+            Node::File {
+                mode: new_mode,
+                size: new_size,
+                digest: new,
+            },
         ) => match old == new {
             true => mode(*old_mode, *new_mode),
-            false => Some(What::Content { old_size: *old_size, new_size: *new_size }),
+            false => Some(What::Content {
+                old_size: *old_size,
+                new_size: *new_size,
+            }),
         },
         (Node::Directory { mode: old, .. }, Node::Directory { mode: new, .. }) => mode(*old, *new),
         (Node::Symlink { target: old }, Node::Symlink { target: new }) => {

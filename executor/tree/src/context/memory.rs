@@ -55,7 +55,10 @@ impl Seen {
 
     /// The modification time in the form that manifests have.
     pub fn modified(&self) -> Mtime {
-        Mtime { seconds: self.mtime.0, nanos: self.mtime.1 }
+        Mtime {
+            seconds: self.mtime.0,
+            nanos: self.mtime.1,
+        }
     }
 
     fn key(&self) -> [u8; KEY_BYTES] {
@@ -80,8 +83,10 @@ pub struct HashMemory {
 impl HashMemory {
     /// Remembers these; of two for the same file the first counts.
     pub fn new(digests: impl IntoIterator<Item = (Seen, FileDigest)>) -> Self {
-        let mut records: Vec<_> =
-            digests.into_iter().map(|(seen, digest)| (seen.key(), digest)).collect();
+        let mut records: Vec<_> = digests
+            .into_iter()
+            .map(|(seen, digest)| (seen.key(), digest))
+            .collect();
         records.sort_by_key(|(key, _)| *key);
         records.dedup_by_key(|(key, _)| *key);
         let mut bytes = Vec::with_capacity(records.len() * RECORD_BYTES);
@@ -137,11 +142,20 @@ impl HashMemory {
         input.magic(MAGIC)?;
         let count = input.count(RECORD_BYTES)?;
         let records = input.raw(count * RECORD_BYTES)?;
-        let keys = || records.chunks_exact(RECORD_BYTES).map(|record| &record[..KEY_BYTES]);
-        if keys().zip(keys().skip(1)).any(|(before, after)| before >= after) {
+        let keys = || {
+            records
+                .chunks_exact(RECORD_BYTES)
+                .map(|record| &record[..KEY_BYTES])
+        };
+        if keys()
+            .zip(keys().skip(1))
+            .any(|(before, after)| before >= after)
+        {
             return Err(input.error("records are out of order"));
         }
         input.finish()?;
-        Ok(Self { records: records.to_vec() })
+        Ok(Self {
+            records: records.to_vec(),
+        })
     }
 }

@@ -75,7 +75,11 @@ impl Directory {
 
     /// Returns the bytes that [`Directory::decode`] reads.
     pub fn encode(&self) -> Vec<u8> {
-        encode(self.children.iter().map(|child| (child.name.as_slice(), child.node.clone())))
+        encode(
+            self.children
+                .iter()
+                .map(|child| (child.name.as_slice(), child.node.clone())),
+        )
     }
 
     /// Reads an encoded directory, strictly: only bytes that `encode` gives are accepted.
@@ -92,10 +96,13 @@ impl Directory {
                     size: input.u64()?,
                     digest: FileDigest(input.array()?),
                 },
-                DIRECTORY => {
-                    Node::Directory { mode: input.u32()?, digest: TreeDigest(input.array()?) }
-                }
-                SYMLINK => Node::Symlink { target: input.bytes()?.to_vec() },
+                DIRECTORY => Node::Directory {
+                    mode: input.u32()?,
+                    digest: TreeDigest(input.array()?),
+                },
+                SYMLINK => Node::Symlink {
+                    target: input.bytes()?.to_vec(),
+                },
                 _ => return Err(input.error("a child has an unknown kind")),
             };
             children.push(Child { name, node });
@@ -145,7 +152,10 @@ fn check(children: &[Child]) -> Result<(), &'static str> {
         return Err("names are out of order");
     }
     for child in children {
-        if child.name.is_empty() || child.name.contains(&b'/') || path::TreePath::new(&child.name[..]).is_err() {
+        if child.name.is_empty()
+            || child.name.contains(&b'/')
+            || path::TreePath::new(&child.name[..]).is_err()
+        {
             return Err("a name is not one path component");
         }
         match &child.node {

@@ -70,13 +70,19 @@ pub fn scan(
         select,
         memory,
         trusted_device: has_our_clock(root)?.then_some(device),
-        queue: Mutex::new(Queue { work: Vec::new(), busy: 0, directories: 0, failed: false }),
+        queue: Mutex::new(Queue {
+            work: Vec::new(),
+            busy: 0,
+            directories: 0,
+            failed: false,
+        }),
         changed: Condvar::new(),
     };
     scan.add_directory(&mut lock(&scan.queue), TreePath::ROOT);
     let parts = std::thread::scope(|scope| {
-        let others: Vec<_> =
-            (1..options.threads.max(1)).map(|_| scope.spawn(|| scan.work())).collect();
+        let others: Vec<_> = (1..options.threads.max(1))
+            .map(|_| scope.spawn(|| scan.work()))
+            .collect();
         let mut parts = vec![scan.work()];
         for other in others {
             parts.push(other.join().expect("BUG: a scanning thread panicked"));
@@ -128,8 +134,16 @@ struct Queue {
 }
 
 enum Work {
-    Open { index: usize, path: TreePath },
-    Names { index: usize, path: Arc<TreePath>, dir: Arc<OwnedFd>, names: Vec<Name> },
+    Open {
+        index: usize,
+        path: TreePath,
+    },
+    Names {
+        index: usize,
+        path: Arc<TreePath>,
+        dir: Arc<OwnedFd>,
+        names: Vec<Name>,
+    },
 }
 
 #[derive(Default)]
@@ -165,7 +179,10 @@ impl Scan<'_> {
                     self.changed.notify_all();
                     return Ok(part);
                 }
-                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue = self
+                    .changed
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             queue.busy += 1;
@@ -186,9 +203,12 @@ impl Scan<'_> {
     fn step(&self, work: Work, part: &mut Part) -> Result<(), ScanError> {
         match work {
             Work::Open { index, path } => self.open(index, path, part),
-            Work::Names { index, path, dir, names } => {
-                self.look(index, &path, dir.as_fd(), names, part)
-            }
+            Work::Names {
+                index,
+                path,
+                dir,
+                names,
+            } => self.look(index, &path, dir.as_fd(), names, part),
         }
     }
 
@@ -203,7 +223,12 @@ impl Scan<'_> {
             while names.len() > CHUNK {
                 let chunk = names.split_off(names.len() - CHUNK);
                 let (path, dir) = (path.clone(), dir.clone());
-                queue.work.push(Work::Names { index, path, dir, names: chunk });
+                queue.work.push(Work::Names {
+                    index,
+                    path,
+                    dir,
+                    names: chunk,
+                });
             }
             drop(queue);
             self.changed.notify_all();
@@ -226,11 +251,14 @@ impl Scan<'_> {
             let path = above.child(&name);
             // Most file systems tell the type beforehand, which saves a look at what is excluded.
             let told = (file_type != FileType::Unknown).then_some(file_type == FileType::Directory);
-            if told.is_some_and(|is_directory| self.decide(&path, is_directory) == Decision::Exclude)
+            if told
+                .is_some_and(|is_directory| self.decide(&path, is_directory) == Decision::Exclude)
             {
                 continue;
             }
-            let Some(stat) = self.stat(dir, &name, &path)? else { continue };
+            let Some(stat) = self.stat(dir, &name, &path)? else {
+                continue;
+            };
             let file_type = FileType::from_raw_mode(stat.stx_mode.into());
             let is_directory = file_type == FileType::Directory;
             let decision = self.decide(&path, is_directory);
@@ -246,13 +274,23 @@ impl Scan<'_> {
             let (mode, kind) = match file_type {
                 FileType::RegularFile => (mode, self.file(dir, &name, &path, &stat, part)?),
                 FileType::Symlink => {
-                    let target = handle::read_link(dir, &name)
-                        .map_err(|error| error.at(path.as_bytes()))?;
+                    let target =
+                        handle::read_link(dir, &name).map_err(|error| error.at(path.as_bytes()))?;
                     (0o777, ItemKind::Symlink { target })
                 }
                 FileType::Socket => continue,
-                FileType::Fifo => return Err(ScanError::Special { path, what: "named pipe" }),
-                _ => return Err(ScanError::Special { path, what: "device" }),
+                FileType::Fifo => {
+                    return Err(ScanError::Special {
+                        path,
+                        what: "named pipe",
+                    });
+                }
+                _ => {
+                    return Err(ScanError::Special {
+                        path,
+                        what: "device",
+                    });
+                }
             };
             items.push(Item { name, mode, kind });
         }
@@ -263,7 +301,11 @@ impl Scan<'_> {
                 if decision == Decision::ExcludeButDescend {
                     part.excluded.push(index);
                 }
-                items.push(Item { name, mode, kind: ItemKind::Directory { index } });
+                items.push(Item {
+                    name,
+                    mode,
+                    kind: ItemKind::Directory { index },
+                });
             }
             drop(queue);
             self.changed.notify_all();
@@ -302,7 +344,12 @@ impl Scan<'_> {
     ) -> Result<ItemKind, ScanError> {
         let seen = Seen::from_stat(stat);
         if let Some(digest) = self.memory.get(&seen) {
-            return Ok(ItemKind::File { size: seen.size, digest, seen, settled: true });
+            return Ok(ItemKind::File {
+                size: seen.size,
+                digest,
+                seen,
+                settled: true,
+            });
         }
         part.hashed += 1;
         for _ in 0..ATTEMPTS {
@@ -315,7 +362,12 @@ impl Scan<'_> {
             if seen == before && size == seen.size {
                 let settled = self.trusted_device == Some(seen.device)
                     && nanos(start) - stamp(seen.ctime) >= SETTLED_NANOS;
-                return Ok(ItemKind::File { size, digest, seen, settled });
+                return Ok(ItemKind::File {
+                    size,
+                    digest,
+                    seen,
+                    settled,
+                });
             }
         }
         Err(ScanError::Changing(path.clone()))
@@ -341,9 +393,8 @@ fn has_our_clock(root: BorrowedFd<'_>) -> Result<bool, FsError> {
     const CEPH: u32 = 0x00c3_6400;
     const AFS: u32 = 0x5346_414f;
     const FUSE: u32 = 0x6573_5546;
-    let stat =
-        rustix::fs::fstatfs(root).map_err(|source| FsError::new("stat file system of", b"", source))?;
+    let stat = rustix::fs::fstatfs(root)
+        .map_err(|source| FsError::new("stat file system of", b"", source))?;
     let others = [NFS, SMB, SMB2, CIFS, NINE_P, CEPH, AFS, FUSE];
     Ok(!others.contains(&(stat.f_type as u32)))
 }
-

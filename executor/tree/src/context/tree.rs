@@ -84,21 +84,31 @@ impl ContextTree {
     pub fn get(&self, path: &[u8]) -> Option<&Item> {
         let (above, name) = split(path);
         let items = &self.directory(above)?.items;
-        let index = items.binary_search_by(|item| item.name.as_slice().cmp(name)).ok()?;
+        let index = items
+            .binary_search_by(|item| item.name.as_slice().cmp(name))
+            .ok()?;
         Some(&items[index])
     }
 
     /// The items of the directory `path`, sorted by name.
     pub fn list(&self, path: &[u8]) -> Option<&[Item]> {
-        self.directory(path).map(|directory| directory.items.as_slice())
+        self.directory(path)
+            .map(|directory| directory.items.as_slice())
     }
 
     fn directory(&self, path: &[u8]) -> Option<&Scanned> {
         let mut directory = &self.directories[0];
-        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+        for name in path
+            .split(|&byte| byte == b'/')
+            .filter(|name| !name.is_empty())
+        {
             let items = &directory.items;
-            let index = items.binary_search_by(|item| item.name.as_slice().cmp(name)).ok()?;
-            let ItemKind::Directory { index } = items[index].kind else { return None };
+            let index = items
+                .binary_search_by(|item| item.name.as_slice().cmp(name))
+                .ok()?;
+            let ItemKind::Directory { index } = items[index].kind else {
+                return None;
+            };
             directory = &self.directories[index];
         }
         Some(directory)
@@ -129,17 +139,25 @@ impl ContextTree {
             let (above, name) = split(path);
             let found = self.directory(above).and_then(|directory| {
                 let items = &directory.items;
-                let at = items.binary_search_by(|item| item.name.as_slice().cmp(name)).ok()?;
+                let at = items
+                    .binary_search_by(|item| item.name.as_slice().cmp(name))
+                    .ok()?;
                 Some((directory, at, at + 1))
             });
             found.into_iter().collect()
         };
-        Within { tree: self, stack: start }
+        Within {
+            tree: self,
+            stack: start,
+        }
     }
 
     /// The part of the tree that `select` includes, with the directories above it.
     pub fn select(&self, select: &dyn Select) -> ContextTree {
-        let mut part = vec![Scanned { items: Vec::new(), ..self.directories[0].clone() }];
+        let mut part = vec![Scanned {
+            items: Vec::new(),
+            ..self.directories[0].clone()
+        }];
         let mut origins = vec![0];
         let mut next = 0;
         while next < part.len() {
@@ -154,9 +172,18 @@ impl ContextTree {
                     (ItemKind::Directory { index }, decision) => {
                         let included = decision == Decision::Include;
                         let kind = ItemKind::Directory { index: part.len() };
-                        items.push(Item { name: item.name.clone(), mode: item.mode, kind });
+                        items.push(Item {
+                            name: item.name.clone(),
+                            mode: item.mode,
+                            kind,
+                        });
                         let digest = TreeDigest([0; 32]);
-                        part.push(Scanned { path, items: Vec::new(), digest, included });
+                        part.push(Scanned {
+                            path,
+                            items: Vec::new(),
+                            digest,
+                            included,
+                        });
                         origins.push(*index);
                     }
                     (_, Decision::Include) => items.push(item.clone()),
@@ -171,21 +198,35 @@ impl ContextTree {
 
     /// The digests that may be remembered for the next scan.
     pub fn memory(&self) -> HashMemory {
-        let items = self.directories.iter().flat_map(|directory| &directory.items);
+        let items = self
+            .directories
+            .iter()
+            .flat_map(|directory| &directory.items);
         HashMemory::new(items.filter_map(|item| match item.kind {
-            ItemKind::File { digest, seen, settled: true, .. } => Some((seen, digest)),
+            ItemKind::File {
+                digest,
+                seen,
+                settled: true,
+                ..
+            } => Some((seen, digest)),
             _ => None,
         }))
     }
 
     /// Every directory as an encoded object, those that are in others first.
     pub fn objects(&self) -> impl Iterator<Item = (TreeDigest, Vec<u8>)> {
-        self.directories.iter().rev().map(|directory| (directory.digest, self.encode(directory)))
+        self.directories
+            .iter()
+            .rev()
+            .map(|directory| (directory.digest, self.encode(directory)))
     }
 
     /// The size of all selected files.
     pub fn total_bytes(&self) -> u64 {
-        let items = self.directories.iter().flat_map(|directory| &directory.items);
+        let items = self
+            .directories
+            .iter()
+            .flat_map(|directory| &directory.items);
         items.fold(0, |total, item| match item.kind {
             ItemKind::File { size, .. } => total.saturating_add(size),
             _ => total,
@@ -194,13 +235,18 @@ impl ContextTree {
 
     pub(super) fn node(&self, item: &Item) -> Node {
         match &item.kind {
-            ItemKind::File { size, digest, .. } => {
-                Node::File { mode: item.mode, size: *size, digest: *digest }
-            }
-            ItemKind::Symlink { target } => Node::Symlink { target: target.clone() },
-            ItemKind::Directory { index } => {
-                Node::Directory { mode: item.mode, digest: self.directories[*index].digest }
-            }
+            ItemKind::File { size, digest, .. } => Node::File {
+                mode: item.mode,
+                size: *size,
+                digest: *digest,
+            },
+            ItemKind::Symlink { target } => Node::Symlink {
+                target: target.clone(),
+            },
+            ItemKind::Directory { index } => Node::Directory {
+                mode: item.mode,
+                digest: self.directories[*index].digest,
+            },
         }
     }
 
@@ -213,7 +259,10 @@ impl ContextTree {
     ///
     /// Every directory's index must be greater than that of the one that holds it.
     pub(super) fn settle(directories: Vec<Scanned>, hashed: usize) -> ContextTree {
-        let mut tree = ContextTree { directories, hashed };
+        let mut tree = ContextTree {
+            directories,
+            hashed,
+        };
         for index in (0..tree.directories.len()).rev() {
             let mut items = std::mem::take(&mut tree.directories[index].items);
             items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -255,7 +304,11 @@ impl ContextTree {
                 Some(place)
             })
             .collect();
-        let directories = self.directories.into_iter().zip(kept).filter(|(_, kept)| *kept);
+        let directories = self
+            .directories
+            .into_iter()
+            .zip(kept)
+            .filter(|(_, kept)| *kept);
         let directories = directories.map(|(mut directory, _)| {
             for item in &mut directory.items {
                 if let ItemKind::Directory { index } = &mut item.kind {
@@ -264,7 +317,10 @@ impl ContextTree {
             }
             directory
         });
-        ContextTree { directories: directories.collect(), hashed: self.hashed }
+        ContextTree {
+            directories: directories.collect(),
+            hashed: self.hashed,
+        }
     }
 }
 

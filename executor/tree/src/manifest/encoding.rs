@@ -114,29 +114,64 @@ fn read_path(input: &mut Reader<'_>) -> Result<TreePath, DecodeError> {
 fn read_entry(input: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let path = read_path(input)?;
     let kind = match input.u8()? {
-        FILE => Kind::File { size: input.u64()?, digest: FileDigest(input.array()?) },
+        FILE => Kind::File {
+            size: input.u64()?,
+            digest: FileDigest(input.array()?),
+        },
         DIRECTORY => Kind::DIRECTORY,
-        OPAQUE => Kind::Directory { opaque: true, passing: false },
-        PASSING => Kind::Directory { opaque: false, passing: true },
-        SYMLINK => Kind::Symlink { target: input.bytes()?.to_vec() },
-        CHAR_DEVICE => Kind::CharDevice { major: input.u32()?, minor: input.u32()? },
-        BLOCK_DEVICE => Kind::BlockDevice { major: input.u32()?, minor: input.u32()? },
+        OPAQUE => Kind::Directory {
+            opaque: true,
+            passing: false,
+        },
+        PASSING => Kind::Directory {
+            opaque: false,
+            passing: true,
+        },
+        SYMLINK => Kind::Symlink {
+            target: input.bytes()?.to_vec(),
+        },
+        CHAR_DEVICE => Kind::CharDevice {
+            major: input.u32()?,
+            minor: input.u32()?,
+        },
+        BLOCK_DEVICE => Kind::BlockDevice {
+            major: input.u32()?,
+            minor: input.u32()?,
+        },
         FIFO => Kind::Fifo,
-        HARDLINK => Kind::Hardlink { to: read_path(input)? },
+        HARDLINK => Kind::Hardlink {
+            to: read_path(input)?,
+        },
         WHITEOUT => Kind::Whiteout,
         _ => return Err(input.error("an entry has an unknown kind")),
     };
     let (mode, uid, gid) = (input.u32()?, input.u32()?, input.u32()?);
     let xattrs = read_xattrs(input)?;
-    let mtime = Mtime { seconds: input.i64()?, nanos: input.u32()? };
-    Ok(Entry { path, kind, meta: Meta { mode, uid, gid, mtime, xattrs } })
+    let mtime = Mtime {
+        seconds: input.i64()?,
+        nanos: input.u32()?,
+    };
+    Ok(Entry {
+        path,
+        kind,
+        meta: Meta {
+            mode,
+            uid,
+            gid,
+            mtime,
+            xattrs,
+        },
+    })
 }
 
 fn read_xattrs(input: &mut Reader<'_>) -> Result<Xattrs, DecodeError> {
     let mut xattrs = Xattrs::new();
     for _ in 0..input.count(8)? {
         let name = input.bytes()?;
-        if xattrs.last_key_value().is_some_and(|(last, _)| last.as_slice() >= name) {
+        if xattrs
+            .last_key_value()
+            .is_some_and(|(last, _)| last.as_slice() >= name)
+        {
             return Err(input.error("extended attributes are out of order"));
         }
         xattrs.insert(name.to_vec(), input.bytes()?.to_vec());

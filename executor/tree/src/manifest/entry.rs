@@ -69,7 +69,10 @@ pub enum Kind {
 
 impl Kind {
     /// A directory that is merged with those below it.
-    pub const DIRECTORY: Kind = Kind::Directory { opaque: false, passing: false };
+    pub const DIRECTORY: Kind = Kind::Directory {
+        opaque: false,
+        passing: false,
+    };
 
     /// Whether this is a directory.
     pub fn is_directory(&self) -> bool {
@@ -114,7 +117,10 @@ pub struct Meta {
 impl Meta {
     /// Attributes of root's, with `mode`, the epoch and no xattrs.
     pub fn new(mode: u32) -> Self {
-        Self { mode, ..Self::default() }
+        Self {
+            mode,
+            ..Self::default()
+        }
     }
 
     /// Whether all but the modification time are equal.

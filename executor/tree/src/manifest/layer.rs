@@ -67,7 +67,10 @@ impl Manifest {
     /// Checks that the entries keep every invariant already.
     pub(crate) fn from_sorted(entries: Vec<Entry>) -> Result<Self, ManifestError> {
         check(&entries)?;
-        Ok(Self { entries, id: OnceLock::new() })
+        Ok(Self {
+            entries,
+            id: OnceLock::new(),
+        })
     }
 
     /// The entries, sorted by path.
@@ -95,9 +98,9 @@ impl Manifest {
     /// Follows a hard link to the entry that says what it is; any other entry is itself.
     pub fn resolve<'a>(&'a self, entry: &'a Entry) -> &'a Entry {
         match &entry.kind {
-            Kind::Hardlink { to } => {
-                self.get(to.as_bytes()).expect("BUG: a checked hard link has its target")
-            }
+            Kind::Hardlink { to } => self
+                .get(to.as_bytes())
+                .expect("BUG: a checked hard link has its target"),
             _ => entry,
         }
     }
@@ -129,7 +132,8 @@ impl Manifest {
     }
 
     pub(crate) fn find(&self, path: &[u8]) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| path::compare(entry.path.as_bytes(), path))
+        self.entries
+            .binary_search_by(|entry| path::compare(entry.path.as_bytes(), path))
     }
 }
 
@@ -145,7 +149,10 @@ fn add_parents(entries: &mut Vec<Entry>) -> Result<(), ManifestError> {
     let mut missing = Vec::new();
     let mut above: Vec<TreePath> = Vec::new();
     for entry in entries.iter() {
-        while above.last().is_some_and(|dir| !entry.path.starts_with(dir.as_bytes())) {
+        while above
+            .last()
+            .is_some_and(|dir| !entry.path.starts_with(dir.as_bytes()))
+        {
             above.pop();
         }
         let mut missed = Vec::new();
@@ -155,7 +162,10 @@ fn add_parents(entries: &mut Vec<Entry>) -> Result<(), ManifestError> {
             missed.push(dir);
         }
         for dir in missed.into_iter().rev() {
-            let kind = Kind::Directory { opaque: false, passing: true };
+            let kind = Kind::Directory {
+                opaque: false,
+                passing: true,
+            };
             missing.push(Entry::new(dir.clone(), kind, Meta::new(0o755)));
             above.push(dir);
         }
@@ -175,7 +185,9 @@ fn turn_hardlinks(entries: &mut [Entry]) -> Result<(), ManifestError> {
     // Target index to the group's first index in order.
     let mut firsts: BTreeMap<usize, usize> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
-        let Kind::Hardlink { to } = &entry.kind else { continue };
+        let Kind::Hardlink { to } = &entry.kind else {
+            continue;
+        };
         let target = find(entries, to).ok_or_else(|| ManifestError::Hardlink {
             path: entry.path.clone(),
             to: to.clone(),
@@ -188,11 +200,15 @@ fn turn_hardlinks(entries: &mut [Entry]) -> Result<(), ManifestError> {
         if first < target {
             entries[first].kind = entries[target].kind.clone();
             entries[first].meta = entries[target].meta.clone();
-            entries[target].kind = Kind::Hardlink { to: entries[first].path.clone() };
+            entries[target].kind = Kind::Hardlink {
+                to: entries[first].path.clone(),
+            };
         }
     }
     for index in 0..entries.len() {
-        let Kind::Hardlink { to } = &entries[index].kind else { continue };
+        let Kind::Hardlink { to } = &entries[index].kind else {
+            continue;
+        };
         let target = find(entries, to).expect("BUG: the target was found above");
         let first = firsts.get(&target).copied().unwrap_or(target);
         let to = entries[first].path.clone();
@@ -214,7 +230,10 @@ fn check(entries: &[Entry]) -> Result<(), ManifestError> {
                 std::cmp::Ordering::Greater => return Err(flaw(entry, "is out of order")),
             }
         }
-        while above.last().is_some_and(|dir| !entry.path.starts_with(dir.path.as_bytes())) {
+        while above
+            .last()
+            .is_some_and(|dir| !entry.path.starts_with(dir.path.as_bytes()))
+        {
             above.pop();
         }
         let above_root = path::parent(entry.path.as_bytes()).is_some_and(|dir| !dir.is_empty());
@@ -222,7 +241,8 @@ fn check(entries: &[Entry]) -> Result<(), ManifestError> {
             Some(parent) if !parent.kind.is_directory() => {
                 return Err(ManifestError::ParentNotDirectory(entry.path.clone()));
             }
-            Some(parent) if Some(parent.path.as_bytes()) == path::parent(entry.path.as_bytes()) => {}
+            Some(parent) if Some(parent.path.as_bytes()) == path::parent(entry.path.as_bytes()) => {
+            }
             _ if above_root => return Err(ManifestError::ParentMissing(entry.path.clone())),
             _ => {}
         }
@@ -242,21 +262,26 @@ fn check_entry(entries: &[Entry], entry: &Entry) -> Result<(), ManifestError> {
     }
     for (name, value) in &meta.xattrs {
         if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > 65536 {
-            return Err(flaw(entry, "has an extended attribute that no kernel would take"));
+            return Err(flaw(
+                entry,
+                "has an extended attribute that no kernel would take",
+            ));
         }
     }
     match &entry.kind {
-        Kind::Directory { opaque: true, passing: true } => {
-            Err(flaw(entry, "is both opaque and passed through"))
-        }
+        Kind::Directory {
+            opaque: true,
+            passing: true,
+        } => Err(flaw(entry, "is both opaque and passed through")),
         Kind::Directory { .. } => Ok(()),
         _ if entry.path.is_root() => Err(flaw(entry, "is the root and not a directory")),
         Kind::Symlink { target } if target.is_empty() || target.contains(&0) => {
             Err(flaw(entry, "is a symbolic link to an impossible target"))
         }
-        Kind::CharDevice { major: 0, minor: 0 } => {
-            Err(flaw(entry, "is the character device 0:0, which marks a deletion"))
-        }
+        Kind::CharDevice { major: 0, minor: 0 } => Err(flaw(
+            entry,
+            "is the character device 0:0, which marks a deletion",
+        )),
         Kind::Whiteout if *meta != Meta::default() => {
             Err(flaw(entry, "is a deletion with attributes"))
         }
@@ -267,7 +292,11 @@ fn check_entry(entries: &[Entry], entry: &Entry) -> Result<(), ManifestError> {
 
 fn check_hardlink(entries: &[Entry], entry: &Entry, to: &TreePath) -> Result<(), ManifestError> {
     let bad = |reason| {
-        Err(ManifestError::Hardlink { path: entry.path.clone(), to: to.clone(), reason })
+        Err(ManifestError::Hardlink {
+            path: entry.path.clone(),
+            to: to.clone(),
+            reason,
+        })
     };
     let Ok(index) = entries.binary_search_by(|other| other.path.cmp(to)) else {
         return bad("the layer has no such path");
@@ -286,5 +315,8 @@ fn check_hardlink(entries: &[Entry], entry: &Entry, to: &TreePath) -> Result<(),
 }
 
 fn flaw(entry: &Entry, reason: &'static str) -> ManifestError {
-    ManifestError::Entry { path: entry.path.clone(), reason }
+    ManifestError::Entry {
+        path: entry.path.clone(),
+        reason,
+    }
 }

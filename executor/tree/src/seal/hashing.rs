@@ -25,14 +25,20 @@ pub(crate) fn hash_files(
     threads: usize,
 ) -> Result<Vec<FileDigest>, SealError> {
     let bytes: u64 = jobs.iter().map(|job| job.size).sum();
-    let worth = if bytes < ONE_THREAD_BYTES && jobs.len() < 512 { 1 } else { threads.max(1) };
+    let worth = if bytes < ONE_THREAD_BYTES && jobs.len() < 512 {
+        1
+    } else {
+        threads.max(1)
+    };
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, FileDigest)>, SealError> {
         let mut buffer = Vec::new();
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = jobs.get(index) else { return Ok(done) };
+            let Some(job) = jobs.get(index) else {
+                return Ok(done);
+            };
             let digest = hash_one(root, job, &mut buffer).inspect_err(|_| {
                 next.store(jobs.len(), Ordering::Relaxed);
             })?;

@@ -24,8 +24,15 @@ pub const UNMAPPED: u32 = 65534;
 impl IdMap {
     /// Ids are the same inside and outside.
     pub fn identity() -> Self {
-        let all = vec![IdRange { inside: 0, outside: 0, count: u32::MAX }];
-        Self { uids: all.clone(), gids: all }
+        let all = vec![IdRange {
+            inside: 0,
+            outside: 0,
+            count: u32::MAX,
+        }];
+        Self {
+            uids: all.clone(),
+            gids: all,
+        }
     }
 
     /// Maps ids by these ranges.
@@ -55,11 +62,17 @@ impl IdMap {
 }
 
 fn inside(ranges: &[IdRange], id: u32) -> u32 {
-    let hit = ranges.iter().find(|range| id.checked_sub(range.outside).is_some_and(|o| o < range.count));
+    let hit = ranges.iter().find(|range| {
+        id.checked_sub(range.outside)
+            .is_some_and(|o| o < range.count)
+    });
     hit.map_or(UNMAPPED, |range| range.inside + (id - range.outside))
 }
 
 fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
-    let hit = ranges.iter().find(|range| id.checked_sub(range.inside).is_some_and(|o| o < range.count));
+    let hit = ranges.iter().find(|range| {
+        id.checked_sub(range.inside)
+            .is_some_and(|o| o < range.count)
+    });
     hit.map(|range| range.outside + (id - range.inside))
 }

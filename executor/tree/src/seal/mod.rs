@@ -1,7 +1,7 @@
 //! Sealing: what a finished step meant, read off its upper directory.
 
-mod ids;
 mod hashing;
+mod ids;
 mod options;
 mod upper;
 

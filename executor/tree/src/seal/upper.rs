@@ -46,7 +46,10 @@ pub fn seal(
     let unmark = std::mem::take(&mut reader.unmark);
     let (entries, dropped) = reader.decide();
     clean(upper, &dropped, &unmark, options.marks)?;
-    Ok(Sealed { manifest: Manifest::new(entries)?, dropped })
+    Ok(Sealed {
+        manifest: Manifest::new(entries)?,
+        dropped,
+    })
 }
 
 /// Something in the upper directory, before it is known whether it counts.
@@ -91,34 +94,70 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read_root(&mut self, upper: BorrowedFd<'_>) -> Result<(), SealError> {
-        let stat = rustix::fs::fstat(upper)
-            .map_err(|source| handle::FsError::new("stat", b"", source))?;
+        let stat =
+            rustix::fs::fstat(upper).map_err(|source| handle::FsError::new("stat", b"", source))?;
         let (xattrs, _) = self.xattrs(upper, b"", &TreePath::ROOT)?;
         let below = self.lower.get(b"");
-        let meta = self.meta(&TreePath::ROOT, &stat, xattrs, below.map(|found| found.meta()));
+        let meta = self.meta(
+            &TreePath::ROOT,
+            &stat,
+            xattrs,
+            below.map(|found| found.meta()),
+        );
         let plain = Meta::new(0o755);
         let expected = below.map_or(&plain, |found| found.meta());
         let same = !self.options.root || expected.same_but_time(&meta);
         let state = if same { State::Drop } else { State::Keep };
-        self.raws.push(Raw { path: TreePath::ROOT, parent: 0, state, kind: Kind::DIRECTORY, meta });
-        self.above.push(Above { path: TreePath::ROOT, raw: 0, open: true });
+        self.raws.push(Raw {
+            path: TreePath::ROOT,
+            parent: 0,
+            state,
+            kind: Kind::DIRECTORY,
+            meta,
+        });
+        self.above.push(Above {
+            path: TreePath::ROOT,
+            raw: 0,
+            open: true,
+        });
         Ok(())
     }
 
     fn read(&mut self, visit: &Visit<'_>) -> Result<Descend, SealError> {
         let path = visit.path;
-        while self.above.last().is_some_and(|dir| !path.starts_with(dir.path.as_bytes())) {
+        while self
+            .above
+            .last()
+            .is_some_and(|dir| !path.starts_with(dir.path.as_bytes()))
+        {
             self.above.pop();
         }
-        let (parent, open) = self.above.last().map_or((0, true), |dir| (dir.raw, dir.open));
+        let (parent, open) = self
+            .above
+            .last()
+            .map_or((0, true), |dir| (dir.raw, dir.open));
         let lower = self.lower;
-        let below = if open { lower.get(path.as_bytes()) } else { None };
+        let below = if open {
+            lower.get(path.as_bytes())
+        } else {
+            None
+        };
         let (content, marks) = self.xattrs(visit.dir, visit.name, path)?;
         let file_type = handle::file_type(visit.stat);
         if is_whiteout(visit.stat, &marks) {
-            let state = if below.is_some() { State::Keep } else { State::Drop };
+            let state = if below.is_some() {
+                State::Keep
+            } else {
+                State::Drop
+            };
             let (kind, meta) = (Kind::Whiteout, Meta::default());
-            self.raws.push(Raw { path: path.clone(), parent, state, kind, meta });
+            self.raws.push(Raw {
+                path: path.clone(),
+                parent,
+                state,
+                kind,
+                meta,
+            });
             return Ok(Descend::Past);
         }
         let meta = self.meta(path, visit.stat, content, below.map(|found| found.meta()));
@@ -132,19 +171,35 @@ impl Reader<'_> {
             let implied = below.is_none() && self.options.implied.contains(path);
             let stub = below.is_none() && self.stubs.contains(path);
             let passing = !opaque && ((merged && same) || implied);
-            let state = if (merged && same && !opaque) || stub { State::KeepIfFull } else { State::Keep };
+            let state = if (merged && same && !opaque) || stub {
+                State::KeepIfFull
+            } else {
+                State::Keep
+            };
             let kind = Kind::Directory { opaque, passing };
             self.above.push(Above {
                 path: path.clone(),
                 raw: self.raws.len(),
                 open: merged && !opaque,
             });
-            self.raws.push(Raw { path: path.clone(), parent, state, kind, meta });
+            self.raws.push(Raw {
+                path: path.clone(),
+                parent,
+                state,
+                kind,
+                meta,
+            });
             return Ok(Descend::Into);
         }
         let Some(kind) = self.kind(visit, file_type)? else {
             let (kind, state) = (Kind::Fifo, State::Drop);
-            self.raws.push(Raw { path: path.clone(), parent, state, kind, meta });
+            self.raws.push(Raw {
+                path: path.clone(),
+                parent,
+                state,
+                kind,
+                meta,
+            });
             return Ok(Descend::Past);
         };
         let stub = below.is_none() && self.stubs.contains(path) && visit.stat.st_size == 0;
@@ -162,16 +217,31 @@ impl Reader<'_> {
         Ok(Descend::Past)
     }
 
-    fn push_file(&mut self, visit: &Visit<'_>, parent: usize, state: State, kind: Kind, meta: Meta) {
+    fn push_file(
+        &mut self,
+        visit: &Visit<'_>,
+        parent: usize,
+        state: State,
+        kind: Kind,
+        meta: Meta,
+    ) {
         let index = self.raws.len();
-        let mut raw = Raw { path: visit.path.clone(), parent, state, kind, meta };
+        let mut raw = Raw {
+            path: visit.path.clone(),
+            parent,
+            state,
+            kind,
+            meta,
+        };
         if visit.stat.st_nlink > 1 {
             let inode = (visit.stat.st_dev as u64, visit.stat.st_ino as u64);
             match self.inodes.get(&inode) {
                 Some(&first) => {
                     self.raws[first].state = State::Keep;
                     raw.state = State::Keep;
-                    raw.kind = Kind::Hardlink { to: self.raws[first].path.clone() };
+                    raw.kind = Kind::Hardlink {
+                        to: self.raws[first].path.clone(),
+                    };
                     raw.meta = self.raws[first].meta.clone();
                 }
                 None => {
@@ -221,7 +291,13 @@ impl Reader<'_> {
             FileType::Symlink => 0o777,
             _ => stat.st_mode & 0o7777,
         };
-        Meta { mode, uid, gid, mtime: handle::mtime(stat), xattrs }
+        Meta {
+            mode,
+            uid,
+            gid,
+            mtime: handle::mtime(stat),
+            xattrs,
+        }
     }
 
     fn xattrs(
@@ -237,10 +313,16 @@ impl Reader<'_> {
                 Some(b"opaque") => marks.opaque = value == b"y",
                 Some(b"whiteout") => marks.whiteout = true,
                 Some(b"redirect") => {
-                    return Err(SealError::Mark { path: path.clone(), mark: "redirect" });
+                    return Err(SealError::Mark {
+                        path: path.clone(),
+                        mark: "redirect",
+                    });
                 }
                 Some(b"metacopy") => {
-                    return Err(SealError::Mark { path: path.clone(), mark: "metacopy" });
+                    return Err(SealError::Mark {
+                        path: path.clone(),
+                        mark: "metacopy",
+                    });
                 }
                 _ => {}
             }
@@ -254,14 +336,20 @@ impl Reader<'_> {
             raw.state != State::Drop
                 && matches!(raw.kind, Kind::File { digest, .. } if digest == UNHASHED)
         };
-        let wanted: Vec<usize> =
-            (0..self.raws.len()).filter(|&index| open(&self.raws[index])).collect();
+        let wanted: Vec<usize> = (0..self.raws.len())
+            .filter(|&index| open(&self.raws[index]))
+            .collect();
         let jobs: Vec<Job<'_>> = wanted
             .iter()
             .map(|&index| {
                 let raw = &self.raws[index];
-                let Kind::File { size, .. } = raw.kind else { unreachable!("BUG: only files") };
-                Job { path: &raw.path, size }
+                let Kind::File { size, .. } = raw.kind else {
+                    unreachable!("BUG: only files")
+                };
+                Job {
+                    path: &raw.path,
+                    size,
+                }
             })
             .collect();
         let digests = hash_files(upper, &jobs, self.options.threads)?;
@@ -283,7 +371,10 @@ impl Reader<'_> {
                 State::Drop => false,
                 State::KeepIfFull => full[index],
                 State::KeepIfOther => {
-                    self.lower.get(raw.path.as_bytes()).map(|found| found.kind()) != Some(&raw.kind)
+                    self.lower
+                        .get(raw.path.as_bytes())
+                        .map(|found| found.kind())
+                        != Some(&raw.kind)
                 }
             };
             if keep {
@@ -325,7 +416,10 @@ fn clean(
     for path in dropped {
         let (dir, name) = path::split(path.as_bytes());
         if parent.as_ref().is_none_or(|(open, _)| *open != dir) {
-            parent = Some((dir, handle::open_beneath(upper, dir, handle::READ_DIRECTORY)?));
+            parent = Some((
+                dir,
+                handle::open_beneath(upper, dir, handle::READ_DIRECTORY)?,
+            ));
         }
         let Some((_, handle)) = &parent else { continue };
         let stat = handle::stat(handle, name).map_err(|error| error.at(path.as_bytes()))?;

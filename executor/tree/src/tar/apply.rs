@@ -47,7 +47,14 @@ pub struct ApplyOptions<'a> {
 impl ApplyOptions<'_> {
     /// Returns options with generous limits, without lower files.
     pub fn new(ownership: Ownership, overlay: OverlayXattrs) -> Self {
-        Self { ownership, overlay, lower: None, max_bytes: 1 << 40, max_entries: 4_000_000, require_end: true }
+        Self {
+            ownership,
+            overlay,
+            lower: None,
+            max_bytes: 1 << 40,
+            max_entries: 4_000_000,
+            require_end: true,
+        }
     }
 }
 
@@ -145,7 +152,11 @@ pub fn apply(
 
 /// What the layer has at a path.
 enum Node {
-    Directory { meta: Meta, opaque: bool, passing: bool },
+    Directory {
+        meta: Meta,
+        opaque: bool,
+        passing: bool,
+    },
     /// An index into the inodes: several paths may share one.
     Inode(usize),
     Whiteout,
@@ -167,10 +178,16 @@ struct Layer<'a> {
 impl Layer<'_> {
     fn entry<R: Read>(&mut self, head: Head, body: &mut Entries<R>) -> Result<(), ApplyError> {
         let path = TreePath::normalise(&head.path)?;
-        let xattrs = head.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64);
+        let xattrs = head
+            .xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 64);
         self.charge(path.as_bytes().len() + head.link.len() + xattrs.sum::<usize>())?;
         let above = path.parent().unwrap_or_default();
-        if above.components().any(|component| component.starts_with(WHITEOUT)) {
+        if above
+            .components()
+            .any(|component| component.starts_with(WHITEOUT))
+        {
             return Err(refused(&path, "lies below a deletion"));
         }
         if let Some(deleted) = path.name().strip_prefix(WHITEOUT) {
@@ -194,9 +211,10 @@ impl Layer<'_> {
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 self.special(&path, meta, head.entry_type, head.device)
             }
-            EntryType::GNUSparse => {
-                Err(refused(&path, "is a sparse file: write the archive without --sparse"))
-            }
+            EntryType::GNUSparse => Err(refused(
+                &path,
+                "is a sparse file: write the archive without --sparse",
+            )),
             _ => Err(refused(&path, "has an unknown type")),
         }
     }
@@ -207,11 +225,17 @@ impl Layer<'_> {
         self.name_bytes += name_bytes;
         if self.count > self.options.max_entries {
             let limit = self.options.max_entries as u64;
-            return Err(ApplyError::TooLarge { what: "entries", limit });
+            return Err(ApplyError::TooLarge {
+                what: "entries",
+                limit,
+            });
         }
         if self.name_bytes > MOST_NAME_BYTES {
             let limit = MOST_NAME_BYTES as u64;
-            return Err(ApplyError::TooLarge { what: "bytes of names and attributes", limit });
+            return Err(ApplyError::TooLarge {
+                what: "bytes of names and attributes",
+                limit,
+            });
         }
         Ok(())
     }
@@ -220,13 +244,19 @@ impl Layer<'_> {
         if path.name() == OPAQUE {
             self.open_parent(above)?;
             match self.nodes.get_mut(above) {
-                Some(Node::Directory { opaque, passing, .. }) => {
+                Some(Node::Directory {
+                    opaque, passing, ..
+                }) => {
                     *opaque = true;
                     *passing = false;
                 }
                 None if above.is_root() => {
                     let meta = Meta::new(0o755);
-                    let node = Node::Directory { meta, opaque: true, passing: false };
+                    let node = Node::Directory {
+                        meta,
+                        opaque: true,
+                        passing: false,
+                    };
                     self.nodes.insert(TreePath::ROOT, node);
                 }
                 _ => return Err(refused(path, "marks something that is not a directory")),
@@ -237,10 +267,14 @@ impl Layer<'_> {
         if name.starts_with(WHITEOUT) {
             return Ok(());
         }
-        let deleted = above.join(name).map_err(|_| refused(path, "deletes no name"))?;
+        let deleted = above
+            .join(name)
+            .map_err(|_| refused(path, "deletes no name"))?;
         self.open_parent(above)?;
         match self.nodes.get_mut(&deleted) {
-            Some(Node::Directory { opaque, passing, .. }) => {
+            Some(Node::Directory {
+                opaque, passing, ..
+            }) => {
                 *opaque = true;
                 *passing = false;
             }
@@ -262,7 +296,14 @@ impl Layer<'_> {
             self.vacate(path)?;
             self.make_directory(path)?;
         }
-        self.nodes.insert(path.clone(), Node::Directory { meta, opaque, passing: false });
+        self.nodes.insert(
+            path.clone(),
+            Node::Directory {
+                meta,
+                opaque,
+                passing: false,
+            },
+        );
         Ok(())
     }
 
@@ -275,7 +316,10 @@ impl Layer<'_> {
     ) -> Result<(), ApplyError> {
         if size > self.options.max_bytes.saturating_sub(self.bytes) {
             let limit = self.options.max_bytes;
-            return Err(ApplyError::TooLarge { what: "bytes of files", limit });
+            return Err(ApplyError::TooLarge {
+                what: "bytes of files",
+                limit,
+            });
         }
         self.vacate(path)?;
         let file = self.create(path)?;
@@ -296,7 +340,12 @@ impl Layer<'_> {
         Ok(())
     }
 
-    fn symlink(&mut self, path: &TreePath, mut meta: Meta, target: Vec<u8>) -> Result<(), ApplyError> {
+    fn symlink(
+        &mut self,
+        path: &TreePath,
+        mut meta: Meta,
+        target: Vec<u8>,
+    ) -> Result<(), ApplyError> {
         if target.is_empty() || target.contains(&0) {
             return Err(refused(path, "is a symbolic link to an impossible target"));
         }
@@ -320,7 +369,10 @@ impl Layer<'_> {
                 self.vacate(path)?;
                 // What was vacated may have held the target.
                 if !self.nodes.contains_key(&to) {
-                    return Err(refused(path, "is a hard link to something that it replaces"));
+                    return Err(refused(
+                        path,
+                        "is a hard link to something that it replaces",
+                    ));
                 }
                 let (above, name) = path::split(to.as_bytes());
                 let from = handle::open_beneath(self.into, above, handle::READ_DIRECTORY)?;
@@ -330,25 +382,45 @@ impl Layer<'_> {
                 self.nodes.insert(path.clone(), Node::Inode(inode));
                 Ok(())
             }
-            Some(_) => Err(refused(path, "is a hard link to something that is not a file")),
+            Some(_) => Err(refused(
+                path,
+                "is a hard link to something that is not a file",
+            )),
             None => self.copy_up(path, meta, &to),
         }
     }
 
     /// Copies the file of a lower layer that an entry is a hard link to; it is no link any more.
     fn copy_up(&mut self, path: &TreePath, meta: Meta, to: &TreePath) -> Result<(), ApplyError> {
-        let failed = |source| ApplyError::Lower { path: to.clone(), source };
-        let lower = self.options.lower.map(|lower| lower.open(to)).transpose().map_err(failed)?;
+        let failed = |source| ApplyError::Lower {
+            path: to.clone(),
+            source,
+        };
+        let lower = self
+            .options
+            .lower
+            .map(|lower| lower.open(to))
+            .transpose()
+            .map_err(failed)?;
         let Some((entry, from)) = lower.flatten() else {
-            return Err(refused(path, "is a hard link to something that the layer does not have"));
+            return Err(refused(
+                path,
+                "is a hard link to something that the layer does not have",
+            ));
         };
         let Kind::File { size, digest } = entry.kind else {
-            return Err(refused(path, "is a hard link to something that is not a file"));
+            return Err(refused(
+                path,
+                "is a hard link to something that is not a file",
+            ));
         };
         self.vacate(path)?;
         let file = self.create(path)?;
         copy_bytes(from, &file, size).map_err(|error| error.at(path.as_bytes()))?;
-        let meta = Meta { mtime: meta.mtime, ..entry.meta };
+        let meta = Meta {
+            mtime: meta.mtime,
+            ..entry.meta
+        };
         self.set(&file, path, &meta, false)?;
         self.bytes += size;
         self.add_inode(path, Kind::File { size, digest }, meta);
@@ -364,7 +436,10 @@ impl Layer<'_> {
     ) -> Result<(), ApplyError> {
         let (kind, file_type) = match entry_type {
             EntryType::Char if (major, minor) == (0, 0) => {
-                return Err(refused(path, "is the character device 0:0, which would be a deletion"));
+                return Err(refused(
+                    path,
+                    "is the character device 0:0, which would be a deletion",
+                ));
             }
             EntryType::Char => (Kind::CharDevice { major, minor }, FileType::CharacterDevice),
             EntryType::Block => (Kind::BlockDevice { major, minor }, FileType::BlockDevice),
@@ -392,7 +467,8 @@ impl Layer<'_> {
     }
 
     fn add_inode(&mut self, path: &TreePath, kind: Kind, meta: Meta) {
-        self.nodes.insert(path.clone(), Node::Inode(self.inodes.len()));
+        self.nodes
+            .insert(path.clone(), Node::Inode(self.inodes.len()));
         self.inodes.push((kind, meta));
     }
 
@@ -407,8 +483,10 @@ impl Layer<'_> {
             }
             Some(Node::Directory { .. }) => {
                 let within = self.nodes.range(path.clone()..).map(|(below, _)| below);
-                let gone: Vec<TreePath> =
-                    within.take_while(|below| below.starts_with(path.as_bytes())).cloned().collect();
+                let gone: Vec<TreePath> = within
+                    .take_while(|below| below.starts_with(path.as_bytes()))
+                    .cloned()
+                    .collect();
                 for below in gone {
                     self.nodes.remove(&below);
                 }
@@ -430,7 +508,10 @@ impl Layer<'_> {
             match self.nodes.get(&dir) {
                 Some(Node::Directory { .. }) => break,
                 Some(Node::Inode(_)) => {
-                    return Err(refused(&dir, "is not a directory, but another entry lies below it"));
+                    return Err(refused(
+                        &dir,
+                        "is not a directory, but another entry lies below it",
+                    ));
                 }
                 Some(Node::Whiteout) | None => {}
             }
@@ -443,7 +524,11 @@ impl Layer<'_> {
             let above = dir.parent().unwrap_or_default();
             self.reopen(&above)?;
             self.make_directory(&dir)?;
-            let node = Node::Directory { meta: Meta::new(0o755), opaque, passing: !opaque };
+            let node = Node::Directory {
+                meta: Meta::new(0o755),
+                opaque,
+                passing: !opaque,
+            };
             self.nodes.insert(dir, node);
         }
         self.reopen(above)?;
@@ -460,7 +545,11 @@ impl Layer<'_> {
 
     fn parent_fd(&mut self, path: &TreePath) -> Result<BorrowedFd<'_>, ApplyError> {
         self.reopen(&path.parent().unwrap_or_default())?;
-        Ok(self.parent.as_ref().map(|(_, dir)| dir.as_fd()).expect("BUG: it was just opened"))
+        Ok(self
+            .parent
+            .as_ref()
+            .map(|(_, dir)| dir.as_fd())
+            .expect("BUG: it was just opened"))
     }
 
     fn make_directory(&mut self, path: &TreePath) -> Result<(), ApplyError> {
@@ -470,20 +559,29 @@ impl Layer<'_> {
     }
 
     fn create(&mut self, path: &TreePath) -> Result<OwnedFd, ApplyError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = self.parent_fd(path)?;
         rustix::fs::openat(dir, path.name(), flags, Mode::from_raw_mode(0o600))
             .map_err(|source| FsError::new("create", path.as_bytes(), source).into())
     }
 
-    fn set(&self, file: impl AsFd, path: &TreePath, meta: &Meta, is_directory: bool) -> Result<(), ApplyError> {
+    fn set(
+        &self,
+        file: impl AsFd,
+        path: &TreePath,
+        meta: &Meta,
+        is_directory: bool,
+    ) -> Result<(), ApplyError> {
         let set = self.options.ownership.set(file, meta, is_directory);
         set.map_err(|error| error.at(path.as_bytes()).into())
     }
 
     fn set_at(&mut self, path: &TreePath, meta: &Meta, is_link: bool) -> Result<(), ApplyError> {
         let options = self.options;
-        let set = options.ownership.set_at(self.parent_fd(path)?, path.name(), meta, is_link);
+        let set = options
+            .ownership
+            .set_at(self.parent_fd(path)?, path.name(), meta, is_link);
         set.map_err(|error| error.at(path.as_bytes()).into())
     }
 
@@ -498,11 +596,8 @@ impl Layer<'_> {
                     make_whiteout(dir, path.name()).map_err(|error| error.at(path.as_bytes()))?;
                 }
                 Node::Directory { meta, opaque, .. } => {
-                    let dir = handle::open_beneath(
-                        self.into,
-                        path.as_bytes(),
-                        handle::READ_DIRECTORY,
-                    )?;
+                    let dir =
+                        handle::open_beneath(self.into, path.as_bytes(), handle::READ_DIRECTORY)?;
                     if *opaque {
                         make_opaque(&dir, self.options.overlay)
                             .map_err(|error| error.at(path.as_bytes()))?;
@@ -516,9 +611,11 @@ impl Layer<'_> {
         for (path, node) in nodes {
             let (kind, meta) = match node {
                 Node::Whiteout => (Kind::Whiteout, Meta::default()),
-                Node::Directory { meta, opaque, passing } => {
-                    (Kind::Directory { opaque, passing }, meta)
-                }
+                Node::Directory {
+                    meta,
+                    opaque,
+                    passing,
+                } => (Kind::Directory { opaque, passing }, meta),
                 Node::Inode(inode) => {
                     let (kind, meta) = self.inodes[inode].clone();
                     match &firsts[inode] {
@@ -532,10 +629,16 @@ impl Layer<'_> {
             };
             entries.push(Entry::new(path, kind, meta));
         }
-        Ok(Applied { manifest: Manifest::new(entries)?, bytes: self.bytes })
+        Ok(Applied {
+            manifest: Manifest::new(entries)?,
+            bytes: self.bytes,
+        })
     }
 }
 
 fn refused(path: &TreePath, reason: &'static str) -> ApplyError {
-    ApplyError::Refused { path: path.to_string(), reason }
+    ApplyError::Refused {
+        path: path.to_string(),
+        reason,
+    }
 }

@@ -5,7 +5,9 @@ mod entries;
 mod write;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, LowerFiles, apply};
-pub use write::{DirectoryFiles, FileSource, LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer};
+pub use write::{
+    DirectoryFiles, FileSource, LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer,
+};
 
 /// Begins the name of a deletion.
 const WHITEOUT: &[u8] = b".wh.";

@@ -99,14 +99,21 @@ pub fn write_layer(
     out: &mut impl Write,
 ) -> Result<(), WriteError> {
     let out = BufWriter::with_capacity(READ_BYTES, out);
-    let mut writer = Writer { out, options, buffer: vec![0; READ_BYTES] };
+    let mut writer = Writer {
+        out,
+        options,
+        buffer: vec![0; READ_BYTES],
+    };
     for (index, entry) in manifest.entries().iter().enumerate() {
         if entry.path.name().starts_with(WHITEOUT) {
             return Err(WriteError::Name(entry.path.clone()));
         }
         writer.entry(index, entry, files)?;
     }
-    writer.out.write_all(&[0; 2 * BLOCK]).map_err(WriteError::Write)?;
+    writer
+        .out
+        .write_all(&[0; 2 * BLOCK])
+        .map_err(WriteError::Write)?;
     writer.out.flush().map_err(WriteError::Write)
 }
 
@@ -141,20 +148,35 @@ impl<W: Write> Writer<'_, W> {
             device: (0, 0),
         };
         let head = match &entry.kind {
-            Kind::File { size, .. } => Head { size: *size, ..plain(EntryType::Regular) },
-            Kind::Directory { .. } => Head { path: directory(path), ..plain(EntryType::Directory) },
-            Kind::Symlink { target } => Head { link: target, ..plain(EntryType::Symlink) },
-            Kind::CharDevice { major, minor } => {
-                Head { device: (*major, *minor), ..plain(EntryType::Char) }
-            }
-            Kind::BlockDevice { major, minor } => {
-                Head { device: (*major, *minor), ..plain(EntryType::Block) }
-            }
+            Kind::File { size, .. } => Head {
+                size: *size,
+                ..plain(EntryType::Regular)
+            },
+            Kind::Directory { .. } => Head {
+                path: directory(path),
+                ..plain(EntryType::Directory)
+            },
+            Kind::Symlink { target } => Head {
+                link: target,
+                ..plain(EntryType::Symlink)
+            },
+            Kind::CharDevice { major, minor } => Head {
+                device: (*major, *minor),
+                ..plain(EntryType::Char)
+            },
+            Kind::BlockDevice { major, minor } => Head {
+                device: (*major, *minor),
+                ..plain(EntryType::Block)
+            },
             Kind::Fifo => plain(EntryType::Fifo),
-            Kind::Hardlink { to } => Head { link: to.as_bytes(), ..plain(EntryType::Link) },
-            Kind::Whiteout => {
-                Head { path: whiteout(path), ..plain(EntryType::Regular) }
-            }
+            Kind::Hardlink { to } => Head {
+                link: to.as_bytes(),
+                ..plain(EntryType::Link)
+            },
+            Kind::Whiteout => Head {
+                path: whiteout(path),
+                ..plain(EntryType::Regular)
+            },
         };
         self.head(&head, &entry.meta)?;
         if let Kind::File { size, .. } = entry.kind {
@@ -162,8 +184,17 @@ impl<W: Write> Writer<'_, W> {
         }
         if matches!(entry.kind, Kind::Directory { opaque: true, .. }) {
             let mark = entry.path.child(OPAQUE).as_bytes().to_vec();
-            let meta = Meta { mtime: entry.meta.mtime, ..Meta::default() };
-            self.head(&Head { path: mark, ..plain(EntryType::Regular) }, &meta)?;
+            let meta = Meta {
+                mtime: entry.meta.mtime,
+                ..Meta::default()
+            };
+            self.head(
+                &Head {
+                    path: mark,
+                    ..plain(EntryType::Regular)
+                },
+                &meta,
+            )?;
         }
         Ok(())
     }
@@ -223,7 +254,9 @@ impl<W: Write> Writer<'_, W> {
 
     fn block(&mut self, header: &Header<'_>) -> Result<(), WriteError> {
         let block = header.to_block();
-        self.out.write_all(block.as_bytes()).map_err(WriteError::Write)
+        self.out
+            .write_all(block.as_bytes())
+            .map_err(WriteError::Write)
     }
 
     fn body(
@@ -233,9 +266,16 @@ impl<W: Write> Writer<'_, W> {
         expected: u64,
         files: &dyn FileSource,
     ) -> Result<(), WriteError> {
-        let failed = |source| WriteError::Read { path: path.clone(), source };
+        let failed = |source| WriteError::Read {
+            path: path.clone(),
+            source,
+        };
         let file = File::from(files.open(index, path).map_err(failed)?);
-        let wrong = |actual| WriteError::Size { path: path.clone(), expected, actual };
+        let wrong = |actual| WriteError::Size {
+            path: path.clone(),
+            expected,
+            actual,
+        };
         let mut done = 0;
         loop {
             let length = match (&file).read(&mut self.buffer) {
@@ -248,7 +288,9 @@ impl<W: Write> Writer<'_, W> {
             if done > expected {
                 return Err(wrong(done));
             }
-            self.out.write_all(&self.buffer[..length]).map_err(WriteError::Write)?;
+            self.out
+                .write_all(&self.buffer[..length])
+                .map_err(WriteError::Write)?;
             if done == expected && length < self.buffer.len() {
                 break;
             }
@@ -261,7 +303,9 @@ impl<W: Write> Writer<'_, W> {
 
     fn pad(&mut self, size: u64) -> Result<(), WriteError> {
         let padding = (size.wrapping_neg() % BLOCK as u64) as usize;
-        self.out.write_all(&[0; BLOCK][..padding]).map_err(WriteError::Write)
+        self.out
+            .write_all(&[0; BLOCK][..padding])
+            .map_err(WriteError::Write)
     }
 }
 
@@ -269,10 +313,20 @@ impl WriteOptions {
     fn mtime(&self, kept: Mtime) -> Mtime {
         let mtime = match self.mtime {
             MtimePolicy::Keep => kept,
-            MtimePolicy::Clamp(epoch) => kept.min(Mtime { seconds: epoch, nanos: 0 }),
-            MtimePolicy::Fixed(epoch) => Mtime { seconds: epoch, nanos: 0 },
+            MtimePolicy::Clamp(epoch) => kept.min(Mtime {
+                seconds: epoch,
+                nanos: 0,
+            }),
+            MtimePolicy::Fixed(epoch) => Mtime {
+                seconds: epoch,
+                nanos: 0,
+            },
         };
-        if self.nanoseconds { mtime } else { Mtime { nanos: 0, ..mtime } }
+        if self.nanoseconds {
+            mtime
+        } else {
+            Mtime { nanos: 0, ..mtime }
+        }
     }
 }
 
@@ -296,8 +350,16 @@ impl Header<'_> {
         block.set_entry_type(self.entry_type);
         block.set_size(self.size);
         block.set_mode(self.mode);
-        block.set_uid(u64::from(if self.owner.0 > MOST_ID { 0 } else { self.owner.0 }));
-        block.set_gid(u64::from(if self.owner.1 > MOST_ID { 0 } else { self.owner.1 }));
+        block.set_uid(u64::from(if self.owner.0 > MOST_ID {
+            0
+        } else {
+            self.owner.0
+        }));
+        block.set_gid(u64::from(if self.owner.1 > MOST_ID {
+            0
+        } else {
+            self.owner.1
+        }));
         block.set_mtime(self.seconds.clamp(0, MOST_SIZE as i64) as u64);
         if let Some(ustar) = block.as_ustar_mut() {
             ustar.set_device_major(self.device.0);
@@ -309,7 +371,9 @@ impl Header<'_> {
 }
 
 fn cut(field: &mut [u8; 100], bytes: &[u8]) {
-    let ascii = bytes.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' });
+    let ascii = bytes
+        .iter()
+        .map(|byte| if byte.is_ascii() { *byte } else { b'?' });
     for (to, from) in field.iter_mut().zip(ascii) {
         *to = from;
     }
@@ -332,7 +396,11 @@ fn append_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 fn pax_time(mtime: Mtime) -> String {
     let (sign, seconds, nanos) = match (mtime.seconds < 0, mtime.nanos) {
         (true, 0) => ("-", mtime.seconds.unsigned_abs(), 0),
-        (true, nanos) => ("-", (mtime.seconds + 1).unsigned_abs(), 1_000_000_000 - nanos),
+        (true, nanos) => (
+            "-",
+            (mtime.seconds + 1).unsigned_abs(),
+            1_000_000_000 - nanos,
+        ),
         (false, nanos) => ("", mtime.seconds.unsigned_abs(), nanos),
     };
     let text = format!("{sign}{seconds}.{nanos:09}");
@@ -347,7 +415,11 @@ fn directory(path: &[u8]) -> Vec<u8> {
 fn whiteout(path: &[u8]) -> Vec<u8> {
     let (dir, name) = path::split(path);
     let mark = [WHITEOUT, name].concat();
-    if dir.is_empty() { mark } else { [dir, b"/", &mark].concat() }
+    if dir.is_empty() {
+        mark
+    } else {
+        [dir, b"/", &mark].concat()
+    }
 }
 
 impl FileSource for DirectoryFiles<'_> {
