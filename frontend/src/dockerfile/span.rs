@@ -42,12 +42,18 @@ impl std::fmt::Debug for Span {
 }
 
 /// A run of lines, both ends included, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LineRange {
     /// The first line.
     pub first: u32,
     /// The last line.
     pub last: u32,
+}
+
+impl std::fmt::Debug for LineRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
 }
 
 /// A position as people and editors count it, both from 1.
@@ -103,5 +109,36 @@ impl LineIndex {
             first: self.line(span.start),
             last: self.line(last),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, offset: u32, line: u32, column: u32) {
+        let position = LineIndex::new(text).position(text, offset);
+        assert_eq!(position, Position { line, column }, "{text:?} at {offset}");
+    }
+
+    #[test]
+    fn positions() {
+        check("", 0, 1, 1);
+        check("ab", 1, 1, 2);
+        check("a\nb", 1, 1, 2);
+        check("a\nb", 2, 2, 1);
+        check("a\nb\n", 4, 3, 1);
+        check("é\nüx", 5, 2, 2);
+    }
+
+    #[test]
+    fn lines() {
+        let index = LineIndex::new("a\nb\nc");
+        let lines = |start, end| format!("{:?}", index.lines(Span::new(start, end)));
+        assert_eq!(lines(0, 1), "1-1");
+        assert_eq!(lines(0, 2), "1-1");
+        assert_eq!(lines(0, 3), "1-2");
+        assert_eq!(lines(2, 5), "2-3");
+        assert_eq!(lines(2, 2), "2-2");
     }
 }

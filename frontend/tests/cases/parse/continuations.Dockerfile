@@ -1,0 +1,10 @@
+FROM alpine
+RUN echo a \
+  # a comment inside
+  && echo b \   
+# another
+
+  && echo c
+COPY a \
+  b \
+  /dir/

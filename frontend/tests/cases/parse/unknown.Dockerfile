@@ -1,0 +1,8 @@
+FORM alpine
+run x
+FROM alpine
+COPPY a b
+copyy a b
+Foobar
+RUN
+\
