@@ -229,6 +229,7 @@ fn hostile_sizes() {
     parses(format!("FROM a\nRUN <<E\n{}E\n", many("body\n", 18)));
     parses(many("\\\n", 16));
     parses(many("#\n", 16));
+    parses(many("FOO <<x\n", 15));
 }
 
 /// Text of pieces that mean something to a parser.

@@ -303,7 +303,8 @@ impl Builder<'_> {
                         return Err(self.error("invalid-device", span, message));
                     }
                 },
-                (_, None) if index == 0 => {
+                // A name may hold `=` itself: `vendor.example/gpu=0`.
+                _ if index == 0 => {
                     name = Some(Word {
                         text: field.text.clone(),
                         span,

@@ -420,3 +420,114 @@ fn number(text: &str, radix: u32, name: &str) -> Result<u32, String> {
         .filter(|_| digits)
         .ok_or_else(|| format!("invalid value {text} for {name}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Evaluates with `$v` as `value`, which must be `bind`, a number, or whatever the case needs.
+    fn evaluate(text: &str, value: &str) -> Result<Mount, String> {
+        let word = Word {
+            text: text.to_owned(),
+            span: Span::default(),
+        };
+        let mount = RunMount::parse(&word, |part| Span::new(part.start as u32, part.end as u32));
+        let mount = mount.map_err(|(_, message)| message)?;
+        let expand = |word: &Word| Ok::<_, String>(word.text.replace("$v", value));
+        mount
+            .evaluate(expand)
+            .map_err(|(_, error)| error.to_string())
+    }
+
+    #[track_caller]
+    fn check(text: &str, value: &str, expected: Mount) {
+        assert_eq!(evaluate(text, value), Ok(expected), "{text:?}");
+    }
+
+    #[track_caller]
+    fn fails(text: &str, value: &str, expected: &str) {
+        assert_eq!(evaluate(text, value), Err(expected.to_owned()), "{text:?}");
+    }
+
+    fn mount(kind: MountKind) -> Mount {
+        Mount {
+            kind,
+            readonly: !matches!(kind, MountKind::Cache | MountKind::Tmpfs),
+            ..Mount::default()
+        }
+    }
+
+    #[test]
+    fn kinds() {
+        check("type=$v", "bind", mount(MountKind::Bind));
+        check("type=$v", "CACHE", mount(MountKind::Cache));
+        check("TYPE=tmpfs", "", mount(MountKind::Tmpfs));
+        check("type=ssh", "", mount(MountKind::Ssh));
+        fails(
+            "type=$v",
+            "bond",
+            "unsupported mount type \"bond\" (did you mean bind?)",
+        );
+    }
+
+    #[test]
+    fn values() {
+        let target = Some("/t".to_owned());
+        let cache = Mount {
+            target: target.clone(),
+            id: Some("i".to_owned()),
+            sharing: Sharing::Private,
+            mode: Some(0o755),
+            uid: Some(7),
+            gid: Some(8),
+            readonly: true,
+            ..mount(MountKind::Cache)
+        };
+        let text = "type=cache,dst=/t,id=i,sharing=Private,mode=755,uid=$v,gid=8,ro";
+        check(text, "7", cache);
+        let bind = Mount {
+            target,
+            from: Some("f".to_owned()),
+            source: Some("/s".to_owned()),
+            readonly: false,
+            ..mount(MountKind::Bind)
+        };
+        check("from=f,src=/s,destination=/t,rw=$v", "true", bind);
+        let secret = Mount {
+            id: Some("s".to_owned()),
+            env: Some("E".to_owned()),
+            required: true,
+            ..mount(MountKind::Secret)
+        };
+        check("env=E,type=secret,source=s,required=$v", "1", secret);
+        let tmpfs = Mount {
+            size_bytes: 64 << 20,
+            ..mount(MountKind::Tmpfs)
+        };
+        check("type=tmpfs,size=$v", "64m", tmpfs);
+    }
+
+    #[test]
+    fn refused() {
+        fails("uid=$v", "-1", "invalid value -1 for uid");
+        fails("mode=$v", "8", "invalid value 8 for mode");
+        fails("ro=$v", "x", "invalid value for readonly: x");
+        fails(
+            "required",
+            "",
+            "unexpected key 'required' for mount type 'bind'",
+        );
+        fails("size=1", "", "unexpected key 'size' for mount type 'bind'");
+        fails("type=tmpfs,size=$v", "x", "invalid value for size: x");
+        fails(
+            "sharing=locked",
+            "",
+            "invalid cache sharing set for bind mount",
+        );
+        fails(
+            "type=secret",
+            "",
+            "invalid secret mount. one of source, target required",
+        );
+    }
+}

@@ -38,6 +38,8 @@ struct Parser<'a> {
     index: LineIndex,
     comments: Vec<Comment>,
     diagnostics: Vec<Diagnostic>,
+    /// Whether an unknown instruction had a heredoc without end.
+    looked_in_vain: bool,
 }
 
 /// An instruction's parts before it is built.
@@ -154,6 +156,7 @@ fn flat(text: &str) -> Flat {
         index: LineIndex::new(text),
         comments: Vec::new(),
         diagnostics: Vec::new(),
+        looked_in_vain: false,
     };
     while let Some(line) = parser.lines.next() {
         let is_directive = reader.line(line, &mut parser.diagnostics);
@@ -244,10 +247,14 @@ impl Parser<'_> {
         let error = unknown_instruction(&split.keyword);
         self.diagnostics.push(error);
         let here = self.lines.offset();
-        if heredoc::read(line, &mut self.lines).is_err() {
+        // Looking for an end that is not there reads the whole file: once is enough.
+        if !self.looked_in_vain && heredoc::read(line, &mut self.lines).is_err() {
             self.lines = Lines::new(self.text, here);
+            self.looked_in_vain = true;
         }
-        Item::Broken { from: false }
+        Item::Broken {
+            from: closest_name(&split.keyword.text) == Some("FROM"),
+        }
     }
 
     fn heredocs(
@@ -377,10 +384,13 @@ fn instruction_name(keyword: &str) -> Option<&'static str> {
     names.find(|name| name.eq_ignore_ascii_case(keyword))
 }
 
+fn closest_name(keyword: &str) -> Option<&'static str> {
+    suggest::closest(&keyword.to_uppercase(), NAMES)
+}
+
 fn unknown_instruction(keyword: &Word) -> Diagnostic {
-    let upper = keyword.text.to_uppercase();
     let mut message = format!("unknown instruction: {}", keyword.text);
-    if let Some(close) = suggest::closest(&upper, NAMES) {
+    if let Some(close) = closest_name(&keyword.text) {
         let is_lower = keyword.text.to_lowercase() == keyword.text;
         let close = match is_lower {
             true => close.to_lowercase(),
