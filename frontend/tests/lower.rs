@@ -18,7 +18,8 @@ use kiln_frontend::dockerfile::span::LineIndex;
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, NoCache, Question, lower,
 };
-use kiln_ir::{HostIp, ImageConfig, NetworkMode, Platform, PrintOptions, Ulimit};
+use kiln_ir::{HostIp, ImageConfig, NetworkMode, NodeDigest, Platform, PrintOptions, Ulimit};
+use proptest::prelude::*;
 
 /// The options of a case, and what registries would say.
 #[derive(Default)]
@@ -172,17 +173,6 @@ fn render_lowered(out: &mut String, lowered: &Lowered) {
         }
         assert!(lowered.plan.graph.contains(*id));
     }
-    for (name, entry) in &lowered.plan.results {
-        let Some(config) = &entry.config else {
-            continue;
-        };
-        writeln!(out, "history {name}").unwrap();
-        for line in &config.history {
-            let mark = if line.empty_layer { '-' } else { '+' };
-            let created = line.created.as_deref().unwrap_or("");
-            writeln!(out, "  {mark} {:?} {created}", line.created_by).unwrap();
-        }
-    }
     let skipped: Vec<&str> = lowered
         .stages
         .iter()
@@ -218,6 +208,197 @@ fn render_diagnostics(out: &mut String, text: &str, diagnostics: &[Diagnostic]) 
         if let Some(help) = &diagnostic.help {
             writeln!(out, "  help: {help}").unwrap();
         }
+    }
+}
+
+/// Returns the plan of a Dockerfile whose bases are assumed.
+fn plan(text: &str) -> Box<Lowered> {
+    let (_, outcome) = Case::new(text, "").lower();
+    outcome.unwrap_or_else(|diagnostics| panic!("{text}: {diagnostics:?}"))
+}
+
+/// Returns the digests of all nodes of a plan.
+fn digests(text: &str) -> BTreeSet<NodeDigest> {
+    let graph = plan(text).plan.graph;
+    graph.ids().map(|id| graph.digest(id)).collect()
+}
+
+#[track_caller]
+fn check_history(instruction: &str, expected: &[&str]) {
+    let lowered = plan(&format!("FROM alpine\n{instruction}\n"));
+    let config = lowered.plan.results[""].config.clone().unwrap();
+    let lines: Vec<String> = config
+        .history
+        .iter()
+        .map(|line| {
+            assert_eq!(line.comment, "buildkit.dockerfile.v0");
+            let mark = if line.empty_layer { '-' } else { '+' };
+            format!("{mark}{}", line.created_by)
+        })
+        .collect();
+    assert_eq!(lines, expected, "{instruction}");
+}
+
+#[test]
+fn history_of_layers() {
+    check_history("RUN make", &["+RUN /bin/sh -c make # buildkit"]);
+    check_history("RUN [\"a\", \"b c\"]", &["+RUN a b c # buildkit"]);
+    check_history("COPY a b /c/", &["+COPY a b /c/ # buildkit"]);
+    check_history("COPY --link a .", &["+COPY a . # buildkit"]);
+    check_history(
+        "COPY --parents --chmod=644 --chown=1:2 a /b",
+        &["+COPY --parents --chown=1:2 --chmod=644 a /b # buildkit"],
+    );
+    check_history("ADD a.tar /", &["+ADD a.tar / # buildkit"]);
+    check_history("COPY <<f /x\nhi\nf", &["+COPY <<f /x # buildkit"]);
+    check_history("WORKDIR /a/../b", &["+WORKDIR /b"]);
+    check_history("WORKDIR /", &["-WORKDIR /"]);
+}
+
+#[test]
+fn history_of_arguments() {
+    check_history(
+        "ARG B=2 A\nRUN x",
+        &["-ARG B=2 A", "+RUN |2 B=2 A= /bin/sh -c x # buildkit"],
+    );
+    check_history(
+        "ARG A=1\nARG A=2\nRUN x",
+        &["-ARG A=1", "-ARG A=2", "+RUN |1 A=2 /bin/sh -c x # buildkit"],
+    );
+    check_history(
+        "ARG A=1\nENV A=env\nRUN x",
+        &["-ARG A=1", "-ENV A=env", "+RUN |1 A=env /bin/sh -c x # buildkit"],
+    );
+}
+
+#[test]
+fn history_of_config() {
+    check_history("ENV A=\"b c\" D=e", &["-ENV A=b c D=e"]);
+    check_history("ENV A b c", &["-ENV A=b c"]);
+    check_history("LABEL a=b \"c d\"=e", &["-LABEL a=b c d=e"]);
+    check_history("CMD [\"a\", \"b\\n\"]", &["-CMD [\"a\" \"b\\n\"]"]);
+    check_history("CMD []", &["-CMD []"]);
+    check_history("CMD run", &["-CMD [\"/bin/sh\" \"-c\" \"run\"]"]);
+    check_history("ENTRYPOINT [\"x\"]", &["-ENTRYPOINT [\"x\"]"]);
+    check_history("SHELL [\"a\", \"-c\"]", &["-SHELL [a -c]"]);
+    check_history("EXPOSE 80 443/udp", &["-EXPOSE [443/udp 80/tcp]"]);
+    check_history("VOLUME /a /b", &["-VOLUME [/a /b]"]);
+    check_history("USER app", &["-USER app"]);
+    check_history("STOPSIGNAL 9", &["-STOPSIGNAL 9"]);
+    check_history("MAINTAINER Ann", &["-MAINTAINER Ann"]);
+    check_history("ONBUILD RUN x", &[]);
+    check_history(
+        "HEALTHCHECK --interval=5s CMD a b",
+        &["-HEALTHCHECK {Test:[CMD-SHELL a b] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"],
+    );
+}
+
+#[test]
+fn a_copy_at_the_end_changes_no_earlier_node() {
+    let before = "FROM alpine\nWORKDIR /app\nCOPY go.mod .\nRUN go mod download\nCOPY src src\nRUN make\n";
+    let after = format!("{before}COPY docs /docs\nCOPY . /all\n");
+    let (before, after) = (digests(before), digests(&after));
+    assert!(before.is_subset(&after));
+    assert_eq!(after.len(), before.len() + 2);
+}
+
+#[test]
+fn names_comments_and_space_change_no_node() {
+    let one = "FROM alpine AS a\nRUN make\nENV X=1\nFROM a\nCOPY --from=a /x /y\n";
+    let two = "# syntax=docker/dockerfile:1\n\n# hello\nfrom   alpine as other\n\nrun    make\n  # aside\nEnv X 1\nFROM other AS last\ncopy --from=0   /x \\\n  # more\n  /y\n";
+    assert_eq!(digests(one), digests(two));
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan() {
+    let text = "FROM golang AS a\nRUN make\nFROM alpine\nCOPY --from=a /x /y\nCOPY . .\n";
+    assert_eq!(plan(text).plan, plan(text).plan);
+}
+
+/// Lowers with every image assumed; whatever comes of it, it comes to an end.
+fn survives(text: &str) {
+    let case = Case::new(text, "ignore *.log\nbuild-arg A=1\nepoch 1");
+    let (rounds, outcome) = case.lower();
+    assert!(rounds.len() <= 1, "assumed images bring no triggers: {text}");
+    if let Ok(lowered) = outcome {
+        lowered.plan.validate().unwrap();
+    }
+}
+
+#[test]
+fn a_huge_plan_is_refused() {
+    let mut text = format!("FROM alpine\nENV A={}\n", "x".repeat(1000));
+    text.push_str(&"ENV A=$A$A\n".repeat(8));
+    text.push_str(&"RUN true\n".repeat(1000));
+    let (_, outcome) = Case::new(&text, "").lower();
+    let codes: Vec<&str> = outcome.unwrap_err().iter().map(|error| error.code).collect();
+    assert_eq!(codes, ["plan-too-large"]);
+}
+
+#[test]
+fn many_stages_need_no_stack() {
+    let mut text = "FROM scratch AS s0\n".to_owned();
+    for stage in 1..3000 {
+        writeln!(text, "FROM s{} AS s{stage}\nCOPY --from=s{} a /", stage - 1, stage / 2).unwrap();
+    }
+    survives(&text);
+}
+
+#[test]
+fn too_many_triggers_are_refused() {
+    let mut text = format!("FROM scratch AS base\n{}", "ONBUILD USER u\n".repeat(700));
+    for stage in 0..100 {
+        writeln!(text, "FROM base AS s{stage}").unwrap();
+    }
+    text.push_str("FROM scratch\n");
+    for stage in 0..100 {
+        writeln!(text, "COPY --from=s{stage} a /").unwrap();
+    }
+    let (_, outcome) = Case::new(&text, "").lower();
+    let codes: Vec<&str> = outcome.unwrap_err().iter().map(|error| error.code).collect();
+    assert_eq!(codes, ["too-many-triggers"]);
+}
+
+/// The text of all cases, one after the other.
+fn corpus() -> Vec<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/lower");
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "Dockerfile"))
+        .collect();
+    files.sort();
+    files
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutated_files_never_panic(
+        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..12),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), "[ -~\n\t]{0,3}", 0usize..4), 0..6),
+    ) {
+        let corpus = corpus();
+        let mut text = String::from("FROM alpine AS a\n");
+        for (file, line) in picks {
+            let lines: Vec<&str> = corpus[file.index(corpus.len())].split_inclusive('\n').collect();
+            let start = line.index(lines.len());
+            text.extend(lines[start..].iter().take(6).copied());
+        }
+        for (place, insert, drop) in edits {
+            let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            let at = place.index(places.len());
+            let end = places.get(at + drop).copied().unwrap_or(text.len());
+            text.replace_range(places[at]..end, &insert);
+            if text.is_empty() {
+                text.push('F');
+            }
+        }
+        survives(&text);
     }
 }
 

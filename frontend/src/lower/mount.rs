@@ -8,7 +8,7 @@ use kiln_ir::{
 use super::path;
 use super::round::{CONTEXT, Inputs, Label, Step, output};
 use super::stage::{Source, StageLowering, error};
-use crate::dockerfile::ast::{self, MountError, RunMount, Sharing};
+use crate::dockerfile::ast::{self, MountError, MountKey, RunMount, Sharing};
 use crate::dockerfile::span::Span;
 
 /// The mounts of one step in the making.
@@ -54,6 +54,17 @@ impl StageLowering<'_, '_> {
                 MountError::Expand(diagnostic) => diagnostic,
                 MountError::Invalid(message) => error("invalid-mount", span, message),
             })?;
+        // As written, which is what was looked up before: it never holds a variable.
+        let from = flag
+            .fields
+            .iter()
+            .rev()
+            .filter(|field| field.key == MountKey::From)
+            .find_map(|field| field.value.as_ref());
+        let mount = ast::Mount {
+            from: mount.from.and(from).map(|from| from.text.clone()),
+            ..mount
+        };
         match mount.kind {
             ast::MountKind::Bind => {
                 let target = self.target(&mount, flag.span)?;

@@ -9,9 +9,12 @@ use super::input::NamedContext;
 use super::reference;
 use super::stages::{Base, Stages};
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::ast::{Instruction, Kind, MountKey, Onbuild};
+use crate::dockerfile::ast::{Instruction, Kind, MountKey, Onbuild, RunMount};
 use crate::dockerfile::parse_trigger;
 use crate::dockerfile::span::Span;
+
+/// How many triggers one build may run: each child runs all of its base's.
+const MOST_TRIGGERS: usize = 1 << 16;
 
 /// An instruction that a base left for its children.
 #[derive(Clone, Debug)]
@@ -55,11 +58,11 @@ fn references(instruction: &Instruction) -> Vec<Reference<'_>> {
         Kind::Run(run) => run
             .mounts
             .iter()
+            .filter(|mount| may_have_files(mount))
             .flat_map(|mount| &mount.fields)
             .filter(|field| field.key == MountKey::From)
             .filter_map(|field| field.value.as_ref())
-            // A variable here is refused when the mount is evaluated.
-            .filter(|value| !value.text.is_empty() && !value.text.contains('$'))
+            .filter(|value| !value.text.is_empty())
             .map(|value| Reference {
                 name: &value.text,
                 span: value.span,
@@ -68,6 +71,16 @@ fn references(instruction: &Instruction) -> Vec<Reference<'_>> {
             .collect(),
         _ => Vec::new(),
     }
+}
+
+/// Says whether a mount can have a source at all.
+fn may_have_files(mount: &RunMount) -> bool {
+    let mut kinds = mount
+        .fields
+        .iter()
+        .filter(|field| field.key == MountKey::Type)
+        .filter_map(|field| field.value.as_ref());
+    !kinds.any(|kind| matches!(kind.text.as_str(), "tmpfs" | "secret" | "ssh"))
 }
 
 /// Returns the triggers that a stage leaves for its children.
@@ -88,47 +101,47 @@ fn onbuild<'s>(stages: &'s Stages<'_>, stage: usize) -> impl Iterator<Item = &'s
 
 /// Appends an error for each reference that means nothing, and for each circle of stages.
 pub(super) fn check(stages: &Stages<'_>, diagnostics: &mut Vec<Diagnostic>) {
-    let mut edges: Vec<Vec<(usize, Span)>> = Vec::with_capacity(stages.list.len());
+    let count = stages.list.len();
+    // Node `i` is stage `i`, node `count + i` is what its triggers do to each child.
+    let mut edges: Vec<Vec<(usize, Span)>> = vec![Vec::new(); 2 * count];
     for (index, stage) in stages.list.iter().enumerate() {
-        let mut targets = Vec::new();
         if stage.replaced {
-            edges.push(targets);
             continue;
         }
-        let from = &stage.ast.from;
         if let Base::Stage(base) = stage.base {
-            targets.push((base, from.span));
-            let triggers = onbuild(stages, base).filter_map(|onbuild| onbuild.instruction.as_ref());
-            for trigger in triggers {
-                for reference in references(trigger) {
-                    if let Ok(Base::Stage(other)) = stages.lookup(reference.name, reference.by_number) {
-                        targets.push((other, from.span));
-                    }
-                }
-            }
+            let span = stage.ast.from.span;
+            edges[index].extend([(base, span), (count + base, span)]);
         }
         for reference in stage.ast.instructions.iter().flat_map(references) {
             match stages.lookup(reference.name, reference.by_number) {
-                Ok(Base::Stage(other)) => targets.push((other, reference.span)),
+                // A stage that names itself is told so where it does.
+                Ok(Base::Stage(other)) if other == index => {}
+                Ok(Base::Stage(other)) => edges[index].push((other, reference.span)),
                 Ok(_) => {}
                 Err(message) => {
-                    diagnostics.push(Diagnostic::error("invalid-reference", reference.span, message));
+                    let error = Diagnostic::error("invalid-reference", reference.span, message);
+                    diagnostics.push(error);
                 }
             }
         }
-        // A stage that names itself is told so where it does.
-        targets.retain(|(other, _)| *other != index);
-        edges.push(targets);
+        let triggers = onbuild(stages, index).filter_map(|onbuild| onbuild.instruction.as_deref());
+        for reference in triggers.flat_map(references) {
+            let base = stages.lookup(reference.name, reference.by_number);
+            if let Ok(Base::Stage(other)) = base {
+                edges[count + index].push((other, reference.span));
+            }
+        }
     }
-    if let Some((stage, span)) = find_circle(&edges) {
-        let title = &stages.list[stage].title;
+    if let Some((circle, span)) = find_circle(&edges) {
+        let first = circle.into_iter().filter(|node| *node < count).min();
+        let title = first.map_or("", |stage| &stages.list[stage].title);
         let message = format!("circular dependency detected on stage: {title}");
         diagnostics.push(Diagnostic::error("circular-dependency", span, message));
     }
 }
 
-/// Returns the first stage of a circle and the reference that closes it, if there is one.
-fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
+/// Returns a circle and the reference that closes it, if there is one.
+fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(Vec<usize>, Span)> {
     let mut done = vec![false; edges.len()];
     let mut on_path = vec![false; edges.len()];
     for start in 0..edges.len() {
@@ -150,9 +163,8 @@ fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
                     path.pop();
                 }
                 Some((other, span)) if on_path[other] => {
-                    let circle = path.iter().map(|(stage, _)| *stage);
-                    let first = circle.skip_while(|stage| *stage != other).min();
-                    return first.map(|first| (first, span));
+                    let path = path.iter().map(|(stage, _)| *stage);
+                    return Some((path.skip_while(|stage| *stage != other).collect(), span));
                 }
                 Some((other, _)) => path.push((other, 0)),
             }
@@ -174,6 +186,7 @@ impl Reach {
     ) -> Reach {
         let mut reach = Reach::default();
         let mut waiting = vec![target];
+        let mut fired = 0;
         while let Some(index) = waiting.pop() {
             if !reach.stages.insert(index) {
                 continue;
@@ -199,6 +212,12 @@ impl Reach {
                     .filter_map(|text| Trigger::parse(text, span, diagnostics))
                     .collect(),
             };
+            fired += triggers.len();
+            if fired > MOST_TRIGGERS {
+                let message = format!("more than {MOST_TRIGGERS} ONBUILD triggers would run");
+                diagnostics.push(Diagnostic::error("too-many-triggers", span, message));
+                return reach;
+            }
             let own = &stage.ast.instructions;
             let all = triggers.iter().map(|trigger| &trigger.instruction).chain(own);
             for reference in all.flat_map(references) {

@@ -19,7 +19,7 @@ pub(super) type Step<T = ()> = Result<T, Box<Diagnostic>>;
 
 /// How many bytes a plan may come to. Environments and histories are repeated at each step, so a
 /// small file can ask for a huge plan.
-const PLAN_BYTES: usize = 256 << 20;
+const PLAN_BYTES: usize = 128 << 20;
 
 /// The name of the build context among local sources.
 pub(super) const CONTEXT: &str = "context";
@@ -45,6 +45,8 @@ pub(super) struct Round<'a> {
     /// The findings so far.
     pub(super) diagnostics: Vec<Diagnostic>,
     bytes_left: usize,
+    /// The plan is too large; nothing more is added.
+    pub(super) is_full: bool,
 }
 
 /// What people see of a step, before it has a node.
@@ -111,6 +113,7 @@ impl<'a> Round<'a> {
             },
             diagnostics: Vec::new(),
             bytes_left: PLAN_BYTES,
+            is_full: false,
         }
     }
 
@@ -121,11 +124,14 @@ impl<'a> Round<'a> {
                 self.bytes_left = left;
                 Ok(())
             }
-            None => Err(Box::new(Diagnostic::error(
+            None => {
+                self.is_full = true;
+                Err(Box::new(Diagnostic::error(
                 "plan-too-large",
                 span,
                 format!("the plan takes more than {} MiB", PLAN_BYTES >> 20),
-            ))),
+            )))
+            }
         }
     }
 

@@ -133,6 +133,9 @@ pub(super) fn lower<'a>(
         is_trigger: false,
         ignore_cache,
     };
+    if lowering.round.is_full {
+        return lowering.state;
+    }
     if let Err(error) = lowering.start() {
         lowering.report(*error);
     }
@@ -174,7 +177,11 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         if !image.config.working_dir.is_empty() {
             image.config.working_dir = path::absolute("/", &image.config.working_dir);
         }
-        let bytes = image_bytes(image);
+        let args = self.state.args.iter();
+        let args: usize = args
+            .map(|(name, value)| 2 * name.len() + value.map_or(0, str::len) + 96)
+            .sum();
+        let bytes = image_bytes(&self.state.image) + args;
         self.round.charge(bytes, from.span)
     }
 
@@ -313,6 +320,9 @@ impl<'r, 'a> StageLowering<'r, 'a> {
     }
 
     fn instruction(&mut self, instruction: &Instruction) {
+        if self.round.is_full {
+            return;
+        }
         let result = match &instruction.kind {
             Kind::Add(add) => self.add(instruction, add),
             Kind::Arg(arg) => self.arg(instruction, arg),

@@ -1,7 +1,7 @@
 FROM alpine
 LABEL a=1 "b c"="d e" a=2
 EXPOSE 443 80 8000-8002/udp
-VOLUME /data ["not json"
+VOLUME /data [not-json
 VOLUME ["/logs", "/data"]
 USER app:staff
 STOPSIGNAL SIGQUIT

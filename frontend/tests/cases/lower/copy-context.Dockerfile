@@ -3,5 +3,5 @@ WORKDIR /app
 COPY go.mod go.sum ./
 COPY src/ /src
 COPY . .
-COPY "a b.txt" lib
+COPY a\ b.txt lib
 COPY ["c d.txt", "/e f/"]

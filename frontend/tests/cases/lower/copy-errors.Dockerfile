@@ -5,4 +5,4 @@ COPY --chmod=9999 a /a
 COPY --chmod=u+q a /a
 ADD --checksum=sha256:1 a /a
 ADD --checksum=nope https://example.com/a /a
-COPY ${X:?need x} /a
+COPY ${X:?missing} /a

@@ -1,7 +1,8 @@
 FROM alpine AS a
 RUN --mount=type=bind,target=/ true
-RUN --mount=type=cache,target=${MISSING:?no cache} true
+RUN --mount=type=cache,target=${MISSING:?no-cache} true
 RUN --mount=from=later,target=/x true
-RUN --device=vendor.com/gpu=all true
+RUN --device=gpu true
+RUN --mount=type=bind,target=/x/../../y true
 FROM alpine AS later
 FROM a

@@ -1,0 +1,3 @@
+FROM alpine AS base
+ONBUILD COPY --from=child /a /a
+FROM base AS child
