@@ -80,24 +80,34 @@ impl Store {
 
     /// Removes a blob unless somebody has leased it; tells whether it is gone.
     pub fn delete_blob(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
-        let path = self.blob_path(digest);
-        let trash = self.database().write("delete a blob", |t| {
+        let gone = self.database().write("delete a blob", |t| {
             let leased = t
                 .prepare_cached("SELECT 1 FROM lease WHERE kind = ?1 AND object = ?2")?
                 .exists((Leased::Blob as i64, digest.0))?;
-            if leased {
-                return Ok(None);
+            if !leased {
+                t.prepare_cached("DELETE FROM compressed WHERE blob = ?1")?
+                    .execute([digest.0])?;
+                t.prepare_cached("DELETE FROM blob WHERE digest = ?1")?
+                    .execute([digest.0])?;
             }
-            t.prepare_cached("DELETE FROM compressed WHERE blob = ?1")?
-                .execute([digest.0])?;
-            t.prepare_cached("DELETE FROM blob WHERE digest = ?1")?
-                .execute([digest.0])?;
-            Ok(Some(self.discard(&path)?))
+            Ok(!leased)
         })?;
-        match trash {
-            None => Ok(false),
-            Some(trash) => trash.map_or(Ok(()), |path| self.burn(&path)).map(|()| true),
+        if gone {
+            self.remove_rowless_blob(digest)?;
         }
+        Ok(gone)
+    }
+
+    /// Removes the file of a blob that has no row, unless it has one again.
+    fn remove_rowless_blob(&self, digest: &BlobDigest) -> Result<(), StoreError> {
+        let path = self.blob_path(digest);
+        let trash = self.database().write("delete a blob", |t| {
+            let there = t
+                .prepare_cached("SELECT 1 FROM blob WHERE digest = ?1")?
+                .exists([digest.0])?;
+            Ok(if there { None } else { self.discard(&path)? })
+        })?;
+        trash.map_or(Ok(()), |path| self.burn(&path))
     }
 
     pub(crate) fn blob_path(&self, digest: &BlobDigest) -> PathBuf {

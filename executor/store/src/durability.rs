@@ -119,3 +119,138 @@ pub(crate) fn boot_id() -> Result<String, StoreError> {
     let text = fs::read_to_string(path).map_err(StoreError::io("read", path))?;
     Ok(text.trim_end().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Content, DiffId, ImageId, Key, NewImage, NewRecord, OpKey, StoreOptions};
+    use std::io::Write;
+    use std::time::{Duration, SystemTime};
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap()
+    }
+
+    /// Files one of everything under `number`.
+    fn fill(store: &Store, number: u8) {
+        let lease = store.lease();
+        let mut writer = store.write_blob(None).unwrap();
+        writer.write_all(&[number]).unwrap();
+        let blob = writer.finish(&lease).unwrap();
+        let content = Content::DiffId(DiffId([number; 32]));
+        let draft = store.begin_layer().unwrap();
+        store
+            .commit_layer(&lease, draft, &kiln_tree::Manifest::default(), content)
+            .unwrap();
+        store
+            .put_compressed(&content, "", "gzip", &blob, &DiffId([number; 32]))
+            .unwrap();
+        let record = NewRecord {
+            keys: vec![Key([number; 32])],
+            op: OpKey([0; 32]),
+            slot: None,
+            outputs: vec![Some(vec![content])],
+            parts: vec![],
+            created: SystemTime::now(),
+            duration: Duration::ZERO,
+        };
+        store.file_record(&lease, &record).unwrap();
+        let image = NewImage {
+            id: ImageId([number; 32]),
+            manifest: vec![],
+            config: vec![],
+            layers: vec![content],
+            size_bytes: 0,
+            created: SystemTime::now(),
+        };
+        store.put_image(&lease, &image).unwrap();
+        store.tag(&image.id, &format!("name{number}")).unwrap();
+    }
+
+    /// Makes it look as if the machine had been started again since.
+    fn reboot(store: &Store) {
+        store
+            .database()
+            .write("pretend", |t| {
+                for table in TABLES {
+                    let sql = format!("UPDATE {table} SET boot = 'old' WHERE boot IS NOT NULL");
+                    t.execute(&sql, [])?;
+                }
+                t.execute("UPDATE meta SET value = 'old' WHERE name = 'boot'", [])?;
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    /// Whether layer, record, image by name and archive of `number` are there.
+    fn there(store: &Store, number: u8) -> [bool; 4] {
+        let lease = store.lease();
+        let content = Content::DiffId(DiffId([number; 32]));
+        [
+            store.layer(&content).unwrap().is_some(),
+            store.find(&lease, &[Key([number; 32])]).unwrap()[0].is_some(),
+            store
+                .image_by_name(&lease, &format!("name{number}"))
+                .unwrap()
+                .is_some(),
+            store
+                .compressed(&lease, &content, "", "gzip")
+                .unwrap()
+                .is_some(),
+        ]
+    }
+
+    #[test]
+    fn another_boot_drops_what_no_sync_covered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        fill(&store, 1);
+        store.mark_durable().unwrap();
+        fill(&store, 2);
+        reboot(&store);
+        drop(store);
+        let store = open(&dir);
+        assert_eq!(there(&store, 1), [true; 4]);
+        assert_eq!(there(&store, 2), [false; 4]);
+        let mark = store
+            .tombstones(&[Key([2; 32])])
+            .unwrap()
+            .remove(0)
+            .unwrap();
+        assert_eq!(mark.rule, "the machine stopped before it was on disk");
+        // Its directory is there and may be damaged; nobody gets it.
+        fill(&store, 2);
+        assert_eq!(there(&store, 2), [true; 4]);
+    }
+
+    #[test]
+    fn the_same_boot_keeps_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        fill(&store, 1);
+        drop(store);
+        assert_eq!(there(&open(&dir), 1), [true; 4]);
+    }
+
+    #[test]
+    fn what_came_after_a_sync_began_is_not_marked_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        fill(&store, 1);
+        let count = || -> i64 {
+            let sql = "SELECT count(*) FROM layer WHERE boot IS NULL";
+            store
+                .database()
+                .read("count", |c| c.query_row(sql, [], |row| row.get(0)))
+                .unwrap()
+        };
+        assert_eq!(count(), 0);
+        store.mark_durable().unwrap();
+        assert_eq!(count(), 1);
+        fill(&store, 2);
+        assert_eq!(count(), 1);
+        store.mark_durable().unwrap();
+        store.mark_durable().unwrap();
+        assert_eq!(count(), 2);
+    }
+}

@@ -125,7 +125,9 @@ impl Store {
                 // rows were dropped.
                 in_the_way = self.discard(&to)?;
                 fs::rename(&draft.directory, &to).map_err(StoreError::io("name the layer", &to))?;
-                draft.directory.clone_from(&to);
+                // Should the transaction fail from here on, what lies there is a directory without
+                // a row, which may be another process's by the time that we could remove it.
+                draft.committed = true;
                 t.prepare_cached(
                     "INSERT INTO layer (content, size_bytes, files, created, used, boot)
                      VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
@@ -135,7 +137,6 @@ impl Store {
             lease.hold(t, process, Leased::Layer, &bytes)?;
             Ok(adopted)
         })?;
-        draft.committed = !adopted;
         if let Some(path) = in_the_way {
             self.burn(&path)?;
         }

@@ -184,3 +184,16 @@ CREATE TABLE cache_mount (
     PRIMARY KEY (id, instance)
 ) STRICT, WITHOUT ROWID;
 ";
+
+#[cfg(test)]
+mod tests {
+    use crate::{Store, StoreOptions};
+
+    #[test]
+    fn the_schema_is_that_of_its_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+        let schema = store.database().dump_schema().join(";\n");
+        insta::assert_snapshot!("schema_v1", schema);
+    }
+}

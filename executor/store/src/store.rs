@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_tree::OverlayXattrs;
+use kiln_tree::Ownership;
 use kiln_tree::seal::IdMap;
-use kiln_tree::tar::Ownership;
 
 use crate::StoreError;
 use crate::database::Database;

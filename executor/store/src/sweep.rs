@@ -1,7 +1,8 @@
 //! Sweeping: what nobody needs goes, beside running builds of any process.
 //!
-//! Three steps: rows go in a transaction that no lookup or commit overlaps, directories without
-//! rows are renamed to the trash in it, and then the trash is removed without holding anything.
+//! Three steps, so that a kill in between leaves no row without its directory: rows go in one
+//! transaction, which no lookup or commit overlaps; directories without rows are renamed to the
+//! trash in a second one; then the trash is removed without holding anything.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use crate::database::Abort;
 use crate::images::delete_image;
 use crate::leases::Leased;
 use crate::process;
-use crate::records::{RecordId, delete_record};
+use crate::records::{RecordId, delete_record, layer_exists};
 use crate::store::{Store, millis, now};
 use crate::usage::Counted;
 use crate::{BlobDigest, Content, StoreError};
@@ -76,15 +77,12 @@ impl Store {
         self.bury_the_dead(&mut report)?;
         let mounts = self.cache_mounts()?;
         let rule = rule(policy);
-        let mut size = match policy {
-            Policy::KeepBytes(_) => self.swept_size()?,
-            _ => 0,
-        };
         let sized = self.mount_sizes(&mounts, policy)?;
+        let mut size = self.row_bytes()? + sized.iter().map(|(_, bytes)| bytes).sum::<u64>();
         let mut mounts_to_go = Vec::new();
         self.database().write("sweep", |t| {
             forget_folds(t, policy)?;
-            size = size.saturating_sub(self.free(t, &mut report)?);
+            size = size.saturating_sub(Self::free(t, &mut report)?);
             for (used, candidate) in candidates(t, mounts, policy)? {
                 let goes = match policy {
                     Policy::KeepBytes(limit) => size > limit,
@@ -102,14 +100,18 @@ impl Store {
                 }
                 self.drop_candidate(t, &candidate, rule, &mut report)?;
                 if matches!(policy, Policy::KeepBytes(_)) {
-                    size = size.saturating_sub(self.free(t, &mut report)?);
+                    size = size.saturating_sub(Self::free(t, &mut report)?);
                 }
             }
-            self.free(t, &mut report)?;
+            Self::free(t, &mut report)?;
             self.forget_contexts(t, policy, &mut report)?;
-            self.discard_orphans(t, &mut report)?;
             Ok(())
         })?;
+        let named = report.layers + report.blobs;
+        let discarded = self
+            .database()
+            .write("sweep directories", |t| self.discard_rowless(t))?;
+        report.orphans = discarded.saturating_sub(named);
         for mount in &mounts_to_go {
             let mut counted = Counted::default();
             let bytes = counted.all(&mount.path).unwrap_or(0);
@@ -188,7 +190,7 @@ impl Store {
     }
 
     /// Deletes layers and blobs that nothing refers to; returns their bytes as their rows tell.
-    fn free(&self, t: &Transaction<'_>, report: &mut SweepReport) -> Result<u64, Abort> {
+    fn free(t: &Transaction<'_>, report: &mut SweepReport) -> Result<u64, Abort> {
         let mut bytes = 0;
         let layers: Vec<(Vec<u8>, i64)> = t
             .prepare_cached(
@@ -208,22 +210,18 @@ impl Store {
                 .execute([&content])?;
             t.prepare_cached("DELETE FROM diff_id WHERE content = ?1")?
                 .execute([&content])?;
-            if let Some(content) = Content::from_bytes(&content) {
-                self.discard(&self.layer_path(&content))?;
-            }
         }
-        let blobs: Vec<([u8; 32], i64)> = t
+        let blobs: Vec<i64> = t
             .prepare_cached(
                 "DELETE FROM blob WHERE digest NOT IN (SELECT blob FROM compressed)
                  AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)
-                 RETURNING digest, size_bytes",
+                 RETURNING size_bytes",
             )?
-            .query_map([Leased::Blob as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map([Leased::Blob as i64], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        for (digest, size) in blobs {
+        for size in blobs {
             bytes += size.unsigned_abs();
             report.blobs += 1;
-            self.discard(&self.blob_path(&BlobDigest(digest)))?;
         }
         Ok(bytes)
     }
@@ -254,18 +252,17 @@ impl Store {
         Ok(())
     }
 
-    /// Moves directories and files to the trash that no row names.
-    fn discard_orphans(&self, t: &Transaction<'_>, report: &mut SweepReport) -> Result<(), Abort> {
+    /// Moves directories and files to the trash that no row names; returns how many.
+    fn discard_rowless(&self, t: &Transaction<'_>) -> Result<u64, Abort> {
+        let mut discarded = 0;
         let layers = self.path("layers");
         for name in self.names_in(&layers)? {
             let content = name.replacen('-', ":", 1).parse::<Content>();
             let known = match &content {
-                Ok(content) => crate::records::layer_exists(t, content)?,
+                Ok(content) => layer_exists(t, content)?,
                 Err(_) => false,
             };
-            if !known && self.discard(&layers.join(&name))?.is_some() {
-                report.orphans += 1;
-            }
+            discarded += u64::from(!known && self.discard(&layers.join(&name))?.is_some());
         }
         let blobs = self.path("blobs/sha256");
         for name in self.names_in(&blobs)? {
@@ -276,11 +273,9 @@ impl Store {
                     .exists([digest.0])?,
                 Err(_) => false,
             };
-            if !known && self.discard(&blobs.join(&name))?.is_some() {
-                report.orphans += 1;
-            }
+            discarded += u64::from(!known && self.discard(&blobs.join(&name))?.is_some());
         }
-        Ok(())
+        Ok(discarded)
     }
 
     fn burn_trash(&self, report: &mut SweepReport) -> Result<(), StoreError> {
@@ -295,9 +290,9 @@ impl Store {
         Ok(())
     }
 
-    /// The bytes that a policy by size is about.
-    fn swept_size(&self) -> Result<u64, StoreError> {
-        let rows: i64 = self.database().read("add up sizes", |c| {
+    /// The bytes of layers and blobs as their rows tell.
+    fn row_bytes(&self) -> Result<u64, StoreError> {
+        let bytes: i64 = self.database().read("add up sizes", |c| {
             c.query_row(
                 "SELECT (SELECT coalesce(sum(size_bytes), 0) FROM layer)
                  + (SELECT coalesce(sum(size_bytes), 0) FROM blob)",
@@ -305,8 +300,7 @@ impl Store {
                 |row| row.get(0),
             )
         })?;
-        let mounts = Counted::default().all(&self.path("mounts"))?;
-        Ok(rows.unsigned_abs() + mounts)
+        Ok(bytes.unsigned_abs())
     }
 
     fn mount_sizes(

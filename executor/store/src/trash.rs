@@ -34,19 +34,27 @@ impl Store {
         }
     }
 
-    /// Removes something in the trash for good.
+    /// Removes something in the trash for good, perhaps while others do the same.
     pub(crate) fn burn(&self, path: &Path) -> Result<(), StoreError> {
         let name = path
             .file_name()
             .expect("BUG: the trash has no nameless entries");
         let trash = self.path("trash");
         let dir = fs::File::open(&trash).map_err(StoreError::io("open", &trash))?;
-        kiln_tree::copy::remove_tree(&dir, name.as_encoded_bytes()).map_err(|source| {
-            StoreError::Tree {
-                action: "remove",
-                path: path.to_owned(),
-                source: Box::new(source),
+        loop {
+            match kiln_tree::copy::remove_tree(&dir, name.as_encoded_bytes()) {
+                Ok(()) => return Ok(()),
+                // Somebody else removed a part of it under our hands; what is left gets less.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    let (path, source) = (path.to_owned(), Box::new(source));
+                    return Err(StoreError::Tree {
+                        action: "remove",
+                        path,
+                        source,
+                    });
+                }
             }
-        })
+        }
     }
 }

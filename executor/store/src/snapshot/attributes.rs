@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use kiln_tree::tar::Ownership;
+use kiln_tree::Ownership;
 use kiln_tree::{Meta, TreePath, View};
 use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
 

@@ -147,7 +147,7 @@ impl Store {
         SealOptions {
             marks: options.overlay_xattrs,
             ids: options.ids.clone(),
-            owners_from_lower: options.ownership == kiln_tree::tar::Ownership::Record,
+            owners_from_lower: options.ownership == kiln_tree::Ownership::Record,
             threads: options.threads,
             ..SealOptions::default()
         }

@@ -1,0 +1,104 @@
+//! A store in a directory of its own, and small things to put in.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
+
+use kiln_store::{
+    BlobDigest, Content, DiffId, ImageId, Key, LayerHandle, Lease, NewImage, NewRecord, OpKey,
+    Store, StoreOptions,
+};
+use kiln_tree::View;
+use kiln_tree::seal::seal;
+use tempfile::TempDir;
+
+/// A store that is removed at the end of its test.
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    pub(crate) lease: Lease,
+    pub(crate) dir: TempDir,
+}
+
+pub(crate) fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    Fixture {
+        lease: store.lease(),
+        store,
+        dir,
+    }
+}
+
+/// Opens the store as another process would.
+pub(crate) fn open(dir: &TempDir) -> Store {
+    Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap()
+}
+
+/// Whether the kernel lets us mount overlays; says so if not.
+pub(crate) fn can_mount() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: mounting needs root");
+    }
+    root
+}
+
+/// Commits a layer of files.
+pub(crate) fn layer(store: &Store, lease: &Lease, files: &[(&str, &str)]) -> LayerHandle {
+    let draft = store.begin_layer().unwrap();
+    for (name, text) in files {
+        let path = draft.fs_path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let sealed = seal(draft.fs().as_fd(), &View::default(), &store.seal_options()).unwrap();
+    let content = Content::Layer(sealed.manifest.id());
+    store
+        .commit_layer(lease, draft, &sealed.manifest, content)
+        .unwrap()
+}
+
+/// Commits a layer of one file under a diff id.
+pub(crate) fn diff_layer(store: &Store, lease: &Lease, diff_id: DiffId, text: &str) -> Content {
+    let draft = store.begin_layer().unwrap();
+    std::fs::write(draft.fs_path().join("file"), text).unwrap();
+    let sealed = seal(draft.fs().as_fd(), &View::default(), &store.seal_options()).unwrap();
+    store
+        .commit_layer(lease, draft, &sealed.manifest, Content::DiffId(diff_id))
+        .unwrap()
+        .content
+}
+
+pub(crate) fn blob(store: &Store, lease: &Lease, bytes: &[u8]) -> BlobDigest {
+    let mut writer = store.write_blob(None).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish(lease).unwrap()
+}
+
+pub(crate) fn key(number: u8) -> Key {
+    Key([number; 32])
+}
+
+/// A record of one output.
+pub(crate) fn record(keys: &[Key], layers: &[Content]) -> NewRecord {
+    NewRecord {
+        keys: keys.to_vec(),
+        op: OpKey([1; 32]),
+        slot: None,
+        outputs: vec![Some(layers.to_vec())],
+        parts: b"parts".to_vec(),
+        created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+        duration: Duration::from_millis(1500),
+    }
+}
+
+pub(crate) fn image(id: [u8; 32], layers: &[Content]) -> NewImage {
+    NewImage {
+        id: ImageId(id),
+        manifest: b"manifest".to_vec(),
+        config: b"config".to_vec(),
+        layers: layers.to_vec(),
+        size_bytes: 10,
+        created: SystemTime::UNIX_EPOCH,
+    }
+}

@@ -1,0 +1,246 @@
+use std::time::{Duration, SystemTime};
+
+use kiln_store::{BlobDigest, Build, Content, DiffId, ImageId, Pulled, Store, StoreError};
+
+use crate::fixture::{Fixture, diff_layer, fixture, image, layer};
+
+/// A store with three images, two of which begin alike.
+fn three() -> Fixture {
+    let f = fixture();
+    let content = layer(&f.store, &f.lease, &[("a", "")]).content;
+    for (first, second) in [(0xab, 0xcd), (0xab, 0xce), (0x12, 0x34)] {
+        let mut id = [0; 32];
+        (id[0], id[1]) = (first, second);
+        f.store.put_image(&f.lease, &image(id, &[content])).unwrap();
+    }
+    f
+}
+
+fn id(text: &str) -> ImageId {
+    format!("sha256:{text:0<64}").parse().unwrap()
+}
+
+fn check(store: &Store, name: &str, expected: Result<&str, &str>) {
+    let got = store.resolve_image(&store.lease(), name);
+    match expected {
+        Ok(hex) => assert_eq!(got.unwrap().id, id(hex), "{name}"),
+        Err(text) => assert_eq!(got.unwrap_err().to_string(), text, "{name}"),
+    }
+}
+
+#[test]
+fn names_and_prefixes() {
+    let f = three();
+    f.store
+        .tag(&id("1234"), "docker.io/library/a:latest")
+        .unwrap();
+    f.store.tag(&id("abce"), "abcd").unwrap();
+    let check = |name: &str, expected: Result<&str, &str>| check(&f.store, name, expected);
+    check("docker.io/library/a:latest", Ok("1234"));
+    check("1234", Ok("1234"));
+    check("sha256:12340", Ok("1234"));
+    check(&id("1234").hex(), Ok("1234"));
+    // A name goes before a prefix.
+    check("abcd", Ok("abce"));
+    check("abcd0", Ok("abcd"));
+    let missing = |name: &str| {
+        format!("no image is called `{name}`; `kiln images` lists those that are there")
+    };
+    for name in ["123", "1235", "", "123%", "12_4", "sha256:", "ABCD0"] {
+        let expected = missing(name);
+        check(name, Err(&expected));
+    }
+}
+
+#[test]
+fn an_ambiguous_prefix_lists_what_fits() {
+    let f = fixture();
+    for last in [1, 2] {
+        let mut id = [0xab; 32];
+        id[31] = last;
+        f.store.put_image(&f.lease, &image(id, &[])).unwrap();
+    }
+    let error = f.store.resolve_image(&f.lease, "abab").unwrap_err();
+    let StoreError::AmbiguousImage { matches, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(matches.len(), 2);
+    assert!(error.to_string().ends_with("; give more digits"), "{error}");
+}
+
+#[test]
+fn a_name_moves_and_tells_whose_it_was() {
+    let f = three();
+    assert_eq!(f.store.tag(&id("1234"), "a").unwrap(), None);
+    assert_eq!(f.store.tag(&id("1234"), "a").unwrap(), None);
+    assert_eq!(f.store.tag(&id("abcd"), "a").unwrap(), Some(id("1234")));
+    assert_eq!(
+        f.store.image_by_name(&f.lease, "a").unwrap().unwrap().id,
+        id("abcd")
+    );
+    assert_eq!(f.store.untag("a").unwrap(), id("abcd"));
+    assert!(f.store.image_by_name(&f.lease, "a").unwrap().is_none());
+    assert!(matches!(
+        f.store.untag("a"),
+        Err(StoreError::NoSuchImage { .. })
+    ));
+    assert!(matches!(
+        f.store.tag(&id("9999"), "b"),
+        Err(StoreError::NoSuchImage { .. })
+    ));
+}
+
+#[test]
+fn the_list_has_names_and_the_untagged() {
+    let f = three();
+    f.store.tag(&id("abcd"), "z").unwrap();
+    f.store.tag(&id("abcd"), "a").unwrap();
+    let list = f.store.images().unwrap();
+    let names: Vec<_> = list
+        .iter()
+        .map(|named| (named.image.id, named.names.join(" ")))
+        .collect();
+    assert!(names.contains(&(id("abcd"), "a z".into())));
+    assert!(names.contains(&(id("1234"), String::new())));
+    f.store.remove_image(&id("abcd")).unwrap();
+    assert_eq!(f.store.images().unwrap().len(), 2);
+    assert!(f.store.image_by_name(&f.lease, "a").unwrap().is_none());
+}
+
+#[test]
+fn an_image_needs_its_layers() {
+    let f = fixture();
+    let gone = Content::DiffId(DiffId([1; 32]));
+    let error = f
+        .store
+        .put_image(&f.lease, &image([1; 32], &[gone]))
+        .unwrap_err();
+    assert!(matches!(error, StoreError::NoSuchLayer(_)), "{error}");
+}
+
+#[test]
+fn a_pull_is_remembered_by_reference_and_platform() {
+    let f = fixture();
+    let there = diff_layer(&f.store, &f.lease, DiffId([1; 32]), "x");
+    let pulled = Pulled {
+        reference: "docker.io/library/alpine:latest".into(),
+        platform: "linux/amd64".into(),
+        manifest_digest: BlobDigest([3; 32]),
+        manifest: b"{}".to_vec(),
+        config: b"{ }".to_vec(),
+        diff_ids: vec![DiffId([1; 32]), DiffId([2; 32])],
+        pulled_at: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400),
+    };
+    f.store.put_pulled(&pulled).unwrap();
+    let newer = Pulled {
+        manifest_digest: BlobDigest([4; 32]),
+        ..pulled.clone()
+    };
+    f.store.put_pulled(&newer).unwrap();
+    let get = |platform: &str| {
+        f.store
+            .pulled(&f.lease, &pulled.reference, platform)
+            .unwrap()
+    };
+    assert_eq!(get("linux/amd64"), Some(newer));
+    assert_eq!(get("linux/arm64"), None);
+    assert!(f.store.layer(&there).unwrap().is_some());
+}
+
+#[test]
+fn builds_are_kept_up_to_a_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = kiln_store::StoreOptions {
+        keep_builds: 3,
+        ..Default::default()
+    };
+    let store = Store::open(&dir.path().join("store"), options).unwrap();
+    for number in 0..5 {
+        let build = Build {
+            id: format!("b{number}"),
+            started: SystemTime::UNIX_EPOCH,
+            duration: Duration::from_millis(30),
+            context: ".".into(),
+            dockerfile: "Dockerfile".into(),
+            target: String::new(),
+            tags: vec!["a".into(), "b".into()],
+            result: "ok".into(),
+            steps: vec![number],
+        };
+        store.put_build(&build).unwrap();
+    }
+    let ids = |limit| {
+        store
+            .builds(limit)
+            .unwrap()
+            .into_iter()
+            .map(|b| b.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(10), ["b4", "b3", "b2"]);
+    assert_eq!(ids(1), ["b4"]);
+    assert_eq!(store.build("b3").unwrap().unwrap().tags, ["a", "b"]);
+    assert_eq!(store.build("b").unwrap().unwrap().id, "b4");
+    assert_eq!(store.build("b0").unwrap(), None);
+}
+
+#[test]
+fn context_trees_and_hashes_come_back() {
+    let f = fixture();
+    let (a, b) = ([1; 32], [2; 32]);
+    f.store.put_trees(&[(a, b"one"), (b, b"two")]).unwrap();
+    f.store.put_trees(&[(a, b"one")]).unwrap();
+    assert_eq!(
+        f.store.get_tree(&a).unwrap().as_deref(),
+        Some(b"one".as_slice())
+    );
+    assert!(f.store.has_tree(&b).unwrap());
+    assert_eq!(f.store.get_tree(&[3; 32]).unwrap(), None);
+
+    assert_eq!(f.store.hash_memory("/src").unwrap(), None);
+    f.store.put_hash_memory("/src", b"memory").unwrap();
+    assert_eq!(
+        f.store.hash_memory("/src").unwrap().as_deref(),
+        Some(b"memory".as_slice())
+    );
+    let contexts = f.store.root().join("contexts");
+    let file = std::fs::read_dir(contexts)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::write(file, vec![0; 100]).unwrap();
+    assert_eq!(f.store.hash_memory("/src").unwrap(), None);
+}
+
+#[test]
+fn archives_are_found_by_all_that_decides_their_bytes() {
+    let f = fixture();
+    let content = layer(&f.store, &f.lease, &[("a", "")]).content;
+    let blob = crate::fixture::blob(&f.store, &f.lease, b"archive");
+    let diff_id = DiffId([7; 32]);
+    assert_eq!(f.store.diff_id(&content, "epoch=0").unwrap(), None);
+    f.store
+        .put_compressed(&content, "epoch=0", "gzip-6", &blob, &diff_id)
+        .unwrap();
+    let get = |options, compression| {
+        f.store
+            .compressed(&f.lease, &content, options, compression)
+            .unwrap()
+    };
+    let found = get("epoch=0", "gzip-6").unwrap();
+    assert_eq!(
+        (found.blob, found.diff_id, found.size_bytes),
+        (blob, diff_id, 7)
+    );
+    assert_eq!(get("epoch=1", "gzip-6"), None);
+    assert_eq!(get("epoch=0", "zstd-3"), None);
+    assert_eq!(f.store.diff_id(&content, "epoch=0").unwrap(), Some(diff_id));
+    let nowhere = BlobDigest([0; 32]);
+    let error = f
+        .store
+        .put_compressed(&content, "", "", &nowhere, &diff_id)
+        .unwrap_err();
+    assert!(matches!(error, StoreError::NoSuchBlob(_)), "{error}");
+}

@@ -1,0 +1,18 @@
+//! The store at its boundary: one process, two, and ones that are killed.
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+
+mod blobs;
+mod cachemounts;
+mod child;
+mod full_disk;
+mod images;
+mod layers;
+mod locks;
+mod open;
+mod records;
+mod snapshots;
+mod sweep;
+mod two_processes;
+mod usage;
