@@ -232,7 +232,7 @@ pub fn write_all(file: impl AsFd, mut bytes: &[u8]) -> FsResult<()> {
 /// The modification time that `stat` tells.
 pub fn mtime(stat: &Stat) -> Mtime {
     Mtime {
-        seconds: stat.st_mtime as i64,
+        seconds: stat.st_mtime,
         nanos: stat.st_mtime_nsec as u32,
     }
 }

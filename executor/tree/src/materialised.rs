@@ -154,8 +154,8 @@ impl Stamp {
     fn new(stat: &Stat, xattrs: Xattrs) -> Self {
         let nanos = |seconds: i128, nanos: i128| seconds * 1_000_000_000 + nanos;
         Self {
-            inode: stat.st_ino as u64,
-            size: stat.st_size as i64,
+            inode: stat.st_ino,
+            size: stat.st_size,
             mtime: nanos(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
             ctime: nanos(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
             owner: (stat.st_uid, stat.st_gid),
@@ -321,7 +321,7 @@ impl TreeReader<'_> {
         stamp: &Stamp,
         target: Vec<u8>,
     ) {
-        let inode = (stat.st_dev as u64, stat.st_ino as u64);
+        let inode = (stat.st_dev, stat.st_ino);
         let first = (stat.st_nlink > 1)
             .then(|| self.inodes.get(&inode))
             .flatten();

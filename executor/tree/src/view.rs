@@ -91,7 +91,11 @@ impl View {
                 Some(entry) => match entry.kind {
                     Kind::Whiteout => return passed,
                     Kind::Directory { passing: true, .. } => {
-                        passed.get_or_insert_with(|| self.found_in(layer, entry));
+                        passed = Some(self.found_in(layer, entry));
+                        // A directory above it may hide the lower layers all the same.
+                        if hides(manifest, path) {
+                            return passed;
+                        }
                     }
                     Kind::Directory { .. } => return Some(self.found_in(layer, entry)),
                     _ => return passed.or_else(|| Some(self.found_in(layer, entry))),
@@ -233,7 +237,7 @@ impl View {
         for &at in group.iter().take_while(|at| at.layer >= floor) {
             match self.entry(at).kind {
                 Kind::Directory { opaque, passing } => {
-                    if !settled && (!passing || directory.is_none()) {
+                    if !settled {
                         directory = Some(at);
                     }
                     settled |= !passing;

@@ -234,7 +234,7 @@ impl Reader<'_> {
             meta,
         };
         if visit.stat.st_nlink > 1 {
-            let inode = (visit.stat.st_dev as u64, visit.stat.st_ino as u64);
+            let inode = (visit.stat.st_dev, visit.stat.st_ino);
             match self.inodes.get(&inode) {
                 Some(&first) => {
                     self.raws[first].state = State::Keep;
