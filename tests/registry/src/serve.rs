@@ -27,7 +27,11 @@ use crate::{Auth, Fault, digest_of};
 type Shared = Arc<Mutex<State>>;
 type Body = BoxBody<Bytes, io::Error>;
 
-pub(crate) async fn accept(listener: std::net::TcpListener, acceptor: Option<TlsAcceptor>, state: Shared) {
+pub(crate) async fn accept(
+    listener: std::net::TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    state: Shared,
+) {
     let listener = TcpListener::from_std(listener).unwrap();
     while let Ok((stream, _)) = listener.accept().await {
         let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
@@ -332,11 +336,12 @@ impl State {
         let place = |upload: &str| format!("/v2/{repository}/blobs/uploads/{upload}?state=1");
         let range = |held: usize| format!("0-{}", held.saturating_sub(1));
         if asked.method == "POST" {
-            if let (Some(digest), Some(from)) = (asked.query("mount"), asked.query("from")) {
-                if !self.settings.refuse_mounts && self.mount(from, repository, digest) {
-                    return Answer::new(201)
-                        .header("location", format!("/v2/{repository}/blobs/{digest}"));
-                }
+            if let (Some(digest), Some(from)) = (asked.query("mount"), asked.query("from"))
+                && !self.settings.refuse_mounts
+                && self.mount(from, repository, digest)
+            {
+                let location = format!("/v2/{repository}/blobs/{digest}");
+                return Answer::new(201).header("location", location);
             }
             let upload = self.next().to_string();
             self.uploads.insert(upload.clone(), Vec::new());

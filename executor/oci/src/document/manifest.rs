@@ -89,6 +89,7 @@ pub struct Index {
 
 /// What a tag points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // there is one an image, not an array of them
 pub enum Root {
     /// One image.
     Manifest(Manifest),

@@ -30,8 +30,11 @@ pub(super) type Scopes = Vec<String>;
 /// The proofs that were got so far, by endpoint and scopes.
 #[derive(Default)]
 pub(super) struct Sessions {
-    by_scope: Mutex<HashMap<(String, Scopes), Arc<tokio::sync::Mutex<Session>>>>,
+    by_scope: Mutex<HashMap<(String, Scopes), Shared>>,
 }
+
+/// A session whose lock is held while its token is being got.
+type Shared = Arc<tokio::sync::Mutex<Session>>;
 
 /// What is sent along, and until when it is good.
 #[derive(Default)]
@@ -53,7 +56,7 @@ struct TokenAnswer {
 }
 
 impl Sessions {
-    fn session(&self, endpoint: &Endpoint, scopes: &Scopes) -> Arc<tokio::sync::Mutex<Session>> {
+    fn session(&self, endpoint: &Endpoint, scopes: &Scopes) -> Shared {
         let mut sessions = self.by_scope.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(
             sessions

@@ -217,10 +217,10 @@ impl DockerConfig {
         {
             return self.ask(helper, &keys).await;
         }
-        if let Some(helper) = file.creds_store.filter(|name| !name.is_empty()) {
-            if let Some(credential) = self.ask(&helper, &keys).await? {
-                return Ok(Some(credential));
-            }
+        if let Some(helper) = file.creds_store.filter(|name| !name.is_empty())
+            && let Some(credential) = self.ask(&helper, &keys).await?
+        {
+            return Ok(Some(credential));
         }
         let auths = file.auths.unwrap_or_default();
         let entry = keys

@@ -12,11 +12,11 @@ use crate::document::DocumentError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// The deed: `resolve`, `fetch the manifest of`, `fetch blob sha256:.. of`, `push ..`.
-    pub action: String,
+    pub action: Box<str>,
     /// The image, in its short form.
-    pub image: String,
+    pub image: Box<str>,
     /// The host and port that was asked; a mirror's if it was one.
-    pub host: String,
+    pub host: Box<str>,
 }
 
 impl fmt::Display for Attempt {
@@ -121,7 +121,7 @@ pub enum Error {
         attempt: Attempt,
         /// Expected and actual digest or size.
         #[source]
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
     /// The document is malformed, hostile or too large.
     #[error("{attempt}: the document is not usable")]

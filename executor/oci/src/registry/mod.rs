@@ -153,10 +153,10 @@ impl fmt::Debug for Client {
     }
 }
 
-fn attempt(action: impl Into<String>, reference: &Reference, host: &str) -> Attempt {
+fn attempt(action: impl Into<Box<str>>, reference: &Reference, host: &str) -> Attempt {
     Attempt {
         action: action.into(),
-        image: reference.familiar(),
-        host: host.to_owned(),
+        image: reference.familiar().into(),
+        host: host.into(),
     }
 }

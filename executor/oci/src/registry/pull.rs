@@ -229,10 +229,10 @@ impl Client {
         match (digest, size, served.filter(known)) {
             (Some(digest), Some(size), Some(media_type)) => {
                 if let Some(&expected) = reference.digest().filter(|&&wanted| wanted != digest) {
-                    let source = VerifyError::Digest {
+                    let source = Box::new(VerifyError::Digest {
                         expected,
                         actual: digest,
-                    };
+                    });
                     return Err(Error::Content { attempt, source });
                 }
                 Ok(Resolved {
@@ -305,7 +305,7 @@ impl Client {
             .or(claimed)
             .filter(|&expected| expected != actual)
         {
-            let source = VerifyError::Digest { expected, actual };
+            let source = Box::new(VerifyError::Digest { expected, actual });
             return Err(Error::Content { attempt, source });
         }
         let served = text(&headers, CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -489,7 +489,10 @@ impl Transfer {
                 self.client.distrust(&endpoint);
             }
         }
-        Error::Content { attempt, source }
+        Error::Content {
+            attempt,
+            source: Box::new(source),
+        }
     }
 }
 

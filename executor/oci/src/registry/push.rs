@@ -203,10 +203,10 @@ impl Client {
         if let Some(&expected) = reference.digest().filter(|&&wanted| wanted != digest) {
             return Err(Error::Content {
                 attempt,
-                source: VerifyError::Digest {
+                source: Box::new(VerifyError::Digest {
                     expected,
                     actual: digest,
-                },
+                }),
             });
         }
         let name = reference
@@ -237,10 +237,10 @@ impl Client {
         match stored.and_then(|stored| stored.parse().ok()) {
             Some(actual) if actual != digest => Err(Error::Content {
                 attempt,
-                source: VerifyError::Digest {
+                source: Box::new(VerifyError::Digest {
                     expected: digest,
                     actual,
-                },
+                }),
             }),
             _ => Ok(digest),
         }
@@ -337,7 +337,7 @@ impl Upload<'_> {
         backoff: &mut Backoff,
     ) -> Result<(), Error> {
         let mut location = location;
-        let mut offset = 0;
+        let (mut offset, mut furthest) = (0, 0);
         while offset < self.size {
             let length = chunk_bytes.min(self.size - offset);
             match self
@@ -346,8 +346,14 @@ impl Upload<'_> {
             {
                 Ok(response) => {
                     location = self.location(&response)?;
-                    offset = offset_after(&response).unwrap_or(offset + length);
-                    backoff.reset();
+                    offset = offset_after(&response)
+                        .filter(|&held| held > offset)
+                        .unwrap_or(offset + length);
+                    // Only new ground renews the tries, or a registry that forgets could keep this going.
+                    if offset > furthest {
+                        furthest = offset;
+                        backoff.reset();
+                    }
                 }
                 Err(error @ (Error::Unreachable { .. } | Error::Status { .. })) => {
                     let Some(delay) = backoff.next(None) else {

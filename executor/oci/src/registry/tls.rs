@@ -1,7 +1,7 @@
 //! TLS: whom to trust, and telling a bad certificate from no TLS at all.
 
 use std::error::Error as StdError;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
@@ -25,12 +25,12 @@ const BUNDLES: [&str; 6] = [
 /// Reads the trusted authorities and makes the client's side of TLS, with ring.
 pub(super) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
-    if config.system_roots {
-        if let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
-            // A bundle holds what its distribution put there; what is not a certificate is left out.
-            let found = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
-            roots.add_parsable_certificates(found.certs);
-        }
+    if config.system_roots
+        && let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists())
+    {
+        // A bundle holds what its distribution put there; what is not a certificate is left out.
+        let found = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
+        roots.add_parsable_certificates(found.certs);
     }
     for path in &config.extra_roots {
         add_extra(&mut roots, path)?;
@@ -47,7 +47,7 @@ pub(super) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
 }
 
 /// Adds a file that somebody named, which therefore must be good.
-fn add_extra(roots: &mut RootCertStore, path: &PathBuf) -> Result<(), Error> {
+fn add_extra(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
     let shown = path.display();
     let found = rustls_native_certs::load_certs_from_paths(Some(path), None);
     if let Some(error) = found.errors.first() {

@@ -181,7 +181,9 @@ impl Transport {
             if status.is_success() || (call.ranged && status == StatusCode::RANGE_NOT_SATISFIABLE) {
                 return Ok(response);
             }
-            if status == StatusCode::UNAUTHORIZED && trusted && !answered {
+            // What a redirect led to has no say in where proofs are got.
+            let own_word = trusted && response.url().origin() == url.origin();
+            if status == StatusCode::UNAUTHORIZED && own_word && !answered {
                 answered = true;
                 let challenges = challenges(&response);
                 let sent = header.as_ref();

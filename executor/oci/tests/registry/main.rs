@@ -6,6 +6,7 @@ mod auth;
 mod credentials;
 mod faults;
 mod mirrors;
+mod proxy;
 mod real;
 mod transfer;
 mod trust;
