@@ -16,7 +16,7 @@ use crate::bytestring::ByteString;
 use crate::error::Phase;
 use crate::mountfd::{self, Reach};
 use crate::net;
-use crate::plan::{Flag, Kernel, Namespace, Source, Step};
+use crate::plan::{Content, Flag, Kernel, Namespace, Source, Step};
 use crate::resolve::Root;
 use crate::wire::{self, Fault};
 
@@ -65,12 +65,15 @@ pub(crate) fn apply(
     let mut setup = Setup {
         bytes,
         fds,
-        scratch: None,
-        files: 0,
+        files: Vec::new(),
         root: None,
         kept: BTreeMap::new(),
         empty: None,
-        outcome: Outcome { stubs: Vec::new(), notes: Vec::new(), terminal: None },
+        outcome: Outcome {
+            stubs: Vec::new(),
+            notes: Vec::new(),
+            terminal: None,
+        },
     };
     for step in steps {
         setup.step(step)?;
@@ -92,8 +95,8 @@ enum Kept {
 struct Setup<'a> {
     bytes: &'a [u8],
     fds: &'a mut [Option<OwnedFd>],
-    scratch: Option<OwnedFd>,
-    files: usize,
+    /// Made and not yet attached.
+    files: Vec<Option<OwnedFd>>,
     root: Option<Root>,
     /// Mounts by descriptor, since their paths may be links, or covered, in a hostile image.
     kept: BTreeMap<Kept, OwnedFd>,
@@ -110,17 +113,20 @@ impl Setup<'_> {
                 .map_err(|error| Fault::at(Phase::Hostname, name.as_bytes(), &error.into())),
             Step::Loopback => net::loopback_up().map_err(plain(Phase::Loopback)),
             Step::PrivatePropagation => private_propagation().map_err(plain(Phase::Root)),
-            Step::Scratch => self.scratch().map_err(plain(Phase::Root)),
+            Step::Files(files) => self.make_files(files).map_err(plain(Phase::Files)),
             Step::Root { fd } => self.attach_root(*fd).map_err(plain(Phase::Root)),
-            Step::Mount { at, sources, readonly, optional } => {
-                match self.mount(at, sources, *readonly) {
-                    Err(fault) if *optional => {
-                        self.note_missing(at, &fault);
-                        Ok(())
-                    }
-                    other => other,
+            Step::Mount {
+                at,
+                sources,
+                readonly,
+                optional,
+            } => match self.mount(at, sources, *readonly) {
+                Err(fault) if *optional => {
+                    self.note_missing(at, &fault);
+                    Ok(())
                 }
-            }
+                other => other,
+            },
             Step::Device { name, major, minor } => self
                 .device(name, *major, *minor)
                 .map_err(|error| Fault::at(Phase::Device, &in_dev(name), &error)),
@@ -142,12 +148,40 @@ impl Setup<'_> {
         }
     }
 
-    fn scratch(&mut self) -> io::Result<()> {
+    fn make_files(&mut self, files: &[Content]) -> io::Result<()> {
         let options = [("mode".to_owned(), "700".to_owned())];
-        let mount = mountfd::new_file_system("tmpfs", &options, MountAttrFlags::empty())?;
-        mountfd::attach_to_root(mount.as_fd())?;
-        self.scratch = Some(mount);
-        Ok(())
+        let scratch = mountfd::new_file_system("tmpfs", &options, MountAttrFlags::empty())?;
+        // Only what is attached can be cloned. Nothing may be left here when the root is pivoted:
+        // of mounts on one point, the topmost alone would be taken away.
+        mountfd::attach_to_root(scratch.as_fd())?;
+        for (index, file) in files.iter().enumerate() {
+            let made = self.make_file(scratch.as_fd(), &index.to_string(), file)?;
+            self.files.push(Some(made));
+        }
+        Ok(rustix::mount::unmount("/", UnmountFlags::DETACH)?)
+    }
+
+    fn make_file(
+        &self,
+        scratch: BorrowedFd<'_>,
+        name: &str,
+        content: &Content,
+    ) -> io::Result<OwnedFd> {
+        let (start, length) = content.range;
+        let bytes = start
+            .checked_add(length)
+            .and_then(|end| self.bytes.get(start..end))
+            .ok_or(rustix::io::Errno::INVAL)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(scratch, name, flags, Mode::from_raw_mode(0o600))?;
+        let mut file = std::fs::File::from(file);
+        io::Write::write_all(&mut file, bytes)?;
+        if (content.uid, content.gid) != (0, 0) {
+            let (uid, gid) = (Uid::from_raw(content.uid), Gid::from_raw(content.gid));
+            rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(content.mode & 0o7777))?;
+        mountfd::clone_at(Some(scratch), OsStr::new(name))
     }
 
     fn attach_root(&mut self, fd: usize) -> io::Result<()> {
@@ -176,7 +210,9 @@ impl Setup<'_> {
         };
         if tries > 0 && matches!(sources.get(tries), Some(Source::Caller(_))) {
             let at = String::from_utf8_lossy(at.as_bytes()).into_owned();
-            self.outcome.notes.push(format!("{at} is the host's: a new one gives {refused}"));
+            self.outcome
+                .notes
+                .push(format!("{at} is the host's: a new one gives {refused}"));
         }
         let point = mountfd::is_dir(&mount)
             .and_then(|is_dir| self.root()?.mount_point(at.as_bytes(), is_dir))
@@ -196,50 +232,31 @@ impl Setup<'_> {
     }
 
     fn source(&mut self, source: &Source, readonly: bool) -> io::Result<OwnedFd> {
-        let readonly =
-            if readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        let readonly = if readonly {
+            MountAttrFlags::MOUNT_ATTR_RDONLY
+        } else {
+            MountAttrFlags::empty()
+        };
         let mount = match source {
             // Made private and read-only by the caller.
             Source::Fd(fd) => return self.take(*fd),
             Source::New { fs, options, flags } => {
-                let flags = flags.iter().fold(readonly, |all, flag| all | attribute(*flag));
+                let flags = flags
+                    .iter()
+                    .fold(readonly, |all, flag| all | attribute(*flag));
                 return mountfd::new_file_system(fs, options, flags);
             }
             Source::Caller(path) => mountfd::clone_at(None, path.as_os_str())?,
-            Source::Bytes { range, mode, uid, gid } => {
-                return self.file(*range, *mode, *uid, *gid, readonly);
+            Source::File(file) => {
+                let file = self.files.get_mut(*file).and_then(Option::take);
+                let file = file.ok_or(rustix::io::Errno::BADF)?;
+                let attributes =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                mountfd::make_private(file.as_fd(), Reach::This, readonly | attributes)?;
+                return Ok(file);
             }
         };
         mountfd::make_private(mount.as_fd(), Reach::Below, readonly)?;
-        Ok(mount)
-    }
-
-    fn file(
-        &mut self,
-        (start, length): (usize, usize),
-        mode: u32,
-        uid: u32,
-        gid: u32,
-        readonly: MountAttrFlags,
-    ) -> io::Result<OwnedFd> {
-        let bytes = start
-            .checked_add(length)
-            .and_then(|end| self.bytes.get(start..end))
-            .ok_or(rustix::io::Errno::INVAL)?;
-        let scratch = self.scratch.as_ref().ok_or(rustix::io::Errno::INVAL)?;
-        let name = self.files.to_string();
-        self.files += 1;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(scratch, name.as_str(), flags, Mode::from_raw_mode(0o600))?;
-        io::Write::write_all(&mut std::fs::File::from(file.try_clone()?), bytes)?;
-        if (uid, gid) != (0, 0) {
-            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        }
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
-        let mount = mountfd::clone_at(Some(scratch.as_fd()), OsStr::new(&name))?;
-        let attributes =
-            readonly | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        mountfd::make_private(mount.as_fd(), Reach::This, attributes)?;
         Ok(mount)
     }
 
@@ -250,7 +267,12 @@ impl Setup<'_> {
         match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, number) {
             // The umask has taken the write bits.
             Ok(()) => {
-                return Ok(rustix::fs::chmodat(dev, name, mode, rustix::fs::AtFlags::empty())?);
+                return Ok(rustix::fs::chmodat(
+                    dev,
+                    name,
+                    mode,
+                    rustix::fs::AtFlags::empty(),
+                )?);
             }
             Err(rustix::io::Errno::PERM) => {}
             Err(error) => return Err(error.into()),
@@ -261,7 +283,9 @@ impl Setup<'_> {
     }
 
     fn mask(&mut self, below: Kernel, path: &str) -> io::Result<()> {
-        let Some(point) = self.inside(below, path)? else { return Ok(()) };
+        let Some(point) = self.inside(below, path)? else {
+            return Ok(());
+        };
         let cover = if mountfd::is_dir(&point)? {
             match &self.empty {
                 Some(empty) => mountfd::clone_tree(empty.as_fd())?,
@@ -283,14 +307,22 @@ impl Setup<'_> {
     }
 
     fn protect(&mut self, below: Kernel, path: &str) -> io::Result<()> {
-        let Some(point) = self.inside(below, path)? else { return Ok(()) };
+        let Some(point) = self.inside(below, path)? else {
+            return Ok(());
+        };
         let again = mountfd::clone_tree(point.as_fd())?;
-        mountfd::make_private(again.as_fd(), Reach::Below, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        mountfd::make_private(
+            again.as_fd(),
+            Reach::Below,
+            MountAttrFlags::MOUNT_ATTR_RDONLY,
+        )?;
         mountfd::attach(again.as_fd(), point.as_fd())
     }
 
     fn inside(&self, below: Kernel, path: &str) -> io::Result<Option<OwnedFd>> {
-        let Some(fd) = self.kept.get(&Kept::Kernel(below)) else { return Ok(None) };
+        let Some(fd) = self.kept.get(&Kept::Kernel(below)) else {
+            return Ok(None);
+        };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match rustix::fs::openat2(fd, path, flags, Mode::empty(), resolve) {
@@ -322,9 +354,12 @@ impl Setup<'_> {
     }
 
     fn pivot(&mut self) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let old = rustix::fs::open("/", flags, Mode::empty())?;
         rustix::process::fchdir(self.root()?.as_fd())?;
-        // The old root ends up on top of the new one, from where it is taken away.
+        // The old root ends up on top of the new one, from where it is taken away with all below.
         rustix::process::pivot_root(".", ".")?;
+        rustix::process::fchdir(old)?;
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         rustix::process::chdir("/")?;
         Ok(())
@@ -335,11 +370,19 @@ impl Setup<'_> {
     }
 
     fn kept(&self, kept: Kept) -> io::Result<BorrowedFd<'_>> {
-        Ok(self.kept.get(&kept).ok_or(rustix::io::Errno::INVAL)?.as_fd())
+        Ok(self
+            .kept
+            .get(&kept)
+            .ok_or(rustix::io::Errno::INVAL)?
+            .as_fd())
     }
 
     fn take(&mut self, fd: usize) -> io::Result<OwnedFd> {
-        Ok(self.fds.get_mut(fd).and_then(Option::take).ok_or(rustix::io::Errno::BADF)?)
+        Ok(self
+            .fds
+            .get_mut(fd)
+            .and_then(Option::take)
+            .ok_or(rustix::io::Errno::BADF)?)
     }
 
     fn note_missing(&mut self, at: &ByteString, fault: &Fault) {

@@ -57,7 +57,11 @@ pub(crate) fn reduce() -> io::Result<()> {
 /// The caller has asked to keep capabilities before it changed the user.
 pub(crate) fn raise() -> io::Result<()> {
     let all = rustix::thread::capabilities(None)?.permitted;
-    let sets = CapabilitySets { effective: all, permitted: all, inheritable: all };
+    let sets = CapabilitySets {
+        effective: all,
+        permitted: all,
+        inheritable: all,
+    };
     rustix::thread::set_capabilities(None, sets)?;
     for capability in all.iter() {
         rustix::thread::configure_capability_in_ambient_set(capability, true)?;

@@ -116,6 +116,8 @@ pub enum Phase {
     Loopback,
     /// Making the root file system the root.
     Root,
+    /// Making a file with given bytes.
+    Files,
     /// Making a missing mount point.
     MountPoint,
     /// Mounting.
@@ -148,6 +150,7 @@ impl std::fmt::Display for Phase {
             Phase::Hostname => "set the host name",
             Phase::Loopback => "bring loopback up",
             Phase::Root => "change the root",
+            Phase::Files => "make files",
             Phase::MountPoint => "make the mount point",
             Phase::Mount => "mount",
             Phase::Device => "make the device",
@@ -164,9 +167,15 @@ impl std::fmt::Display for Phase {
 }
 
 fn at(path: &Option<PathBuf>) -> String {
-    path.as_ref().map(|path| format!(" (`{}`)", path.display())).unwrap_or_default()
+    path.as_ref()
+        .map(|path| format!(" (`{}`)", path.display()))
+        .unwrap_or_default()
 }
 
 fn place(program: &str) -> &'static str {
-    if program.contains('/') { "the image" } else { "the image's `PATH`" }
+    if program.contains('/') {
+        "the image"
+    } else {
+        "the image's `PATH`"
+    }
 }

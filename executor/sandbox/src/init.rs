@@ -28,7 +28,9 @@ pub(crate) const NAME: &CStr = c"kiln-sandbox-init";
 ///
 /// To be called first in `main`, while the process has one thread; it costs a look at `argv[0]`.
 pub fn init_if_requested() {
-    let requested = std::env::args_os().next().is_some_and(|name| name.as_bytes() == NAME.to_bytes());
+    let requested = std::env::args_os()
+        .next()
+        .is_some_and(|name| name.as_bytes() == NAME.to_bytes());
     if requested {
         let failed = be_init().is_err();
         std::process::exit(if failed { 125 } else { 0 });
@@ -42,10 +44,18 @@ fn be_init() -> io::Result<()> {
     close_from(3, CloseHow::Now)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let Some((plan, attached)) = wire::receive::<Plan>(socket.as_fd())? else { return Ok(()) };
+    let Some((plan, attached)) = wire::receive::<Plan>(socket.as_fd())? else {
+        return Ok(());
+    };
     let fds = attached.fds.into_iter().map(Some).collect();
     match start(&plan, &attached.bytes, fds, socket.as_fd()) {
-        Ok(Started { child, children, master, stubs, notes }) => {
+        Ok(Started {
+            child,
+            children,
+            master,
+            stubs,
+            notes,
+        }) => {
             let reply = Reply::Started { stubs, notes };
             let fds: Vec<_> = master.iter().map(AsFd::as_fd).collect();
             wire::send(socket.as_fd(), &reply, &fds)?;
@@ -73,12 +83,19 @@ fn start(
 ) -> Result<Started, Fault> {
     let failed = |phase| move |error: io::Error| Fault::of(phase, &error);
     apply::enter(&plan.namespaces)?;
-    let Outcome { stubs, notes, terminal } = apply::apply(&plan.steps, bytes, &mut fds)?;
+    let Outcome {
+        stubs,
+        notes,
+        terminal,
+    } = apply::apply(&plan.steps, bytes, &mut fds)?;
     let (master, streams) = match terminal {
         Some(Terminal { master, slave }) => (Some(master), Streams::Terminal(slave)),
         None => {
             let mut given = |at: usize| fds.get_mut(at).and_then(Option::take);
-            (None, Streams::Given(plan.process.streams.map(|at| at.and_then(&mut given))))
+            (
+                None,
+                Streams::Given(plan.process.streams.map(|at| at.and_then(&mut given))),
+            )
         }
     };
     // Whatever else came is not wanted by anybody.
@@ -91,7 +108,8 @@ fn start(
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    mask.thread_block().map_err(|error| Fault::of(Phase::Fork, &error.into()))?;
+    mask.thread_block()
+        .map_err(|error| Fault::of(Phase::Fork, &error.into()))?;
     let children = SignalFd::with_flags(&mask, flags)
         .map_err(|error| Fault::of(Phase::Fork, &error.into()))?;
 
@@ -109,7 +127,13 @@ fn start(
     };
     drop((report, streams));
     await_execution(ready.as_fd(), socket)?;
-    Ok(Started { child, children, master, stubs, notes })
+    Ok(Started {
+        child,
+        children,
+        master,
+        stubs,
+        notes,
+    })
 }
 
 /// Waits until the child's end of the pipe is closed, which executing does, or tells a failure.
@@ -128,7 +152,10 @@ fn await_execution(ready: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<(), 
         if !wanted[0].revents().is_empty() {
             break;
         }
-        if wanted[1].revents().intersects(PollFlags::HUP | PollFlags::RDHUP) {
+        if wanted[1]
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::RDHUP)
+        {
             // The caller is gone, and with this process everything in the sandbox is.
             std::process::exit(0);
         }
@@ -190,7 +217,11 @@ fn reap(child: Pid) -> io::Result<Option<Reply>> {
 }
 
 fn open_null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Lets go of the streams inherited from the caller.
@@ -217,5 +248,9 @@ pub(crate) fn close_from(first: u32, how: CloseHow) -> io::Result<()> {
     // SAFETY: with `Now`, it is called before any descriptor above the standard ones has an owner
     // in this process; with `OnExec`, owners notice nothing.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

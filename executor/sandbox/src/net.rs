@@ -9,17 +9,21 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 pub(crate) fn loopback_up() -> io::Result<()> {
     // Any socket will do to name the namespace.
     let flags = SocketFlags::CLOEXEC;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     let mut name = [0; libc::IFNAMSIZ];
     name[0] = b'l' as libc::c_char;
     name[1] = b'o' as libc::c_char;
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    let request =
-        libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags },
+    };
     // SAFETY: the request is an initialised `ifreq` that outlives the call, which is what
     // SIOCSIFFLAGS reads.
-    let result =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -39,7 +39,11 @@ pub(crate) fn is_detached() -> bool {
 fn detached() -> io::Result<OwnedFd> {
     let file = rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let mount = mountfd::clone_tree(file.as_fd())?;
-    mountfd::make_private(mount.as_fd(), Reach::This, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    mountfd::make_private(
+        mount.as_fd(),
+        Reach::This,
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )?;
     Ok(mount)
 }
 
@@ -56,7 +60,11 @@ fn sealed_copy() -> io::Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(&memory, seals)?;
     // Executing needs that nobody has it open for writing: this opening replaces that one.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 #[cfg(test)]

@@ -43,10 +43,12 @@ pub(crate) enum Step {
     Loopback,
     /// Nothing that is mounted from here on is seen outside.
     PrivatePropagation,
-    /// Somewhere to keep files with given bytes; below the root, so that it goes with the old one.
-    Scratch,
+    /// Makes the files that [`Source::File`] names by position.
+    Files(Vec<Content>),
     /// Attaches the root; all later targets resolve inside it.
-    Root { fd: usize },
+    Root {
+        fd: usize,
+    },
     Mount {
         at: ByteString,
         /// The first that the kernel grants is taken.
@@ -56,15 +58,31 @@ pub(crate) enum Step {
         optional: bool,
     },
     /// A device in `/dev`: made, or bound from the host where that is refused.
-    Device { name: String, major: u32, minor: u32 },
+    Device {
+        name: String,
+        major: u32,
+        minor: u32,
+    },
     /// A symbolic link in `/dev`.
-    Link { name: String, to: String },
+    Link {
+        name: String,
+        to: String,
+    },
     /// Empty from now on; nothing if it is not there.
-    Mask { below: Kernel, path: String },
+    Mask {
+        below: Kernel,
+        path: String,
+    },
     /// Read-only from now on; nothing if it is not there.
-    Protect { below: Kernel, path: String },
+    Protect {
+        below: Kernel,
+        path: String,
+    },
     /// A terminal from the sandbox's own `/dev/pts`, also seen as `/dev/console`.
-    Terminal { rows: u16, cols: u16 },
+    Terminal {
+        rows: u16,
+        cols: u16,
+    },
     RootReadonly,
     /// Makes the root the root, and forgets the old one.
     Pivot,
@@ -94,8 +112,18 @@ pub(crate) enum Source {
     },
     /// The same path of the caller's tree with all that is mounted below it.
     Caller(ByteString),
-    /// A file with some of the bytes beside the plan.
-    Bytes { range: (usize, usize), mode: u32, uid: u32, gid: u32 },
+    /// One of the files made before.
+    File(usize),
+}
+
+/// A file with some of the bytes beside the plan.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Content {
+    /// Where the bytes start, and how many they are.
+    pub(crate) range: (usize, usize),
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +159,18 @@ pub(crate) enum Handle {
     /// Sent as it is.
     Stream(OwnedFd),
     /// A detached mount to be made private and perhaps read-only.
-    Detached { fd: OwnedFd, target: PathBuf, readonly: bool },
+    Detached {
+        fd: OwnedFd,
+        target: PathBuf,
+        readonly: bool,
+    },
     /// Something to be cloned into a detached mount.
-    Bind { fd: OwnedFd, subpath: Option<PathBuf>, target: PathBuf, readonly: bool },
+    Bind {
+        fd: OwnedFd,
+        subpath: Option<PathBuf>,
+        target: PathBuf,
+        readonly: bool,
+    },
 }
 
 /// A plan with all that travels beside it.
@@ -196,25 +233,30 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
     let mut steps = Vec::new();
     let mut namespaces = vec![Namespace::Mount, Namespace::Ipc, Namespace::Uts];
 
-    steps.push(Step::Hostname(spec.hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned())));
+    steps.push(Step::Hostname(
+        spec.hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
+    ));
     if spec.network == Network::None {
         namespaces.push(Namespace::Network);
         steps.push(Step::Loopback);
     }
     namespaces.push(Namespace::Cgroup);
     steps.push(Step::PrivatePropagation);
-    let files = spec.resolv_conf.is_some()
-        || spec.hosts.is_some()
-        || spec.mounts.iter().any(|mount| matches!(mount.source, MountSource::File { .. }));
-    if files {
-        steps.push(Step::Scratch);
-    }
+    let place_of_files = steps.len();
+    let mut files = Vec::new();
     steps.push(Step::Root { fd: 0 });
     handles.push(match spec.root {
-        RootFs::Detached(fd) => Handle::Detached { fd, target: "/".into(), readonly: false },
-        RootFs::Directory(fd) => {
-            Handle::Bind { fd, subpath: None, target: "/".into(), readonly: false }
-        }
+        RootFs::Detached(fd) => Handle::Detached {
+            fd,
+            target: "/".into(),
+            readonly: false,
+        },
+        RootFs::Directory(fd) => Handle::Bind {
+            fd,
+            subpath: None,
+            target: "/".into(),
+            readonly: false,
+        },
     });
 
     kernel_file_systems(&mut steps, host);
@@ -224,28 +266,49 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
             steps.push(Step::Terminal { rows, cols });
             None
         }
-        Stdio::Streams { stdin, stdout, stderr } => Some([stdin, stdout, stderr]),
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => Some([stdin, stdout, stderr]),
     };
     if default {
         let protected = PROTECTED.iter().map(|path| (Kernel::Proc, *path));
-        steps.extend(
-            protected.map(|(below, path)| Step::Protect { below, path: path.to_owned() }),
-        );
-        steps.extend(
-            MASKED.iter().map(|(below, path)| Step::Mask { below: *below, path: (*path).into() }),
-        );
+        steps.extend(protected.map(|(below, path)| Step::Protect {
+            below,
+            path: path.to_owned(),
+        }));
+        steps.extend(MASKED.iter().map(|(below, path)| Step::Mask {
+            below: *below,
+            path: (*path).into(),
+        }));
     }
 
-    let provided = [("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts)];
+    let provided = [
+        ("/etc/resolv.conf", spec.resolv_conf),
+        ("/etc/hosts", spec.hosts),
+    ];
     for (target, content) in provided {
         if let Some(content) = content {
-            let source = MountSource::File { bytes: content, mode: 0o644, uid: 0, gid: 0 };
-            let mount = Mount { target: target.into(), source, readonly: true };
-            steps.push(mount_step(mount, &mut bytes, &mut handles));
+            let source = MountSource::File {
+                bytes: content,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+            };
+            let mount = Mount {
+                target: target.into(),
+                source,
+                readonly: true,
+            };
+            steps.push(mount_step(mount, &mut bytes, &mut files, &mut handles));
         }
     }
     for mount in spec.mounts {
-        steps.push(mount_step(mount, &mut bytes, &mut handles));
+        steps.push(mount_step(mount, &mut bytes, &mut files, &mut handles));
+    }
+    if !files.is_empty() {
+        steps.insert(place_of_files, Step::Files(files));
     }
     if spec.root_readonly {
         steps.push(Step::RootReadonly);
@@ -259,10 +322,14 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
             handles.len() - 1
         });
     }
-    let filter = host.filter.filter(|_| default).map(|filter| append(&mut bytes, filter));
-    let env = spec.env.iter().map(|(name, value)| {
-        ByteString([name.as_bytes(), b"=", value.as_bytes()].concat())
-    });
+    let filter = host
+        .filter
+        .filter(|_| default)
+        .map(|filter| append(&mut bytes, filter));
+    let env = spec
+        .env
+        .iter()
+        .map(|(name, value)| ByteString([name.as_bytes(), b"=", value.as_bytes()].concat()));
     let process = Process {
         args: spec.args.iter().map(ByteString::of).collect(),
         env: env.collect(),
@@ -270,80 +337,164 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
         uid: spec.user.uid,
         gid: spec.user.gid,
         groups: spec.user.groups,
-        rlimits: spec.rlimits.iter().map(|r| (r.resource, r.soft, r.hard)).collect(),
+        rlimits: spec
+            .rlimits
+            .iter()
+            .map(|r| (r.resource, r.soft, r.hard))
+            .collect(),
         streams,
         all_capabilities: !default,
         filter,
     };
-    Ok(Package { plan: Plan { namespaces, steps, process }, bytes, handles })
+    Ok(Package {
+        plan: Plan {
+            namespaces,
+            steps,
+            process,
+        },
+        bytes,
+        handles,
+    })
 }
 
 fn kernel_file_systems(steps: &mut Vec<Step>, host: Host<'_>) {
     let all = [Flag::Nosuid, Flag::Nodev, Flag::Noexec];
     let new = |fs: &str, options: &[(&str, &str)], flags: &[Flag]| Source::New {
         fs: fs.to_owned(),
-        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        options: options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
         flags: flags.to_vec(),
     };
     let mut mount = |at: &str, sources: Vec<Source>, readonly, optional| {
-        steps.push(Step::Mount { at: at.into(), sources, readonly, optional });
+        steps.push(Step::Mount {
+            at: at.into(),
+            sources,
+            readonly,
+            optional,
+        });
     };
     // A container's own /proc is partly hidden, and then the kernel refuses a new one inside it.
-    mount("/proc", vec![new("proc", &[], &all), Source::Caller("/proc".into())], false, false);
-    mount("/sys", vec![new("sysfs", &[], &all), Source::Caller("/sys".into())], true, true);
+    mount(
+        "/proc",
+        vec![new("proc", &[], &all), Source::Caller("/proc".into())],
+        false,
+        false,
+    );
+    mount(
+        "/sys",
+        vec![new("sysfs", &[], &all), Source::Caller("/sys".into())],
+        true,
+        true,
+    );
     if host.cgroup2 {
-        mount("/sys/fs/cgroup", vec![new("cgroup2", &[], &all)], true, true);
+        mount(
+            "/sys/fs/cgroup",
+            vec![new("cgroup2", &[], &all)],
+            true,
+            true,
+        );
     }
     let dev = [("mode", "755"), ("size", "65536k")];
-    mount("/dev", vec![new("tmpfs", &dev, &[Flag::Nosuid])], false, false);
+    mount(
+        "/dev",
+        vec![new("tmpfs", &dev, &[Flag::Nosuid])],
+        false,
+        false,
+    );
 }
 
 fn devices(steps: &mut Vec<Step>, shm_size_bytes: u64) {
     let quiet = vec![Flag::Nosuid, Flag::Noexec];
     for (name, major, minor) in DEVICES {
-        steps.push(Step::Device { name: name.to_owned(), major, minor });
+        steps.push(Step::Device {
+            name: name.to_owned(),
+            major,
+            minor,
+        });
     }
     for (name, to) in LINKS {
-        steps.push(Step::Link { name: name.to_owned(), to: to.to_owned() });
+        steps.push(Step::Link {
+            name: name.to_owned(),
+            to: to.to_owned(),
+        });
     }
     let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let pts = vec![option("newinstance", ""), option("ptmxmode", "0666"), option("mode", "0620")];
+    let pts = vec![
+        option("newinstance", ""),
+        option("ptmxmode", "0666"),
+        option("mode", "0620"),
+    ];
     // Group 5 is `tty`, which a user namespace with one id does not have.
     let with_group = pts.iter().cloned().chain([option("gid", "5")]).collect();
     steps.push(Step::Mount {
         at: "/dev/pts".into(),
         sources: [with_group, pts]
-            .map(|options| Source::New { fs: "devpts".to_owned(), options, flags: quiet.clone() })
+            .map(|options| Source::New {
+                fs: "devpts".to_owned(),
+                options,
+                flags: quiet.clone(),
+            })
             .into(),
         readonly: false,
         optional: false,
     });
     let flags = vec![Flag::Nosuid, Flag::Nodev, Flag::Noexec];
-    let options = vec![option("mode", "1777"), option("size", &shm_size_bytes.to_string())];
+    let options = vec![
+        option("mode", "1777"),
+        option("size", &shm_size_bytes.to_string()),
+    ];
     steps.push(Step::Mount {
         at: "/dev/shm".into(),
-        sources: vec![Source::New { fs: "tmpfs".to_owned(), options, flags: flags.clone() }],
+        sources: vec![Source::New {
+            fs: "tmpfs".to_owned(),
+            options,
+            flags: flags.clone(),
+        }],
         readonly: false,
         optional: false,
     });
     steps.push(Step::Mount {
         at: "/dev/mqueue".into(),
-        sources: vec![Source::New { fs: "mqueue".to_owned(), options: Vec::new(), flags }],
+        sources: vec![Source::New {
+            fs: "mqueue".to_owned(),
+            options: Vec::new(),
+            flags,
+        }],
         readonly: false,
         optional: true,
     });
 }
 
-fn mount_step(mount: Mount, bytes: &mut Vec<u8>, handles: &mut Vec<Handle>) -> Step {
-    let Mount { target, source, readonly } = mount;
+fn mount_step(
+    mount: Mount,
+    bytes: &mut Vec<u8>,
+    files: &mut Vec<Content>,
+    handles: &mut Vec<Handle>,
+) -> Step {
+    let Mount {
+        target,
+        source,
+        readonly,
+    } = mount;
     let at = ByteString::of(&target);
     let source = match source {
         MountSource::Detached(fd) => {
-            handles.push(Handle::Detached { fd, target, readonly });
+            handles.push(Handle::Detached {
+                fd,
+                target,
+                readonly,
+            });
             Source::Fd(handles.len() - 1)
         }
         MountSource::Bind { fd, subpath } => {
-            handles.push(Handle::Bind { fd, subpath, target, readonly });
+            handles.push(Handle::Bind {
+                fd,
+                subpath,
+                target,
+                readonly,
+            });
             Source::Fd(handles.len() - 1)
         }
         MountSource::Tmpfs { size_bytes, mode } => {
@@ -355,11 +506,27 @@ fn mount_step(mount: Mount, bytes: &mut Vec<u8>, handles: &mut Vec<Handle>) -> S
                 flags: vec![Flag::Nosuid],
             }
         }
-        MountSource::File { bytes: content, mode, uid, gid } => {
-            Source::Bytes { range: append(bytes, &content), mode, uid, gid }
+        MountSource::File {
+            bytes: content,
+            mode,
+            uid,
+            gid,
+        } => {
+            files.push(Content {
+                range: append(bytes, &content),
+                mode,
+                uid,
+                gid,
+            });
+            Source::File(files.len() - 1)
         }
     };
-    Step::Mount { at, sources: vec![source], readonly, optional: false }
+    Step::Mount {
+        at,
+        sources: vec![source],
+        readonly,
+        optional: false,
+    }
 }
 
 fn append(bytes: &mut Vec<u8>, more: &[u8]) -> (usize, usize) {
@@ -374,14 +541,37 @@ fn validate(spec: &Spec) -> Result<(), Error> {
         return invalid("no program in", "args".to_owned());
     }
     let env = spec.env.iter().flat_map(|(name, value)| [name, value]);
-    if let Some(text) = spec.args.iter().chain(env).find(|text| text.as_bytes().contains(&0)) {
-        return invalid("a zero byte in", text.to_string_lossy().escape_debug().to_string());
+    if let Some(text) = spec
+        .args
+        .iter()
+        .chain(env)
+        .find(|text| text.as_bytes().contains(&0))
+    {
+        return invalid(
+            "a zero byte in",
+            text.to_string_lossy().escape_debug().to_string(),
+        );
     }
-    let paths = spec.mounts.iter().map(|mount| mount.target.as_path()).chain([spec.cwd.as_path()]);
+    let paths = spec
+        .mounts
+        .iter()
+        .map(|mount| mount.target.as_path())
+        .chain([spec.cwd.as_path()]);
     for path in paths {
         if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
-            return invalid("the path", path.to_string_lossy().escape_debug().to_string());
+            return invalid(
+                "the path",
+                path.to_string_lossy().escape_debug().to_string(),
+            );
         }
+    }
+    let ids = spec
+        .user
+        .groups
+        .iter()
+        .chain([&spec.user.uid, &spec.user.gid]);
+    if let Some(id) = ids.into_iter().find(|id| **id == NOBODY_AT_ALL) {
+        return invalid("the user or group", id.to_string());
     }
     if let Some(mount) = spec.mounts.iter().find(|mount| is_root(&mount.target)) {
         return invalid("a mount on", mount.target.display().to_string());
@@ -389,6 +579,152 @@ fn validate(spec: &Spec) -> Result<(), Error> {
     Ok(())
 }
 
+/// What `setresuid` takes for "leave it as it is", and must not be asked for: that would be root.
+const NOBODY_AT_ALL: u32 = u32::MAX;
+
 fn is_root(path: &Path) -> bool {
-    path.components().all(|part| matches!(part, Component::RootDir | Component::CurDir))
+    path.components()
+        .all(|part| matches!(part, Component::RootDir | Component::CurDir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Rlimit, User};
+
+    fn fd() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn spec() -> Spec {
+        Spec::new(RootFs::Detached(fd()), ["/bin/sh", "-c", "make"])
+    }
+
+    /// A line for each step, then one for the process, then what travels beside.
+    fn render(spec: Spec, cgroup2: bool) -> String {
+        let Package {
+            plan,
+            bytes,
+            handles,
+        } = plan(
+            spec,
+            Host {
+                cgroup2,
+                filter: Some(b"filter!!"),
+            },
+        )
+        .unwrap();
+        let mut text = format!("namespaces {:?}\n", plan.namespaces);
+        for step in &plan.steps {
+            text += &serde_json::to_string(step).unwrap();
+            text += "\n";
+        }
+        text += &format!(
+            "process {}\n",
+            serde_json::to_string(&plan.process).unwrap()
+        );
+        text += &format!("bytes {:?}\n", String::from_utf8_lossy(&bytes));
+        for (at, handle) in handles.iter().enumerate() {
+            text += &match handle {
+                Handle::Stream(_) => format!("fd {at} stream\n"),
+                Handle::Detached {
+                    target, readonly, ..
+                } => {
+                    format!("fd {at} detached {target:?} readonly={readonly}\n")
+                }
+                Handle::Bind {
+                    subpath,
+                    target,
+                    readonly,
+                    ..
+                } => {
+                    format!("fd {at} bind {subpath:?} {target:?} readonly={readonly}\n")
+                }
+            };
+        }
+        let text_form = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text_form).unwrap(), plan);
+        text
+    }
+
+    #[test]
+    fn the_default_plan() {
+        insta::assert_snapshot!(render(spec(), true));
+    }
+
+    #[test]
+    fn a_plan_with_everything() {
+        let mut spec = spec();
+        spec.root_readonly = true;
+        spec.env = vec![("PATH".into(), "/bin".into()), ("A".into(), "b=c".into())];
+        spec.cwd = "/src".into();
+        spec.user = User {
+            uid: 1000,
+            gid: 100,
+            groups: vec![5],
+        };
+        spec.hostname = Some("builder".to_owned());
+        spec.network = Network::None;
+        spec.rlimits = vec![Rlimit {
+            resource: Resource::Nofile,
+            soft: 1024,
+            hard: u64::MAX,
+        }];
+        spec.stdio = Stdio::Streams {
+            stdin: None,
+            stdout: Some(fd()),
+            stderr: Some(fd()),
+        };
+        spec.shm_size_bytes = Some(1 << 20);
+        spec.resolv_conf = Some(b"nameserver 1.1.1.1\n".to_vec());
+        spec.hosts = Some(b"127.0.0.1 localhost\n".to_vec());
+        let mount = |target: &str, source, readonly| Mount {
+            target: target.into(),
+            source,
+            readonly,
+        };
+        let secret = MountSource::File {
+            bytes: b"s3cret".to_vec(),
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        };
+        spec.mounts = vec![
+            mount(
+                "/src",
+                MountSource::Bind {
+                    fd: fd(),
+                    subpath: Some("app".into()),
+                },
+                true,
+            ),
+            mount("/cache", MountSource::Detached(fd()), false),
+            mount(
+                "/tmp",
+                MountSource::Tmpfs {
+                    size_bytes: Some(4096),
+                    mode: 0o1777,
+                },
+                false,
+            ),
+            mount("/run/secrets/key", secret, true),
+        ];
+        insta::assert_snapshot!(render(spec, false));
+    }
+
+    #[test]
+    fn an_insecure_plan_with_a_terminal() {
+        let mut spec = spec();
+        spec.privileges = Privileges::Insecure;
+        spec.stdio = Stdio::Terminal { rows: 24, cols: 80 };
+        insta::assert_snapshot!(render(spec, false));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_survive() {
+        let odd = ByteString(vec![0xff, b'a']);
+        let text = serde_json::to_string(&odd).unwrap();
+        assert_eq!(text, "[255,97]");
+        assert_eq!(serde_json::from_str::<ByteString>(&text).unwrap(), odd);
+    }
 }

@@ -19,7 +19,10 @@ pub(crate) fn cgroup2() -> bool {
 ///
 /// Whether overlayfs works is the store's to tell.
 pub fn probe_report() -> Vec<(&'static str, String)> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let mut report = vec![("kernel", release)];
     let names = ["mnt", "pid", "ipc", "uts", "net", "user", "cgroup"];
     let (there, missing): (Vec<&str>, Vec<&str>) = names
@@ -27,10 +30,17 @@ pub fn probe_report() -> Vec<(&'static str, String)> {
         .partition(|name| std::path::Path::new("/proc/self/ns").join(name).exists());
     report.push(match missing.as_slice() {
         [] => ("namespaces", there.join(", ")),
-        missing => ("namespaces", format!("{} (no {})", there.join(", "), missing.join(", "))),
+        missing => (
+            "namespaces",
+            format!("{} (no {})", there.join(", "), missing.join(", ")),
+        ),
     });
     report.push(("user namespace", user_namespace()));
-    let seccomp = if seccomp::filter().is_some() { "yes" } else { "no: system calls are not filtered" };
+    let seccomp = if seccomp::filter().is_some() {
+        "yes"
+    } else {
+        "no: system calls are not filtered"
+    };
     report.push(("seccomp", seccomp.to_owned()));
     report.push(("cgroup", cgroups().to_owned()));
     let binary = if own_binary::is_detached() {
@@ -45,7 +55,10 @@ pub fn probe_report() -> Vec<(&'static str, String)> {
 fn user_namespace() -> String {
     use crate::userns::{MapBy, UserNsSupport};
     let count = |map: &crate::userns::IdMap| {
-        map.ranges.iter().map(|range| u64::from(range.count)).sum::<u64>()
+        map.ranges
+            .iter()
+            .map(|range| u64::from(range.count))
+            .sum::<u64>()
     };
     match crate::userns::probe() {
         UserNsSupport::Root if crate::userns::entered() => "inside one".to_owned(),
@@ -55,7 +68,11 @@ fn user_namespace() -> String {
                 MapBy::Helpers => "by newuidmap",
                 MapBy::Caller => "by itself",
             };
-            format!("{} users and {} groups, mapped {by}", count(&uids), count(&gids))
+            format!(
+                "{} users and {} groups, mapped {by}",
+                count(&uids),
+                count(&gids)
+            )
         }
         UserNsSupport::SingleId { why } => format!("one user only: {why}"),
         UserNsSupport::Refused { which, fix } => format!("refused by {which}; {fix}"),
@@ -63,7 +80,10 @@ fn user_namespace() -> String {
 }
 
 fn cgroups() -> &'static str {
-    match (cgroup2(), std::path::Path::new("/sys/fs/cgroup").join("cpu").exists()) {
+    match (
+        cgroup2(),
+        std::path::Path::new("/sys/fs/cgroup").join("cpu").exists(),
+    ) {
         (true, _) => "v2, shown read-only in sandboxes",
         (false, true) => "v1, not shown in sandboxes",
         (false, false) => "none",

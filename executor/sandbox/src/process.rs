@@ -50,10 +50,12 @@ fn prepare(
     connect(process, streams, null).map_err(failed(Phase::Stdio))?;
     for (resource, soft, hard) in &process.rlimits {
         let limit = |value: u64| (value != u64::MAX).then_some(value);
-        let limits = Rlimit { current: limit(*soft), maximum: limit(*hard) };
-        rustix::process::setrlimit(resource.kernel(), limits).map_err(|error| {
-            Fault::at(Phase::Rlimit, resource.name().as_bytes(), &error.into())
-        })?;
+        let limits = Rlimit {
+            current: limit(*soft),
+            maximum: limit(*hard),
+        };
+        rustix::process::setrlimit(resource.kernel(), limits)
+            .map_err(|error| Fault::at(Phase::Rlimit, resource.name().as_bytes(), &error.into()))?;
     }
     // As root first, since the user may not reach it; again as the user, whom a network file
     // system may trust more than root.
@@ -63,7 +65,9 @@ fn prepare(
         capabilities::bound().map_err(failed(Phase::Capabilities))?;
     }
     if let Some((start, length)) = process.filter {
-        let filter = start.checked_add(length).and_then(|end| bytes.get(start..end));
+        let filter = start
+            .checked_add(length)
+            .and_then(|end| bytes.get(start..end));
         let filter = filter.ok_or_else(|| Fault::of(Phase::Seccomp, &Errno::INVAL.into()))?;
         seccomp::install(filter).map_err(failed(Phase::Seccomp))?;
     }
@@ -76,28 +80,50 @@ fn prepare(
     limited.map_err(failed(Phase::Capabilities))?;
 
     if entered.is_err() {
-        rustix::process::chdir(process.cwd.as_bytes())
-            .map_err(|error| Fault::Cwd { errno: error.raw_os_error() })?;
+        rustix::process::chdir(process.cwd.as_bytes()).map_err(|error| Fault::Cwd {
+            errno: error.raw_os_error(),
+        })?;
     }
     // A directory outside the root, reached through a descriptor that somebody left open, has no
     // path here.
     match rustix::process::getcwd(Vec::new()) {
         Ok(path) if path.to_bytes().starts_with(b"/") => {}
-        Ok(_) => return Err(Fault::Cwd { errno: libc::ENOENT }),
-        Err(error) => return Err(Fault::Cwd { errno: error.raw_os_error() }),
+        Ok(_) => {
+            return Err(Fault::Cwd {
+                errno: libc::ENOENT,
+            });
+        }
+        Err(error) => {
+            return Err(Fault::Cwd {
+                errno: error.raw_os_error(),
+            });
+        }
     }
     init::close_from(3, CloseHow::OnExec).map_err(failed(Phase::Stdio))
 }
 
 fn default_signals() {
-    use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-    for one in Signal::iterator() {
-        // SAFETY: the default action runs no code of this process. It is refused for the two
-        // signals that have no other.
-        let _ = unsafe { signal(one, SigHandler::SigDfl) };
+    /// The kernel's `sigaction` of 64-bit machines: the default action is all zeros.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const SET_BYTES: usize = 8;
+    for signal in 1..=64 {
+        // By the system call, since the library keeps two signals for itself that may have been
+        // inherited ignored as well.
+        // SAFETY: the structure outlives the call and is as long as the kernel reads; the default
+        // action runs no code of this process. It is refused for the two signals without another.
+        let _ = unsafe {
+            let none = std::ptr::null::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                none,
+                SET_BYTES,
+            )
+        };
     }
     // It fails only for a mask that is not one.
-    let _ = SigSet::empty().thread_set_mask();
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
 fn connect(process: &Process, streams: &Streams, null: BorrowedFd<'_>) -> io::Result<()> {
@@ -131,7 +157,11 @@ fn connect(process: &Process, streams: &Streams, null: BorrowedFd<'_>) -> io::Re
 
 fn become_user(process: &Process) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
-    let groups: Vec<Gid> = process.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let groups: Vec<Gid> = process
+        .groups
+        .iter()
+        .map(|group| Gid::from_raw(*group))
+        .collect();
     match rustix::thread::set_thread_groups(&groups) {
         // A user namespace with one id has no other groups, and does not let go of the caller's.
         Err(Errno::PERM) if setgroups_denied() => {}
@@ -151,25 +181,34 @@ fn setgroups_denied() -> bool {
 }
 
 fn execute(process: &Process) -> Fault {
-    let invalid = || Fault::NotExecutable { errno: libc::EINVAL };
+    let invalid = || Fault::NotExecutable {
+        errno: libc::EINVAL,
+    };
     let c_strings = |all: &[ByteString]| -> Option<Vec<CString>> {
         all.iter().map(ByteString::to_c_string).collect()
     };
     let (Some(args), Some(env)) = (c_strings(&process.args), c_strings(&process.env)) else {
         return invalid();
     };
-    let Some(program) = process.args.first().map(ByteString::as_bytes) else { return invalid() };
+    let Some(program) = process.args.first().map(ByteString::as_bytes) else {
+        return invalid();
+    };
     if program.contains(&b'/') {
         return refusal(&args[0], execve(&args[0], &args, &env));
     }
     if program.is_empty() {
         return Fault::NotFound;
     }
-    let path = process.env.iter().find_map(|one| one.as_bytes().strip_prefix(b"PATH="));
+    let path = process
+        .env
+        .iter()
+        .find_map(|one| one.as_bytes().strip_prefix(b"PATH="));
     let mut denied = None;
     for dir in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
         let dir = if dir.is_empty() { b".".as_slice() } else { dir };
-        let Ok(candidate) = CString::new([dir, b"/", program].concat()) else { continue };
+        let Ok(candidate) = CString::new([dir, b"/", program].concat()) else {
+            continue;
+        };
         match execve(&candidate, &args, &env) {
             Errno::NOTDIR => {}
             Errno::ACCESS if is_dir(&candidate) => {}
@@ -181,7 +220,9 @@ fn execute(process: &Process) -> Fault {
         }
     }
     match denied {
-        Some(errno) => Fault::NotExecutable { errno: errno.raw_os_error() },
+        Some(errno) => Fault::NotExecutable {
+            errno: errno.raw_os_error(),
+        },
         None => Fault::NotFound,
     }
 }
@@ -197,7 +238,9 @@ fn refusal(program: &CStr, errno: Errno) -> Fault {
     match errno {
         Errno::NOENT if rustix::fs::stat(program).is_ok() => Fault::NoInterpreter,
         Errno::NOENT | Errno::NOTDIR => Fault::NotFound,
-        errno => Fault::NotExecutable { errno: wire::errno(&errno.into()) },
+        errno => Fault::NotExecutable {
+            errno: wire::errno(&errno.into()),
+        },
     }
 }
 

@@ -29,7 +29,11 @@ impl Root {
     /// Takes an attached root.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Root> {
         let mount_id = mountfd::mount_id(&fd)?;
-        Ok(Root { fd, mount_id, stubs: Vec::new() })
+        Ok(Root {
+            fd,
+            mount_id,
+            stubs: Vec::new(),
+        })
     }
 
     /// Returns what is at `path`, made first if it is missing: a directory, or an empty file.
@@ -85,7 +89,9 @@ impl Root {
             }
             way.push((found, name));
         }
-        way.pop().map(|(fd, _)| fd).ok_or_else(|| Errno::BUSY.into())
+        way.pop()
+            .map(|(fd, _)| fd)
+            .ok_or_else(|| Errno::BUSY.into())
     }
 }
 

@@ -124,7 +124,10 @@ impl Running {
             Ok(Some(status)) => status,
             Ok(None) | Err(rustix::io::Errno::INTR) => return Ok(None),
             Err(error) => {
-                return Err(Error::Start { doing: "wait for the sandbox", source: error.into() });
+                return Err(Error::Start {
+                    doing: "wait for the sandbox",
+                    source: error.into(),
+                });
             }
         };
         // The answer was queued before the first process ended, and outlives it.

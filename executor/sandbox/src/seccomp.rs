@@ -67,8 +67,8 @@ const DENIED: &[libc::c_long] = &[
 /// numbers them, with `stime` and the calls that enter virtual 8086 mode.
 #[cfg(target_arch = "x86_64")]
 const DENIED_I386: &[u32] = &[
-    25, 51, 62, 79, 86, 87, 88, 101, 110, 111, 113, 115, 128, 129, 131, 135, 149, 166, 169, 253, 264, 283, 286, 287, 288, 336, 338, 342, 343, 350, 357, 374, 404, 405, 425, 426,
-    427, 443,
+    25, 51, 62, 79, 86, 87, 88, 101, 110, 111, 113, 115, 128, 129, 131, 135, 149, 166, 169, 253,
+    264, 283, 286, 287, 288, 336, 338, 342, 343, 350, 357, 374, 404, 405, 425, 426, 427, 443,
 ];
 
 /// Returns the filter's instructions as the kernel reads them.
@@ -76,7 +76,9 @@ const DENIED_I386: &[u32] = &[
 /// Errors only where this crate does not know the architecture.
 pub(crate) fn filter() -> Option<&'static [u8]> {
     static FILTER: OnceLock<Option<Vec<u8>>> = OnceLock::new();
-    FILTER.get_or_init(|| if available() { compile() } else { None }).as_deref()
+    FILTER
+        .get_or_init(|| if available() { compile() } else { None })
+        .as_deref()
 }
 
 /// Whether the kernel has filters.
@@ -84,7 +86,12 @@ fn available() -> bool {
     let action = libc::SECCOMP_RET_ERRNO;
     // SAFETY: the operation reads one `u32` through a pointer to one.
     let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
     };
     result == 0
 }
@@ -93,8 +100,10 @@ fn compile() -> Option<Vec<u8>> {
     let rules: BTreeMap<i64, _> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
-    let native: BpfProgram =
-        SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).ok()?.try_into().ok()?;
+    let native: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
+        .ok()?
+        .try_into()
+        .ok()?;
     let program = with_other_personalities(native);
     let bytes = program.iter().flat_map(|one| {
         let [c0, c1] = one.code.to_ne_bytes();
@@ -155,9 +164,12 @@ pub(crate) fn install(filter: &[u8]) -> io::Result<()> {
             k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
         })
         .collect();
-    let len = u16::try_from(program.len())
-        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    let len =
+        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog {
+        len,
+        filter: program.as_mut_ptr(),
+    };
     // Without the flag, older kernels turn off speculation for whoever has a filter.
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: the program points to `len` instructions that live until after the call; the kernel
@@ -170,7 +182,11 @@ pub(crate) fn install(filter: &[u8]) -> io::Result<()> {
             &raw const program,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -27,11 +27,24 @@ use crate::{init, own_binary, probe, seccomp};
 /// It blocks for some milliseconds. Errors if the sandbox can't be set up or the program can't be
 /// started; whatever was started for it is gone by then.
 pub fn spawn(spec: Spec) -> Result<Running, Error> {
-    let program = spec.args.first().map(|arg| arg.to_string_lossy().into_owned());
+    let program = spec
+        .args
+        .first()
+        .map(|arg| arg.to_string_lossy().into_owned());
     let cwd = spec.cwd.clone();
-    let host = Host { cgroup2: probe::cgroup2(), filter: seccomp::filter() };
-    let Package { plan, bytes, handles } = plan::plan(spec, host)?;
-    let fds = handles.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
+    let host = Host {
+        cgroup2: probe::cgroup2(),
+        filter: seccomp::filter(),
+    };
+    let Package {
+        plan,
+        bytes,
+        handles,
+    } = plan::plan(spec, host)?;
+    let fds = handles
+        .into_iter()
+        .map(prepare)
+        .collect::<Result<Vec<_>, _>>()?;
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
 
     let starting = |doing| move |source: io::Error| Error::Start { doing, source };
@@ -60,22 +73,23 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
     let sent = wire::send_with_bytes(running.socket.as_fd(), &plan, &bytes, &fds);
     match wire::receive::<Reply>(running.socket.as_fd()) {
         Ok(Some((Reply::Started { stubs, notes }, Attached { fds, .. }))) => {
-            let stub = |(path, is_dir): (crate::bytestring::ByteString, bool)| {
-                Stub { path: PathBuf::from(path.as_os_str()), is_dir }
+            let stub = |(path, is_dir): (crate::bytestring::ByteString, bool)| Stub {
+                path: PathBuf::from(path.as_os_str()),
+                is_dir,
             };
             running.stubs = stubs.into_iter().map(stub).collect();
             running.notes = notes;
             running.terminal = fds.into_iter().next();
             Ok(running)
         }
-        Ok(Some((Reply::Failed(fault), _))) => {
-            Err(error(fault, program.unwrap_or_default(), cwd))
-        }
+        Ok(Some((Reply::Failed(fault), _))) => Err(error(fault, program.unwrap_or_default(), cwd)),
         Ok(Some((Reply::Exited(_) | Reply::Signaled(_), _)) | None) => {
             sent.map_err(starting("send the plan to the sandbox"))?;
             match running.wait() {
                 Err(lost) => Err(lost),
-                Ok(exit) => Err(Error::Lost { how: format!("{exit:?}") }),
+                Ok(exit) => Err(Error::Lost {
+                    how: format!("{exit:?}"),
+                }),
             }
         }
         Err(source) => Err(starting("read the sandbox's answer")(source)),
@@ -88,17 +102,33 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
 fn prepare(handle: Handle) -> Result<OwnedFd, Error> {
     let (cloned, target, readonly) = match handle {
         Handle::Stream(fd) => return Ok(fd),
-        Handle::Detached { fd, target, readonly } => (Ok(fd), target, readonly),
-        Handle::Bind { fd, subpath, target, readonly } => {
+        Handle::Detached {
+            fd,
+            target,
+            readonly,
+        } => (Ok(fd), target, readonly),
+        Handle::Bind {
+            fd,
+            subpath,
+            target,
+            readonly,
+        } => {
             let source = match subpath {
                 Some(path) => mountfd::open_below(fd.as_fd(), &path),
                 None => Ok(fd),
             };
-            (source.and_then(|fd| mountfd::clone_tree(fd.as_fd())), target, readonly)
+            (
+                source.and_then(|fd| mountfd::clone_tree(fd.as_fd())),
+                target,
+                readonly,
+            )
         }
     };
-    let attributes =
-        if readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    let attributes = if readonly {
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+    } else {
+        MountAttrFlags::empty()
+    };
     let private = cloned.and_then(|mount| {
         mountfd::make_private(mount.as_fd(), Reach::Below, attributes)?;
         Ok(mount)
@@ -111,12 +141,22 @@ fn error(fault: Fault, program: String, cwd: PathBuf) -> Error {
     match fault {
         Fault::Setup { phase, path, errno } => {
             let path = path.map(|path| PathBuf::from(path.as_os_str()));
-            Error::Setup { phase, path, source: source(errno) }
+            Error::Setup {
+                phase,
+                path,
+                source: source(errno),
+            }
         }
-        Fault::Cwd { errno } => Error::Cwd { path: cwd, source: source(errno) },
+        Fault::Cwd { errno } => Error::Cwd {
+            path: cwd,
+            source: source(errno),
+        },
         Fault::NotFound => Error::ProgramNotFound { program },
         Fault::NoInterpreter => Error::InterpreterNotFound { program },
-        Fault::NotExecutable { errno } => Error::NotExecutable { program, source: source(errno) },
+        Fault::NotExecutable { errno } => Error::NotExecutable {
+            program,
+            source: source(errno),
+        },
     }
 }
 
@@ -141,8 +181,13 @@ fn start(binary: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<(Pid, Own
         errno: 0,
     };
     // SAFETY: `be_born` makes only system calls, and `birth` is not touched before it has returned.
-    let (pid, pidfd) =
-        unsafe { vfork(libc::CLONE_NEWPID, be_born, (&raw mut birth).cast::<c_void>()) }?;
+    let (pid, pidfd) = unsafe {
+        vfork(
+            libc::CLONE_NEWPID,
+            be_born,
+            (&raw mut birth).cast::<c_void>(),
+        )
+    }?;
     if birth.errno != 0 {
         let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
         rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)?;

@@ -222,7 +222,9 @@ impl fmt::Display for Resource {
 
 /// A limit whose name is none of getrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no limit is called `{name}`; one of core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack is")]
+#[error(
+    "no limit is called `{name}`; one of core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack is"
+)]
 pub struct UnknownResource {
     /// What was asked for.
     pub name: String,
@@ -253,7 +255,11 @@ pub enum Stdio {
 
 impl Default for Stdio {
     fn default() -> Stdio {
-        Stdio::Streams { stdin: None, stdout: None, stderr: None }
+        Stdio::Streams {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
     }
 }
 

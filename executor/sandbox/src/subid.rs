@@ -32,12 +32,18 @@ mod tests {
 
     #[test]
     fn a_name_and_a_number_both_count() {
-        check("ann:100000:65536\nbob:200000:65536\n1000:300000:10\n", &[(100000, 65536), (300000, 10)]);
+        check(
+            "ann:100000:65536\nbob:200000:65536\n1000:300000:10\n",
+            &[(100000, 65536), (300000, 10)],
+        );
     }
 
     #[test]
     fn nonsense_is_skipped() {
-        check("ann\nann:x:1\nann:5:0\nann:4294967295:2\n:::\n#ann:1:1\n", &[]);
+        check(
+            "ann\nann:x:1\nann:5:0\nann:4294967295:2\n:::\n#ann:1:1\n",
+            &[],
+        );
     }
 
     #[test]

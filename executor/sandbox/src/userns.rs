@@ -47,31 +47,53 @@ pub struct IdMap {
 impl IdMap {
     /// Returns the id outside of an id in the container.
     pub fn to_host(&self, id: u32) -> Option<u32> {
-        self.ranges.iter().find_map(|range| shift(id, range.container, range.host, range.count))
+        self.ranges
+            .iter()
+            .find_map(|range| shift(id, range.container, range.host, range.count))
     }
 
     /// Returns the id in the container of an id outside.
     pub fn to_container(&self, id: u32) -> Option<u32> {
-        self.ranges.iter().find_map(|range| shift(id, range.host, range.container, range.count))
+        self.ranges
+            .iter()
+            .find_map(|range| shift(id, range.host, range.container, range.count))
     }
 
     /// Reads the form of /proc/PID/uid_map.
     pub fn parse(text: &str) -> IdMap {
         let range = |line: &str| {
-            let mut fields = line.split_ascii_whitespace().map(|field| field.parse().ok());
+            let mut fields = line
+                .split_ascii_whitespace()
+                .map(|field| field.parse().ok());
             let (container, host, count) = (fields.next()??, fields.next()??, fields.next()??);
-            Some(IdRange { container, host, count })
+            Some(IdRange {
+                container,
+                host,
+                count,
+            })
         };
-        IdMap { ranges: text.lines().filter_map(range).collect() }
+        IdMap {
+            ranges: text.lines().filter_map(range).collect(),
+        }
     }
 
     /// One id becomes root, and the given ranges follow it.
     fn own_and(own: u32, given: &[(u32, u32)]) -> IdMap {
-        let mut ranges = vec![IdRange { container: 0, host: own, count: 1 }];
+        let mut ranges = vec![IdRange {
+            container: 0,
+            host: own,
+            count: 1,
+        }];
         let mut next = 1_u32;
         for (first, count) in given {
-            let Some(after) = next.checked_add(*count) else { break };
-            ranges.push(IdRange { container: next, host: *first, count: *count });
+            let Some(after) = next.checked_add(*count) else {
+                break;
+            };
+            ranges.push(IdRange {
+                container: next,
+                host: *first,
+                count: *count,
+            });
             next = after;
         }
         IdMap { ranges }
@@ -79,8 +101,13 @@ impl IdMap {
 
     /// Every id of a namespace, as itself.
     fn identity(of: &IdMap) -> IdMap {
-        let range = |range: &IdRange| IdRange { host: range.container, ..*range };
-        IdMap { ranges: of.ranges.iter().map(range).collect() }
+        let range = |range: &IdRange| IdRange {
+            host: range.container,
+            ..*range
+        };
+        IdMap {
+            ranges: of.ranges.iter().map(range).collect(),
+        }
     }
 }
 
@@ -231,18 +258,27 @@ pub fn enter(support: &UserNsSupport) -> EnterError {
 fn enter_namespaces(support: &UserNsSupport) -> Result<&'static str, EnterError> {
     match support {
         UserNsSupport::Root => Ok("root"),
-        UserNsSupport::Refused { which, fix } => {
-            Err(EnterError::Refused { which: *which, fix: fix.clone() })
-        }
+        UserNsSupport::Refused { which, fix } => Err(EnterError::Refused {
+            which: *which,
+            fix: fix.clone(),
+        }),
         UserNsSupport::SingleId { .. } => {
-            let own = [rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()];
+            let own = [
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ];
             make_namespaces()?;
             let [uids, gids] = own.map(|id| IdMap::own_and(id, &[]).to_string());
-            let files = [("setgroups", "deny"), ("uid_map", &uids), ("gid_map", &gids)];
+            let files = [
+                ("setgroups", "deny"),
+                ("uid_map", &uids),
+                ("gid_map", &gids),
+            ];
             for (file, text) in files {
                 let path = format!("/proc/self/{file}");
-                std::fs::write(&path, text)
-                    .map_err(|error| EnterError::Map { said: format!("{path}: {error}") })?;
+                std::fs::write(&path, text).map_err(|error| EnterError::Map {
+                    said: format!("{path}: {error}"),
+                })?;
             }
             Ok("single")
         }
@@ -305,17 +341,21 @@ fn with_mapper(uids: &IdMap, gids: &IdMap, by: MapBy) -> Result<(), EnterError> 
     drop((made_read, say));
     let entered = make_namespaces();
     if entered.is_ok() {
-        made.write_all(b"x").map_err(step("tell that the user namespace is made"))?;
+        made.write_all(b"x")
+            .map_err(step("tell that the user namespace is made"))?;
     }
     drop(made);
     let mut text = String::new();
-    said.read_to_string(&mut text).map_err(step("hear that the ids are mapped"))?;
+    said.read_to_string(&mut text)
+        .map_err(step("hear that the ids are mapped"))?;
     let status =
         waitpid(mapper, None).map_err(|error| step("wait for the mapper")(error.into()))?;
     entered?;
     match status {
         WaitStatus::Exited(_, 0) => Ok(()),
-        _ => Err(EnterError::Map { said: text.trim().replace('\n', ", ") }),
+        _ => Err(EnterError::Map {
+            said: text.trim().replace('\n', ", "),
+        }),
     }
 }
 
@@ -329,7 +369,10 @@ fn map_when_made(
     if made.read(&mut [0]).map_err(|error| error.to_string())? == 0 {
         return Err("the namespace was not made".to_owned());
     }
-    let all = [("newuidmap", "uid_map", uids), ("newgidmap", "gid_map", gids)];
+    let all = [
+        ("newuidmap", "uid_map", uids),
+        ("newgidmap", "gid_map", gids),
+    ];
     for (helper, file, map) in all {
         match by {
             MapBy::Caller => {
@@ -338,7 +381,10 @@ fn map_when_made(
                     .map_err(|error| format!("{path}: {error}"))?;
             }
             MapBy::Helpers => {
-                let numbers = map.ranges.iter().flat_map(|r| [r.container, r.host, r.count]);
+                let numbers = map
+                    .ranges
+                    .iter()
+                    .flat_map(|r| [r.container, r.host, r.count]);
                 let output = Command::new(helper)
                     .arg(target.to_string())
                     .args(numbers.map(|number| number.to_string()))
@@ -357,12 +403,14 @@ fn map_when_made(
 fn execute_again(kind: &str) -> io::Error {
     let c_string = |text: OsString| CString::new(text.as_bytes());
     let marker = std::iter::once(OsString::from(format!("{MARKER}={kind}")));
-    let env = std::env::vars_os().filter(|(name, _)| name != MARKER).map(|(name, value)| {
-        let mut one = name;
-        one.push("=");
-        one.push(value);
-        one
-    });
+    let env = std::env::vars_os()
+        .filter(|(name, _)| name != MARKER)
+        .map(|(name, value)| {
+            let mut one = name;
+            one.push("=");
+            one.push(value);
+            one
+        });
     let args: Result<Vec<_>, _> = std::env::args_os().map(c_string).collect();
     let env: Result<Vec<_>, _> = marker.chain(env).map(c_string).collect();
     match (args, env) {
@@ -382,9 +430,16 @@ fn choose_maps() -> UserNsSupport {
         && let Ok((uids, gids)) = current_maps()
     {
         let (uids, gids) = (IdMap::identity(&uids), IdMap::identity(&gids));
-        return UserNsSupport::Mapped { uids, gids, by: MapBy::Caller };
+        return UserNsSupport::Mapped {
+            uids,
+            gids,
+            by: MapBy::Caller,
+        };
     }
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let passwd = read("/etc/passwd");
     let name = subid::user_name(&passwd, uid);
@@ -397,8 +452,12 @@ fn choose_maps() -> UserNsSupport {
         );
         return UserNsSupport::SingleId { why };
     }
-    if let Some(missing) = ["newuidmap", "newgidmap"].into_iter().find(|name| !in_path(name)) {
-        let why = format!("`{missing}` is not installed; it is in the package `uidmap` or `shadow`");
+    if let Some(missing) = ["newuidmap", "newgidmap"]
+        .into_iter()
+        .find(|name| !in_path(name))
+    {
+        let why =
+            format!("`{missing}` is not installed; it is in the package `uidmap` or `shadow`");
         return UserNsSupport::SingleId { why };
     }
     UserNsSupport::Mapped {
@@ -410,7 +469,9 @@ fn choose_maps() -> UserNsSupport {
 
 fn in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|dir: PathBuf| dir.join(program)).any(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|dir: PathBuf| dir.join(program))
+        .any(|file| file.is_file())
 }
 
 /// Where a trial failed, with the kernel's answer.
@@ -432,7 +493,11 @@ fn attempt() -> Result<(), Trial> {
         Ok((_, pidfd)) => {
             // Nothing is to be learned from a child that only ends.
             let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            if errno == 0 { Ok(()) } else { Err(Trial::Use(errno)) }
+            if errno == 0 {
+                Ok(())
+            } else {
+                Err(Trial::Use(errno))
+            }
         }
     }
 }
@@ -465,7 +530,9 @@ impl Facts {
         let number = |path| std::fs::read_to_string(path).ok()?.trim().parse().ok();
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
-        let filtered = status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
+        let filtered = status
+            .lines()
+            .any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
         let mounts = read("/proc/self/mountinfo");
         let root = |line: &str| line.split(' ').nth(4) == Some("/");
         Facts {
@@ -484,25 +551,35 @@ fn diagnose(trial: Trial, facts: &Facts) -> (Refusal, String) {
         return (Refusal::Sysctl, sysctl("user.max_user_namespaces=28633"));
     }
     if facts.unprivileged_clone == Some(0) {
-        return (Refusal::Sysctl, sysctl("kernel.unprivileged_userns_clone=1"));
+        return (
+            Refusal::Sysctl,
+            sysctl("kernel.unprivileged_userns_clone=1"),
+        );
     }
     match trial {
-        Trial::Create(libc::EINVAL | libc::ENOSYS) => {
-            (Refusal::Kernel, "run kiln as root, or on a kernel with CONFIG_USER_NS".to_owned())
-        }
-        Trial::Create(libc::EPERM) if facts.chrooted => {
-            (Refusal::Chroot, "run kiln as root, or outside the chroot".to_owned())
-        }
-        _ if facts.apparmor_restricts == Some(1) => {
-            (Refusal::AppArmor, sysctl("kernel.apparmor_restrict_unprivileged_userns=0"))
-        }
+        Trial::Create(libc::EINVAL | libc::ENOSYS) => (
+            Refusal::Kernel,
+            "run kiln as root, or on a kernel with CONFIG_USER_NS".to_owned(),
+        ),
+        Trial::Create(libc::EPERM) if facts.chrooted => (
+            Refusal::Chroot,
+            "run kiln as root, or outside the chroot".to_owned(),
+        ),
+        _ if facts.apparmor_restricts == Some(1) => (
+            Refusal::AppArmor,
+            sysctl("kernel.apparmor_restrict_unprivileged_userns=0"),
+        ),
         _ if facts.filtered => {
-            let fix = "start the container that kiln runs in with `--security-opt seccomp=unconfined`";
+            let fix =
+                "start the container that kiln runs in with `--security-opt seccomp=unconfined`";
             (Refusal::Seccomp, fix.to_owned())
         }
         Trial::Create(errno) | Trial::Use(errno) => {
             let error = io::Error::from_raw_os_error(errno);
-            (Refusal::Unknown, format!("it says `{error}`; run kiln as root"))
+            (
+                Refusal::Unknown,
+                format!("it says `{error}`; run kiln as root"),
+            )
         }
     }
 }
@@ -539,22 +616,54 @@ mod tests {
     fn each_mechanism_is_named_with_its_remedy() {
         let eperm = Trial::Create(libc::EPERM);
         let none = Facts::default();
-        check(Trial::Create(libc::ENOSPC), none, Refusal::Sysctl, "user.max_user_namespaces=28633");
+        check(
+            Trial::Create(libc::ENOSPC),
+            none,
+            Refusal::Sysctl,
+            "user.max_user_namespaces=28633",
+        );
         check(
             eperm,
-            Facts { unprivileged_clone: Some(0), ..none },
+            Facts {
+                unprivileged_clone: Some(0),
+                ..none
+            },
             Refusal::Sysctl,
             "kernel.unprivileged_userns_clone=1",
         );
-        check(eperm, Facts { chrooted: true, ..none }, Refusal::Chroot, "outside the chroot");
-        check(eperm, Facts { filtered: true, ..none }, Refusal::Seccomp, "seccomp=unconfined");
+        check(
+            eperm,
+            Facts {
+                chrooted: true,
+                ..none
+            },
+            Refusal::Chroot,
+            "outside the chroot",
+        );
+        check(
+            eperm,
+            Facts {
+                filtered: true,
+                ..none
+            },
+            Refusal::Seccomp,
+            "seccomp=unconfined",
+        );
         check(
             Trial::Use(libc::EACCES),
-            Facts { apparmor_restricts: Some(1), ..none },
+            Facts {
+                apparmor_restricts: Some(1),
+                ..none
+            },
             Refusal::AppArmor,
             "kernel.apparmor_restrict_unprivileged_userns=0",
         );
-        check(Trial::Create(libc::EINVAL), none, Refusal::Kernel, "CONFIG_USER_NS");
+        check(
+            Trial::Create(libc::EINVAL),
+            none,
+            Refusal::Kernel,
+            "CONFIG_USER_NS",
+        );
         check(eperm, none, Refusal::Unknown, "run kiln as root");
     }
 

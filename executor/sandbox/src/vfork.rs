@@ -24,8 +24,7 @@ pub(crate) unsafe fn vfork(
 ) -> io::Result<(Pid, OwnedFd)> {
     let mut stack = vec![0_u8; STACK];
     let mut pidfd: libc::c_int = -1;
-    let flags =
-        flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
 
     // No handler of this process may run in the child, on its small stack, in shared memory.
     let blocked = AllSignalsBlocked::new()?;
@@ -48,7 +47,9 @@ pub(crate) unsafe fn vfork(
     };
     let error = io::Error::last_os_error();
     drop(blocked);
-    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Err(error) };
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
+        return Err(error);
+    };
     // SAFETY: the kernel has put a new descriptor there, which nobody else knows.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
@@ -60,7 +61,11 @@ impl AllSignalsBlocked {
     fn new() -> io::Result<AllSignalsBlocked> {
         use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
         let mut before = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        pthread_sigmask(
+            SigmaskHow::SIG_SETMASK,
+            Some(&SigSet::all()),
+            Some(&mut before),
+        )?;
         Ok(AllSignalsBlocked(before))
     }
 }

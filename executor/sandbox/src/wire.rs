@@ -29,7 +29,10 @@ const HEADER: usize = 12;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// The process runs; a terminal's master comes with it.
-    Started { stubs: Vec<(ByteString, bool)>, notes: Vec<String> },
+    Started {
+        stubs: Vec<(ByteString, bool)>,
+        notes: Vec<String>,
+    },
     Failed(Fault),
     Exited(i32),
     Signaled(i32),
@@ -44,20 +47,36 @@ pub(crate) enum Request {
 /// A failure on its way out of the sandbox.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Fault {
-    Setup { phase: Phase, path: Option<ByteString>, errno: i32 },
-    Cwd { errno: i32 },
+    Setup {
+        phase: Phase,
+        path: Option<ByteString>,
+        errno: i32,
+    },
+    Cwd {
+        errno: i32,
+    },
     NotFound,
     NoInterpreter,
-    NotExecutable { errno: i32 },
+    NotExecutable {
+        errno: i32,
+    },
 }
 
 impl Fault {
     pub(crate) fn at(phase: Phase, path: &[u8], error: &io::Error) -> Fault {
-        Fault::Setup { phase, path: Some(ByteString(path.to_vec())), errno: errno(error) }
+        Fault::Setup {
+            phase,
+            path: Some(ByteString(path.to_vec())),
+            errno: errno(error),
+        }
     }
 
     pub(crate) fn of(phase: Phase, error: &io::Error) -> Fault {
-        Fault::Setup { phase, path: None, errno: errno(error) }
+        Fault::Setup {
+            phase,
+            path: None,
+            errno: errno(error),
+        }
     }
 }
 
@@ -191,7 +210,10 @@ fn read(socket: BorrowedFd<'_>, into: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::
             fds.extend(received);
         }
     }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
         return Err(malformed("a packet was cut"));
     }
     Ok(received.bytes)
@@ -203,6 +225,11 @@ fn malformed(what: &'static str) -> io::Error {
 
 /// Sets the size of a terminal.
 pub(crate) fn set_size(terminal: BorrowedFd<'_>, rows: u16, cols: u16) -> io::Result<()> {
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     Ok(rustix::termios::tcsetwinsize(terminal.as_fd(), size)?)
 }

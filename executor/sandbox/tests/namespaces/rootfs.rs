@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use kiln_sandbox::{Error, Exit, RootFs, Spec, Stdio, spawn};
 
 const APPLETS: &[&str] = &[
-    "cat", "chown", "cp", "dd", "echo", "env", "false", "hostname", "id", "ifconfig", "kill",
-    "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "printf", "ps", "pwd", "readlink", "rm",
-    "sh", "sleep", "stat", "stty", "test", "touch", "true", "tty", "umount", "unshare", "wc",
+    "cat", "chown", "cp", "dd", "echo", "env", "false", "hostname", "id", "ifconfig", "kill", "ln",
+    "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "printf", "ps", "pwd", "readlink", "rm", "sh",
+    "sleep", "stat", "stty", "test", "touch", "true", "tty", "umount", "unshare", "wc",
 ];
 
 /// A directory that holds a root file system.
@@ -21,7 +21,10 @@ pub(crate) struct Rootfs {
 
 /// Where the host has a static busybox.
 pub(crate) fn busybox() -> Option<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists())
+    ["/bin/busybox", "/usr/bin/busybox"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists())
 }
 
 impl Rootfs {
@@ -36,6 +39,15 @@ impl Rootfs {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
         Rootfs { dir }
+    }
+
+    /// One in which nothing is missing, for whoever may not write to it.
+    pub(crate) fn with_points() -> Rootfs {
+        let root = Rootfs::new();
+        for point in ["proc", "sys", "dev"] {
+            std::fs::create_dir(root.path().join(point)).unwrap();
+        }
+        root
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,8 +89,11 @@ pub(crate) fn run(mut spec: Spec) -> Result<Output, Error> {
         Stdio::Streams { stdin, .. } => stdin,
         Stdio::Terminal { .. } => None,
     };
-    spec.stdio =
-        Stdio::Streams { stdin, stdout: Some(stdout.into()), stderr: Some(stderr.into()) };
+    spec.stdio = Stdio::Streams {
+        stdin,
+        stdout: Some(stdout.into()),
+        stderr: Some(stderr.into()),
+    };
     let mut running = spawn(spec)?;
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
@@ -90,8 +105,17 @@ pub(crate) fn run(mut spec: Spec) -> Result<Output, Error> {
     let stderr = reader.join().unwrap();
     let exit = running.wait()?;
     let stubs = running.stubs();
-    let stubs = stubs.iter().map(|stub| (stub.path.display().to_string(), stub.is_dir)).collect();
-    Ok(Output { exit, stdout, stderr, stubs, notes: running.notes().to_vec() })
+    let stubs = stubs
+        .iter()
+        .map(|stub| (stub.path.display().to_string(), stub.is_dir))
+        .collect();
+    Ok(Output {
+        exit,
+        stdout,
+        stderr,
+        stubs,
+        notes: running.notes().to_vec(),
+    })
 }
 
 /// Runs a script in a fresh root, and compares all that it prints.
@@ -100,10 +124,21 @@ pub(crate) fn check(script: &str, expected: &str) {
 }
 
 /// The same with a root and changes of the spec.
-pub(crate) fn check_in(root: &Rootfs, change: impl FnOnce(&mut Spec), script: &str, expected: &str) {
+pub(crate) fn check_in(
+    root: &Rootfs,
+    change: impl FnOnce(&mut Spec),
+    script: &str,
+    expected: &str,
+) {
     let mut spec = root.sh(script);
     change(&mut spec);
     let output = run(spec).unwrap();
     let said = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(said.trim_end(), expected, "{:?} {:?}", output.exit, output.notes);
+    assert_eq!(
+        said.trim_end(),
+        expected,
+        "{:?} {:?}",
+        output.exit,
+        output.notes
+    );
 }

@@ -1,0 +1,198 @@
+//! What the test binary does when it is not the test.
+#![allow(clippy::print_stdout)]
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use kiln_sandbox::userns::{UserNsSupport, enter, entered, probe};
+use kiln_sandbox::{RootFs, Spec, Stdio, spawn};
+
+use crate::rootfs::open;
+
+const HELPER: &str = "--as-helper";
+
+/// The arguments that make this binary a helper.
+pub(crate) fn helper(name: &str) -> [&str; 2] {
+    [HELPER, name]
+}
+
+pub(crate) fn run_if_requested() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, marker, name, root] = args.as_slice() else {
+        return;
+    };
+    if marker != HELPER {
+        return;
+    }
+    match name.as_str() {
+        "hang" => hang(Path::new(root)),
+        "user" => user(Path::new(root)),
+        "subordinate" => subordinate(Path::new(root)),
+        "keyring" => keyring(),
+        "chroot" => chroot(Path::new(root)),
+        other => panic!("BUG: there is no helper `{other}`"),
+    }
+    std::process::exit(0);
+}
+
+fn sh(root: &Path, script: &str) -> Spec {
+    let mut spec = Spec::new(RootFs::Directory(open(root)), ["/bin/sh", "-c", script]);
+    spec.env = vec![("PATH".into(), "/bin".into())];
+    let stdout = Some(
+        std::os::fd::AsFd::as_fd(&std::io::stdout())
+            .try_clone_to_owned()
+            .unwrap(),
+    );
+    let stderr = Some(
+        std::os::fd::AsFd::as_fd(&std::io::stderr())
+            .try_clone_to_owned()
+            .unwrap(),
+    );
+    spec.stdio = Stdio::Streams {
+        stdin: None,
+        stdout,
+        stderr,
+    };
+    spec
+}
+
+/// Says the pid of a sandbox's first process, and never ends by itself.
+fn hang(root: &Path) {
+    let mut spec = sh(root, "exec sleep 1000");
+    spec.stdio = Stdio::default();
+    let running = spawn(spec).unwrap();
+    println!("{}", running.pid());
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+    std::mem::forget(running);
+}
+
+/// Enters a user namespace and runs a sandbox there, telling what it got.
+fn user(root: &Path) {
+    if !entered() {
+        let support = probe();
+        if let UserNsSupport::Refused { which, fix } = &support {
+            println!("refused by {which}; {fix}");
+            return;
+        }
+        panic!("{}", enter(&support));
+    }
+    let mapped = std::env::var("KILN_USERNS").unwrap();
+    let (uids, _) = kiln_sandbox::userns::current_maps().unwrap();
+    match mapped.as_str() {
+        "mapped" => println!("mapped 0 {}", uids.to_host(0).unwrap()),
+        _ => println!("{mapped} {}", rustix::process::getuid().as_raw()),
+    }
+    let other = if mapped == "mapped" {
+        "chown 7 /tmp/f; stat -c %u /tmp/f"
+    } else {
+        "true"
+    };
+    let script = format!("touch /tmp/f; id -u; {other}; echo inner");
+    let mut spec = sh(root, &format!("echo $({script})"));
+    let source = kiln_sandbox::MountSource::Tmpfs {
+        size_bytes: None,
+        mode: 0o755,
+    };
+    spec.mounts.push(kiln_sandbox::Mount {
+        target: "/dev/shm/tmp".into(),
+        source,
+        readonly: false,
+    });
+    spec.args[2] = spec.args[2]
+        .to_str()
+        .unwrap()
+        .replace("/tmp/", "/dev/shm/tmp/")
+        .into();
+    let mut running = spawn(spec).unwrap();
+    assert!(running.wait().unwrap().success());
+    let refused = running
+        .notes()
+        .iter()
+        .any(|note| note.starts_with("/proc is the host's"));
+    println!("proc {}", if refused { "refused" } else { "fresh" });
+}
+
+/// Becomes a user with subordinate ids, in a mount namespace where /etc says so.
+fn subordinate(root: &Path) {
+    use nix::mount::{MsFlags, mount};
+    use std::os::unix::process::CommandExt;
+    const NONE: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        (
+            "passwd",
+            "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n",
+        ),
+        ("subuid", "ann:100000:65536\n"),
+        ("subgid", "ann:100000:65536\n"),
+    ];
+    for (name, text) in files {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let target = Path::new("/etc").join(name);
+        mount(Some(&file), &target, NONE, MsFlags::MS_BIND, NONE).unwrap();
+    }
+    drop(dir);
+    let error = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(helper("user"))
+        .arg(root)
+        .uid(1000)
+        .gid(1000)
+        .exec();
+    panic!("{error}");
+}
+
+/// Asks for the key ring of the thread, which only a filter refuses.
+fn keyring() {
+    const KEYCTL_GET_KEYRING_ID: libc::c_long = 0;
+    const KEY_SPEC_THREAD_KEYRING: libc::c_long = -1;
+    // SAFETY: the operation takes numbers only.
+    let id = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_GET_KEYRING_ID,
+            KEY_SPEC_THREAD_KEYRING,
+            1,
+        )
+    };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    match (id, error) {
+        (-1, Some(libc::EPERM)) => println!("refused with EPERM"),
+        (-1, other) => println!("refused with {other:?}"),
+        _ => println!("granted"),
+    }
+}
+
+/// In a chroot that is no mount, starts a sandbox that tries to walk out.
+fn chroot(root: &Path) {
+    use nix::mount::{MsFlags, mount};
+    const NONE: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+    let bind = |source: &Path, target: &Path| {
+        mount(
+            Some(source),
+            target,
+            NONE,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            NONE,
+        )
+        .unwrap();
+    };
+    for name in ["inner", "proc"] {
+        let source = std::fs::read_to_string(root.join(format!("{name}.source"))).unwrap();
+        bind(&PathBuf::from(source), &root.join(name));
+    }
+    for name in crate::nested::host_dirs() {
+        if !root.join(name).is_symlink() {
+            bind(&Path::new("/").join(name), &root.join(name));
+        }
+    }
+    nix::unistd::chroot(root).unwrap();
+    nix::unistd::chdir("/").unwrap();
+    let spec = sh(Path::new("/inner"), "cd ../../../..; echo $(ls)");
+    assert!(spawn(spec).unwrap().wait().unwrap().success());
+}
