@@ -223,7 +223,7 @@ pub enum GraphError {
         /// What op.
         op: &'static str,
         /// The platform.
-        platform: Platform,
+        platform: Box<Platform>,
     },
     /// Nodes that read each other's outputs.
     #[error("nodes form a cycle: {}", .nodes.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))]

@@ -22,7 +22,7 @@ pub struct ParseError {
     pub column: usize,
     /// What is wrong.
     #[source]
-    pub problem: ParseProblem,
+    pub problem: Box<ParseProblem>,
 }
 
 /// What is wrong with a text.
@@ -114,14 +114,14 @@ pub enum ParseProblem {
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) span: Range<usize>,
-    pub(crate) problem: ParseProblem,
+    pub(crate) problem: Box<ParseProblem>,
 }
 
 impl Fault {
     pub(crate) fn new(span: &Range<usize>, problem: ParseProblem) -> Self {
         Self {
             span: span.clone(),
-            problem,
+            problem: Box::new(problem),
         }
     }
 
@@ -199,9 +199,7 @@ fn is_label(character: char) -> bool {
 
 /// Writes a text as a word, in quotes if it has to be.
 pub(crate) fn quote(text: &str) -> String {
-    let word = !text.starts_with('@')
-        && !text.starts_with("scratch:")
-        && !matches!(text, "scratch" | "none" | "default");
+    let word = !text.starts_with('@') && !text.starts_with("scratch:") && text != "scratch";
     if word { quote_path(text) } else { quoted(text) }
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn check_node(node: &Node) -> Result<(), GraphError> {
     {
         return Err(GraphError::UnexpectedPlatform {
             op: node.op.kind(),
-            platform: platform.clone(),
+            platform: Box::new(platform.clone()),
         });
     }
     match &node.op {

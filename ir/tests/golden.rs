@@ -1,5 +1,7 @@
 //! Bytes and digests that may not change without a new version: docs/formats/node-encoding.md.
 
+#![allow(clippy::unwrap_used)]
+
 use kiln_ir::*;
 
 const EVERY_FIELD: &str = include_str!("golden/every_field.plan");

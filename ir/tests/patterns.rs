@@ -1,5 +1,7 @@
 //! What patterns mean, case by case: moby's patternmatcher and Go's `filepath.Match`.
 
+#![allow(clippy::unwrap_used)]
+
 use kiln_ir::pattern::{PatternList, PatternState, clean, has_wildcard, wildcard_match};
 use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! What is refused, with the message and the place.
 
+#![allow(clippy::unwrap_used)]
+
 use kiln_ir::*;
 
 #[track_caller]

@@ -1,5 +1,7 @@
 //! Every form of a plan reads back to an equal plan.
 
+#![allow(clippy::unwrap_used)]
+
 mod plans;
 
 use kiln_ir::*;
