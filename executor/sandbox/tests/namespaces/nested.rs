@@ -1,4 +1,5 @@
 //! The test binary itself in a sandbox, in a chroot, and as an ordinary user.
+#![allow(clippy::print_stdout)]
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
