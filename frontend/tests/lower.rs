@@ -21,6 +21,9 @@ use kiln_frontend::lower::{
 use kiln_ir::{HostIp, ImageConfig, NetworkMode, NodeDigest, Platform, PrintOptions, Ulimit};
 use proptest::prelude::*;
 
+/// A plan, or what is wrong.
+type Outcome = Result<Box<Lowered>, Vec<Diagnostic>>;
+
 /// The options of a case, and what registries would say.
 #[derive(Default)]
 struct Case {
@@ -96,7 +99,10 @@ impl Case {
             }
             "epoch" => input.source_date_epoch = Some(value.parse().unwrap()),
             "hostname" => input.hostname = value.to_owned(),
-            "add-host" => input.add_hosts.push(HostIp { host: key, ip: rest }),
+            "add-host" => input.add_hosts.push(HostIp {
+                host: key,
+                ip: rest,
+            }),
             "ulimit" => {
                 let (soft, hard) = rest.split_once(':').unwrap();
                 input.ulimits.push(Ulimit {
@@ -113,7 +119,7 @@ impl Case {
     }
 
     /// Lowers, answering as registries would; also returns the rounds of questions.
-    fn lower(&self) -> (Vec<Vec<Question>>, Result<Box<Lowered>, Vec<Diagnostic>>) {
+    fn lower(&self) -> (Vec<Vec<Question>>, Outcome) {
         let mut answers = Answers::default();
         let mut rounds: Vec<Vec<Question>> = Vec::new();
         loop {
@@ -138,7 +144,11 @@ impl Case {
         let (rounds, outcome) = self.lower();
         let mut out = String::new();
         for (number, questions) in rounds.iter().enumerate() {
-            for Question::ImageConfig { reference, platform } in questions {
+            for Question::ImageConfig {
+                reference,
+                platform,
+            } in questions
+            {
                 writeln!(out, "round {}: {reference} {platform}", number + 1).unwrap();
             }
         }
@@ -183,15 +193,40 @@ fn render_lowered(out: &mut String, lowered: &Lowered) {
         writeln!(out, "skipped stages: {}", skipped.join(" ")).unwrap();
     }
     if !lowered.unused_build_args.is_empty() {
-        writeln!(out, "unused build args: {}", lowered.unused_build_args.join(" ")).unwrap();
+        writeln!(
+            out,
+            "unused build args: {}",
+            lowered.unused_build_args.join(" ")
+        )
+        .unwrap();
     }
+}
+
+#[test]
+fn assumed_images_are_named() {
+    let text = "FROM golang AS a\nFROM me/known\nCOPY --from=a /x /y\n";
+    let mut case = Case::new(text, "");
+    case.option("image", "docker.io/me/known:latest {}");
+    let lowered = case.lower().1.unwrap();
+    let plan = &lowered.plan;
+    let names: Vec<&str> = lowered
+        .assumed
+        .iter()
+        .map(|node| plan.display[node].name.as_str())
+        .collect();
+    assert_eq!(names, ["FROM docker.io/library/golang:latest"]);
+    assert_eq!(plan.pins.len(), 1);
 }
 
 fn render_diagnostics(out: &mut String, text: &str, diagnostics: &[Diagnostic]) {
     let index = LineIndex::new(text);
     for diagnostic in diagnostics {
         let place = index.position(text, diagnostic.span.start);
-        let severity = if diagnostic.is_error() { "error" } else { "warning" };
+        let severity = if diagnostic.is_error() {
+            "error"
+        } else {
+            "warning"
+        };
         writeln!(
             out,
             "{severity} {} {}:{} {:?}: {}",
@@ -263,11 +298,19 @@ fn history_of_arguments() {
     );
     check_history(
         "ARG A=1\nARG A=2\nRUN x",
-        &["-ARG A=1", "-ARG A=2", "+RUN |1 A=2 /bin/sh -c x # buildkit"],
+        &[
+            "-ARG A=1",
+            "-ARG A=2",
+            "+RUN |1 A=2 /bin/sh -c x # buildkit",
+        ],
     );
     check_history(
         "ARG A=1\nENV A=env\nRUN x",
-        &["-ARG A=1", "-ENV A=env", "+RUN |1 A=env /bin/sh -c x # buildkit"],
+        &[
+            "-ARG A=1",
+            "-ENV A=env",
+            "+RUN |1 A=env /bin/sh -c x # buildkit",
+        ],
     );
 }
 
@@ -289,13 +332,16 @@ fn history_of_config() {
     check_history("ONBUILD RUN x", &[]);
     check_history(
         "HEALTHCHECK --interval=5s CMD a b",
-        &["-HEALTHCHECK {Test:[CMD-SHELL a b] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"],
+        &[
+            "-HEALTHCHECK {Test:[CMD-SHELL a b] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+        ],
     );
 }
 
 #[test]
 fn a_copy_at_the_end_changes_no_earlier_node() {
-    let before = "FROM alpine\nWORKDIR /app\nCOPY go.mod .\nRUN go mod download\nCOPY src src\nRUN make\n";
+    let before =
+        "FROM alpine\nWORKDIR /app\nCOPY go.mod .\nRUN go mod download\nCOPY src src\nRUN make\n";
     let after = format!("{before}COPY docs /docs\nCOPY . /all\n");
     let (before, after) = (digests(before), digests(&after));
     assert!(before.is_subset(&after));
@@ -319,7 +365,10 @@ fn the_same_input_gives_the_same_plan() {
 fn survives(text: &str) {
     let case = Case::new(text, "ignore *.log\nbuild-arg A=1\nepoch 1");
     let (rounds, outcome) = case.lower();
-    assert!(rounds.len() <= 1, "assumed images bring no triggers: {text}");
+    assert!(
+        rounds.len() <= 1,
+        "assumed images bring no triggers: {text}"
+    );
     if let Ok(lowered) = outcome {
         lowered.plan.validate().unwrap();
     }
@@ -331,7 +380,11 @@ fn a_huge_plan_is_refused() {
     text.push_str(&"ENV A=$A$A\n".repeat(8));
     text.push_str(&"RUN true\n".repeat(1000));
     let (_, outcome) = Case::new(&text, "").lower();
-    let codes: Vec<&str> = outcome.unwrap_err().iter().map(|error| error.code).collect();
+    let codes: Vec<&str> = outcome
+        .unwrap_err()
+        .iter()
+        .map(|error| error.code)
+        .collect();
     assert_eq!(codes, ["plan-too-large"]);
 }
 
@@ -339,7 +392,13 @@ fn a_huge_plan_is_refused() {
 fn many_stages_need_no_stack() {
     let mut text = "FROM scratch AS s0\n".to_owned();
     for stage in 1..3000 {
-        writeln!(text, "FROM s{} AS s{stage}\nCOPY --from=s{} a /", stage - 1, stage / 2).unwrap();
+        writeln!(
+            text,
+            "FROM s{} AS s{stage}\nCOPY --from=s{} a /",
+            stage - 1,
+            stage / 2
+        )
+        .unwrap();
     }
     survives(&text);
 }
@@ -355,7 +414,11 @@ fn too_many_triggers_are_refused() {
         writeln!(text, "COPY --from=s{stage} a /").unwrap();
     }
     let (_, outcome) = Case::new(&text, "").lower();
-    let codes: Vec<&str> = outcome.unwrap_err().iter().map(|error| error.code).collect();
+    let codes: Vec<&str> = outcome
+        .unwrap_err()
+        .iter()
+        .map(|error| error.code)
+        .collect();
     assert_eq!(codes, ["too-many-triggers"]);
 }
 

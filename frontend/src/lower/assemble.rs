@@ -10,7 +10,7 @@ use super::epoch::Epoch;
 use super::input::LowerInput;
 use super::outcome::{Lowered, Lowering, StageSummary};
 use super::reach::{self, Reach};
-use super::round::Round;
+use super::round::{Round, Step};
 use super::scope::Globals;
 use super::settings::{self, Settings};
 use super::stage::{self, State};
@@ -86,7 +86,8 @@ fn attempt(
 ) -> Option<Attempt> {
     let settings = keep(Settings::new(input), findings)?;
     let ignore = PatternList::new(&input.ignore).map_err(|error| {
-        whole("invalid-ignore-pattern", format!("invalid ignore file: {error}"))
+        let message = format!("invalid ignore file: {error}");
+        Box::new(whole("invalid-ignore-pattern", message))
     });
     let ignore = keep(ignore, findings)?;
     let platforms = platforms(input);
@@ -122,21 +123,24 @@ fn attempt(
     let Round {
         mut plan,
         diagnostics,
+        mut assumed,
         ..
     } = round;
     findings.extend(diagnostics);
     plan.prune();
+    assumed.retain(|node| plan.graph.contains(*node));
     Some(Attempt::Lowered(Box::new(Lowered {
         plan,
         diagnostics: Vec::new(),
         stages: summaries(dockerfile, &targets),
         target: targets.first().map_or(0, |target| target.index),
+        assumed: assumed.into_iter().collect(),
         unused_build_args: unused_build_args(&settings, dockerfile, &targets),
     })))
 }
 
-fn keep<T>(result: Result<T, Diagnostic>, findings: &mut Vec<Diagnostic>) -> Option<T> {
-    result.map_err(|error| findings.push(error)).ok()
+fn keep<T>(result: Step<T>, findings: &mut Vec<Diagnostic>) -> Option<T> {
+    result.map_err(|error| findings.push(*error)).ok()
 }
 
 /// Returns where the stages are that the build does not need.
@@ -167,7 +171,10 @@ fn prepare<'a>(
                 let names = stages.names();
                 ("unknown-target", with_suggestion(message, name, names))
             }
-            None => ("no-stages", "dockerfile contains no stages to build".to_owned()),
+            None => (
+                "no-stages",
+                "dockerfile contains no stages to build".to_owned(),
+            ),
         };
         findings.push(whole(code, message));
         return None;
@@ -190,7 +197,10 @@ fn globals(
     platform: &Platform,
     findings: &mut Vec<Diagnostic>,
 ) -> Globals {
-    let last = dockerfile.stages.last().and_then(|stage| stage.from.kind.name.as_ref());
+    let last = dockerfile
+        .stages
+        .last()
+        .and_then(|stage| stage.from.kind.name.as_ref());
     let stage = match (&input.target, last) {
         (Some(target), _) => target,
         (None, Some(last)) => &last.text,
@@ -327,7 +337,10 @@ fn unused_build_args(
     for arg in &dockerfile.global_args {
         declared.extend(names(&arg.kind));
     }
-    let own = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let own = dockerfile
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.instructions);
     let triggers = targets
         .iter()
         .flat_map(|target| target.reach.triggers.values().flatten())
@@ -346,7 +359,9 @@ fn unused_build_args(
         }
     }
     let is_used = |name: &str| {
-        let predefined = targets.iter().any(|target| target.globals.value(name).is_some());
+        let predefined = targets
+            .iter()
+            .any(|target| target.globals.value(name).is_some());
         predefined || declared.contains(name) || settings::is_built_in(name)
     };
     let unused = settings.build_args.keys().filter(|name| !is_used(name));

@@ -46,7 +46,11 @@ pub(super) fn settle(
         rules.dedup();
         if !rules.is_empty() {
             let message = format!("lint violation found for rules: {}", rules.join(", "));
-            findings.push(Diagnostic::error("lint-violation", Span::default(), message));
+            findings.push(Diagnostic::error(
+                "lint-violation",
+                Span::default(),
+                message,
+            ));
         }
     }
     findings
@@ -55,7 +59,12 @@ pub(super) fn settle(
 /// Source order, each finding once: several platforms find the same things.
 fn sort(findings: &mut Vec<Diagnostic>) {
     fn key(finding: &Diagnostic) -> (Span, bool, &str, &str) {
-        (finding.span, !finding.is_error(), finding.code, &finding.message)
+        (
+            finding.span,
+            !finding.is_error(),
+            finding.code,
+            &finding.message,
+        )
     }
     findings.sort_by(|one, two| key(one).cmp(&key(two)));
     findings.dedup_by(|one, two| key(one) == key(two));
@@ -64,6 +73,9 @@ fn sort(findings: &mut Vec<Diagnostic>) {
 /// Returns the text from FROM to the end of its stage.
 pub(super) fn stage_span(dockerfile: &Dockerfile, index: usize) -> Span {
     let stage = &dockerfile.stages[index];
-    let last = stage.instructions.last().map_or(stage.from.span, |last| last.span);
+    let last = stage
+        .instructions
+        .last()
+        .map_or(stage.from.span, |last| last.span);
     stage.from.span.join(last)
 }

@@ -1,8 +1,6 @@
 //! The instructions that change the image's config and no file, and WORKDIR.
 
-use kiln_ir::{
-    ActionInput, FileAction, FileActionKind, FileOp, Healthcheck, MkdirAction, Op,
-};
+use kiln_ir::{ActionInput, FileAction, FileActionKind, FileOp, Healthcheck, MkdirAction, Op};
 
 use super::copy::owner;
 use super::round::{Inputs, Step, output};
@@ -22,7 +20,10 @@ impl StageLowering<'_, '_> {
         let mut declared = Vec::with_capacity(arg.declarations.len());
         for declaration in &arg.declarations {
             let name = self.expand(&declaration.name)?;
-            let value = match (self.round.settings.build_args.get(&name), &declaration.default) {
+            let value = match (
+                self.round.settings.build_args.get(&name),
+                &declaration.default,
+            ) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(self.expand(default)?),
                 (None, None) => self.globals.value(&name).map(str::to_owned),
@@ -33,7 +34,11 @@ impl StageLowering<'_, '_> {
             });
             self.state.args.declare(&name, value);
         }
-        self.history(format!("ARG {}", declared.join(" ")), true, instruction.span)
+        self.history(
+            format!("ARG {}", declared.join(" ")),
+            true,
+            instruction.span,
+        )
     }
 
     /// ENV
@@ -97,7 +102,12 @@ impl StageLowering<'_, '_> {
         self.history(created_by, true, instruction.span)
     }
 
-    fn command_args(&mut self, name: &str, instruction: &Instruction, command: &Command) -> Vec<String> {
+    fn command_args(
+        &mut self,
+        name: &str,
+        instruction: &Instruction,
+        command: &Command,
+    ) -> Vec<String> {
         match command {
             Command::Exec(words) => texts(words),
             Command::Shell(text) => {
@@ -131,7 +141,11 @@ impl StageLowering<'_, '_> {
     }
 
     /// HEALTHCHECK
-    pub(super) fn healthcheck(&mut self, instruction: &Instruction, check: &ast::Healthcheck) -> Step {
+    pub(super) fn healthcheck(
+        &mut self,
+        instruction: &Instruction,
+        check: &ast::Healthcheck,
+    ) -> Step {
         let nanoseconds = |duration: &Option<ast::GoDuration>| duration.map_or(0, |value| value.0);
         let check = match check {
             ast::Healthcheck::None => Healthcheck {

@@ -135,7 +135,12 @@ impl<'a> StageLowering<'_, 'a> {
         Source::Local(CONTEXT, &self.round.input.ignore)
     }
 
-    fn transfer(&mut self, instruction: &Instruction, transfer: &Transfer, flavor: Flavor<'a>) -> Step {
+    fn transfer(
+        &mut self,
+        instruction: &Instruction,
+        transfer: &Transfer,
+        flavor: Flavor<'a>,
+    ) -> Step {
         let words = self.expand_transfer(transfer)?;
         let label = self.label(instruction, instruction.span);
         // The merge of --link would keep the modes that --chmod changes, so these exclude each other.
@@ -175,7 +180,8 @@ impl<'a> StageLowering<'_, 'a> {
         let chmod = self.expand_flag(&transfer.chmod)?;
         let mode = match &transfer.chmod {
             Some(word) if !chmod.is_empty() => Some(
-                mode::parse(&chmod).map_err(|message| error("invalid-chmod", word.span, message))?,
+                mode::parse(&chmod)
+                    .map_err(|message| error("invalid-chmod", word.span, message))?,
             ),
             _ => None,
         };
@@ -262,8 +268,8 @@ impl<'a> StageLowering<'_, 'a> {
         span: Span,
         label: &Label,
     ) -> Step {
-        let remote = remote::classify(source)
-            .map_err(|message| error("invalid-source", span, message))?;
+        let remote =
+            remote::classify(source).map_err(|message| error("invalid-source", span, message))?;
         match (remote, &flavor.add) {
             (None, _) => self.copy_files(chain, flavor, source, span),
             (Some(Remote::Git(_)), None) => Err(error(
@@ -271,9 +277,11 @@ impl<'a> StageLowering<'_, 'a> {
                 span,
                 "source can't be a git ref for COPY",
             )),
-            (Some(Remote::Http { .. }), None) => {
-                Err(error("invalid-source", span, "source can't be a URL for COPY"))
-            }
+            (Some(Remote::Http { .. }), None) => Err(error(
+                "invalid-source",
+                span,
+                "source can't be a URL for COPY",
+            )),
             (Some(Remote::Git(git)), Some(flags)) => {
                 let source = git
                     .source(flags.keep_git_dir, &flags.checksum)
@@ -306,7 +314,13 @@ impl<'a> StageLowering<'_, 'a> {
     }
 
     /// Adds the copy of one local path or pattern.
-    fn copy_files(&mut self, chain: &mut Chain, flavor: &Flavor<'a>, source: &str, span: Span) -> Step {
+    fn copy_files(
+        &mut self,
+        chain: &mut Chain,
+        flavor: &Flavor<'a>,
+        source: &str,
+        span: Span,
+    ) -> Step {
         let mut src = path::absolute("/", source);
         let mut include_patterns = Vec::new();
         let mut required_paths = Vec::new();

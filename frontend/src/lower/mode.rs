@@ -60,7 +60,9 @@ mod tests {
 
     #[test]
     fn wrong_modes() {
-        for bad in ["", "10000", "8", "+5", "-5", "u", "x=r", "u=q", "u=r,,o=w", "u=rw,"] {
+        for bad in [
+            "", "10000", "8", "+5", "-5", "u", "x=r", "u=q", "u=r,,o=w", "u=rw,",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -47,13 +47,18 @@ impl Mounts {
 
 impl StageLowering<'_, '_> {
     /// Adds one `--mount`.
-    pub(super) fn mount(&mut self, flag: &RunMount, inputs: &mut Inputs, mounts: &mut Mounts) -> Step {
-        let mount = flag
-            .evaluate(|word| self.expand(word))
-            .map_err(|(span, failure)| match failure {
-                MountError::Expand(diagnostic) => diagnostic,
-                MountError::Invalid(message) => error("invalid-mount", span, message),
-            })?;
+    pub(super) fn mount(
+        &mut self,
+        flag: &RunMount,
+        inputs: &mut Inputs,
+        mounts: &mut Mounts,
+    ) -> Step {
+        let mount =
+            flag.evaluate(|word| self.expand(word))
+                .map_err(|(span, failure)| match failure {
+                    MountError::Expand(diagnostic) => diagnostic,
+                    MountError::Invalid(message) => error("invalid-mount", span, message),
+                })?;
         // As written, which is what was looked up before: it never holds a variable.
         let from = flag
             .fields
@@ -93,12 +98,22 @@ impl StageLowering<'_, '_> {
         let written = mount.target.as_deref().unwrap_or_default();
         let target = path::absolute(&self.state.image.config.working_dir, written);
         if target == "/" {
-            return Err(error("invalid-mount", span, format!("invalid mount target {target:?}")));
+            return Err(error(
+                "invalid-mount",
+                span,
+                format!("invalid mount target {target:?}"),
+            ));
         }
         Ok(target)
     }
 
-    fn bind(&mut self, mount: &ast::Mount, target: String, span: Span, inputs: &mut Inputs) -> Step<Mount> {
+    fn bind(
+        &mut self,
+        mount: &ast::Mount,
+        target: String,
+        span: Span,
+        inputs: &mut Inputs,
+    ) -> Step<Mount> {
         let source = match &mount.from {
             Some(from) => self.source(from, false, "mount", span)?,
             None => Source::Local(CONTEXT, &self.round.input.ignore),
@@ -114,7 +129,13 @@ impl StageLowering<'_, '_> {
         })
     }
 
-    fn cache(&mut self, mount: &ast::Mount, target: String, span: Span, inputs: &mut Inputs) -> Step<Mount> {
+    fn cache(
+        &mut self,
+        mount: &ast::Mount,
+        target: String,
+        span: Span,
+        inputs: &mut Inputs,
+    ) -> Step<Mount> {
         let source = match &mount.from {
             Some(from) => self.source(from, false, "mount", span)?,
             None => Source::Tree(None),
@@ -188,7 +209,11 @@ impl StageLowering<'_, '_> {
             (Some(id), _, _) | (None, Some(id), _) => id.clone(),
             (None, None, Some(target)) => path::base_name(target).to_owned(),
             (None, None, None) => {
-                return Err(error("invalid-mount", span, "one of source, target required"));
+                return Err(error(
+                    "invalid-mount",
+                    span,
+                    "one of source, target required",
+                ));
             }
         };
         let optional = !mount.required;

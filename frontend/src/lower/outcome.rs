@@ -1,9 +1,9 @@
 //! What a lowering ends in.
 
-use kiln_ir::{Plan, Platform};
+use kiln_ir::{NodeId, Plan, Platform};
 
-use crate::diagnostic::Diagnostic;
 use super::answer::Question;
+use crate::diagnostic::Diagnostic;
 
 /// The end of one round of lowering.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Lowered {
     pub stages: Vec<StageSummary>,
     /// Index of the stage that is built.
     pub target: usize,
+    /// Image nodes whose config was assumed.
+    pub assumed: Vec<NodeId>,
     /// Build arguments that nothing declares, sorted.
     pub unused_build_args: Vec<String>,
 }

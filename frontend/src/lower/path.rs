@@ -21,7 +21,11 @@ pub(super) fn absolute(base: &str, path: &str) -> String {
 /// Returns a copy's destination: absolute and clean, but a trailing `/` or `/.` stays, since it
 /// says that the destination is a directory.
 pub(super) fn destination(working_dir: &str, path: &str) -> String {
-    let written = if path.is_empty() || path == "." { "./" } else { path };
+    let written = if path.is_empty() || path == "." {
+        "./"
+    } else {
+        path
+    };
     let mut clean = absolute(working_dir, written);
     if written.ends_with('/') && !clean.ends_with('/') {
         clean.push('/');

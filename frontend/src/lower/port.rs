@@ -38,7 +38,9 @@ pub(super) fn container_ports(word: &str) -> Result<Vec<String>, String> {
             ));
         }
     }
-    Ok((start..=end).map(|port| format!("{port}/{proto}")).collect())
+    Ok((start..=end)
+        .map(|port| format!("{port}/{proto}"))
+        .collect())
 }
 
 /// Splits a word at its last two colons: address, host port, container port.
@@ -70,7 +72,12 @@ mod tests {
     #[track_caller]
     fn check(word: &str, expected: Result<&[&str], &str>) {
         let expected = expected
-            .map(|ports| ports.iter().map(|port| (*port).to_owned()).collect::<Vec<_>>())
+            .map(|ports| {
+                ports
+                    .iter()
+                    .map(|port| (*port).to_owned())
+                    .collect::<Vec<_>>()
+            })
             .map_err(str::to_owned);
         assert_eq!(container_ports(word), expected, "{word}");
     }
@@ -93,6 +100,9 @@ mod tests {
         check("70000", Err("invalid containerPort: 70000"));
         check("+80", Err("invalid containerPort: +80"));
         check("x:80:80", Err("invalid IP address: x"));
-        check("80-81:90-93", Err("invalid ranges specified for container and host Ports: 90-93 and 80-81"));
+        check(
+            "80-81:90-93",
+            Err("invalid ranges specified for container and host Ports: 90-93 and 80-81"),
+        );
     }
 }

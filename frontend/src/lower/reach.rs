@@ -219,7 +219,10 @@ impl Reach {
                 return reach;
             }
             let own = &stage.ast.instructions;
-            let all = triggers.iter().map(|trigger| &trigger.instruction).chain(own);
+            let all = triggers
+                .iter()
+                .map(|trigger| &trigger.instruction)
+                .chain(own);
             for reference in all.flat_map(references) {
                 // What cannot be looked up was reported, or is where the trigger runs.
                 if let Ok(base) = stages.lookup(reference.name, reference.by_number) {

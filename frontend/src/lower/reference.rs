@@ -43,7 +43,9 @@ pub(super) fn normalize(name: &str) -> Result<String, String> {
         (None, Some(_)) => String::new(),
         (Some(tag), _) => format!(":{tag}"),
     };
-    let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+    let digest = digest
+        .map(|digest| format!("@{digest}"))
+        .unwrap_or_default();
     Ok(format!("{domain}/{path}{tag}{digest}"))
 }
 
@@ -87,7 +89,10 @@ fn is_domain(domain: &str) -> bool {
     if port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit())) {
         return false;
     }
-    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    if let Some(address) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         return !address.is_empty()
             && address
                 .bytes()
@@ -105,7 +110,9 @@ fn is_domain(domain: &str) -> bool {
 
 /// Letters and digits, joined by `.`, `_`, `__` or any number of `-`.
 fn is_component(component: &str) -> bool {
-    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let edge = |byte: Option<u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
     if !edge(component.bytes().next()) || !edge(component.bytes().next_back()) {
         return false;
     }
@@ -154,7 +161,10 @@ mod tests {
         check("alpine", "docker.io/library/alpine:latest");
         check("alpine:3.20", "docker.io/library/alpine:3.20");
         check("me/app", "docker.io/me/app:latest");
-        check("index.docker.io/library/alpine", "docker.io/library/alpine:latest");
+        check(
+            "index.docker.io/library/alpine",
+            "docker.io/library/alpine:latest",
+        );
         check("docker.io/alpine", "docker.io/library/alpine:latest");
         check("localhost/app", "localhost/app:latest");
         check("localhost:5000/a/b:t", "localhost:5000/a/b:t");
@@ -167,7 +177,19 @@ mod tests {
 
     #[test]
     fn wrong_names() {
-        for name in ["", ":", "a:", "a b", "Alpine", "-a", "a/", "a//b", "a@sha256:1", "x..y", "a:.t"] {
+        for name in [
+            "",
+            ":",
+            "a:",
+            "a b",
+            "Alpine",
+            "-a",
+            "a/",
+            "a//b",
+            "a@sha256:1",
+            "x..y",
+            "a:.t",
+        ] {
             assert!(normalize(name).is_err(), "{name}");
         }
         assert!(normalize(&"a".repeat(64)).is_err());

@@ -181,7 +181,10 @@ impl GitRef {
         }
         if !checksum.is_empty() {
             if !self.checksum.is_empty() && self.checksum != checksum {
-                return Err(format!("checksum mismatch {checksum:?} != {:?}", self.checksum));
+                return Err(format!(
+                    "checksum mismatch {checksum:?} != {:?}",
+                    self.checksum
+                ));
             }
             self.checksum = checksum.to_owned();
         }
@@ -259,7 +262,15 @@ mod tests {
 
     #[test]
     fn local_words() {
-        for word in ["a", "./a.git", "github.com/me/app", "ftp://x/y", "a@b", "c:\\x", "a b@c:d"] {
+        for word in [
+            "a",
+            "./a.git",
+            "github.com/me/app",
+            "ftp://x/y",
+            "a@b",
+            "c:\\x",
+            "a b@c:d",
+        ] {
             assert_eq!(classify(word), Ok(None), "{word}");
         }
     }
@@ -278,7 +289,11 @@ mod tests {
     fn git_words() {
         let source = git("https://x.org/me/app.git#v1:src");
         assert_eq!(
-            (source.remote.as_str(), source.reference.as_str(), source.subdir.as_str()),
+            (
+                source.remote.as_str(),
+                source.reference.as_str(),
+                source.subdir.as_str()
+            ),
             ("x.org/me/app.git", "v1", "src")
         );
         assert_eq!(git("git@x.org:me/app.git").remote, "x.org/me/app.git");
@@ -291,8 +306,14 @@ mod tests {
     fn wrong_git_words() {
         for (word, message) in [
             ("https://x.org/a.git?x=1", "unexpected query \"x\""),
-            ("https://x.org/a.git?ref=a#b", "ref conflicts: \"b\" vs \"a\""),
-            ("https://x.org/a.git?tag=a&branch=b", "branch conflicts with tag"),
+            (
+                "https://x.org/a.git?ref=a#b",
+                "ref conflicts: \"b\" vs \"a\"",
+            ),
+            (
+                "https://x.org/a.git?tag=a&branch=b",
+                "branch conflicts with tag",
+            ),
             ("https://x.org/a.git?ref", "query \"ref\" has no value"),
         ] {
             assert_eq!(classify(word).map(|_| ()), Err(message.to_owned()));

@@ -44,6 +44,8 @@ pub(super) struct Round<'a> {
     pub(super) plan: Plan,
     /// The findings so far.
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// The images that nobody looked at.
+    pub(super) assumed: BTreeSet<NodeId>,
     bytes_left: usize,
     /// The plan is too large; nothing more is added.
     pub(super) is_full: bool,
@@ -112,6 +114,7 @@ impl<'a> Round<'a> {
                 ..Plan::default()
             },
             diagnostics: Vec::new(),
+            assumed: BTreeSet::new(),
             bytes_left: PLAN_BYTES,
             is_full: false,
         }
@@ -127,10 +130,10 @@ impl<'a> Round<'a> {
             None => {
                 self.is_full = true;
                 Err(Box::new(Diagnostic::error(
-                "plan-too-large",
-                span,
-                format!("the plan takes more than {} MiB", PLAN_BYTES >> 20),
-            )))
+                    "plan-too-large",
+                    span,
+                    format!("the plan takes more than {} MiB", PLAN_BYTES >> 20),
+                )))
             }
         }
     }
@@ -162,7 +165,11 @@ impl<'a> Round<'a> {
             platform: platform.cloned(),
         };
         let id = self.plan.graph.add(node).map_err(|error| {
-            Box::new(Diagnostic::error("invalid-step", label.span, error.to_string()))
+            Box::new(Diagnostic::error(
+                "invalid-step",
+                label.span,
+                error.to_string(),
+            ))
         })?;
         let mut display = label.display();
         more(&mut display);
@@ -231,8 +238,14 @@ impl<'a> Round<'a> {
             ..ImageSource::default()
         }));
         let node = self.add(op, Vec::new(), Some(platform), label)?;
-        if let Some(digest) = digest {
-            self.plan.pins.insert(node, Pin::Manifest(digest.clone()));
+        match digest {
+            Some(digest) => {
+                let pin = Pin::Manifest(digest.clone());
+                self.plan.pins.insert(node, pin);
+            }
+            None => {
+                self.assumed.insert(node);
+            }
         }
         Ok((output(node), config))
     }

@@ -35,7 +35,9 @@ impl StageLowering<'_, '_> {
         });
         let args = match run.sole_heredoc() {
             Some(heredoc) => {
-                label.name.push_str(&format!(" ({})", summary(&heredoc.body)));
+                label
+                    .name
+                    .push_str(&format!(" ({})", summary(&heredoc.body)));
                 self.script(heredoc, instruction.span, &mut inputs, &mut mounts)?
             }
             None => self.command_line(&run.command, &run.heredocs),
@@ -55,7 +57,11 @@ impl StageLowering<'_, '_> {
             });
         }
         let meta = self.meta(&args, &mounts);
-        let bytes = meta.env.iter().chain(&meta.args).map(|text| text.len() + 24);
+        let bytes = meta
+            .env
+            .iter()
+            .chain(&meta.args)
+            .map(|text| text.len() + 24);
         self.round.charge(bytes.sum(), instruction.span)?;
         let secret_env = std::mem::take(&mut mounts.secret_env);
         let op = Op::Exec(ExecOp {
@@ -75,13 +81,11 @@ impl StageLowering<'_, '_> {
         });
         let limits = self.round.input.limits.clone();
         let platform = self.state.platform.clone();
-        let node = self.round.add_with(
-            op,
-            inputs.into_list(),
-            Some(&platform),
-            &label,
-            |display| display.limits = limits,
-        )?;
+        let node =
+            self.round
+                .add_with(op, inputs.into_list(), Some(&platform), &label, |display| {
+                    display.limits = limits
+                })?;
         self.state.fs = Some(output(node));
         let mut created_by = "RUN ".to_owned();
         if let Some(declared) = self.scope().history_args() {

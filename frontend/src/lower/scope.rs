@@ -26,7 +26,9 @@ pub(super) struct Globals {
 
 impl Environment for Globals {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.values.get(name).map(|value| Cow::Borrowed(value.as_str()))
+        self.values
+            .get(name)
+            .map(|value| Cow::Borrowed(value.as_str()))
     }
 }
 

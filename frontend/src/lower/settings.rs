@@ -6,6 +6,7 @@ use kiln_ir::ProxyEnv;
 
 use super::epoch::Epoch;
 use super::input::LowerInput;
+use super::round::Step;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::span::Span;
 
@@ -27,7 +28,13 @@ const BUILT_IN: &[&str] = &[
     "SOURCE_DATE_EPOCH",
 ];
 
-const PROXIES: &[&str] = &["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+const PROXIES: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "all_proxy",
+];
 
 /// The build argument that sets the one time of everything made.
 pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -49,7 +56,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Settles the options; an error belongs to the whole build.
-    pub(super) fn new(input: &LowerInput) -> Result<Settings, Diagnostic> {
+    pub(super) fn new(input: &LowerInput) -> Step<Settings> {
         let mut build_args: BTreeMap<String, String> = input
             .build_args
             .iter()
@@ -71,7 +78,8 @@ impl Settings {
             Some(value) => boolean("BUILDKIT_MULTI_PLATFORM", value)?,
             None => input.multi_platform,
         };
-        let or_option = |name: &str, option: &String| build_args.get(name).unwrap_or(option).clone();
+        let or_option =
+            |name: &str, option: &String| build_args.get(name).unwrap_or(option).clone();
         Ok(Settings {
             proxy: proxy(input, &build_args),
             hostname: or_option("BUILDKIT_SANDBOX_HOSTNAME", &input.hostname),
@@ -116,7 +124,7 @@ fn proxy(input: &LowerInput, build_args: &BTreeMap<String, String>) -> Option<Pr
     (proxy != ProxyEnv::default()).then_some(proxy)
 }
 
-fn boolean(name: &str, value: &str) -> Result<bool, Diagnostic> {
+fn boolean(name: &str, value: &str) -> Step<bool> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -126,6 +134,7 @@ fn boolean(name: &str, value: &str) -> Result<bool, Diagnostic> {
     }
 }
 
-fn invalid(message: &str) -> Diagnostic {
-    Diagnostic::error("invalid-build-arg", Span::default(), message)
+fn invalid(message: &str) -> Box<Diagnostic> {
+    let error = Diagnostic::error("invalid-build-arg", Span::default(), message);
+    Box::new(error)
 }

@@ -42,7 +42,15 @@ mod tests {
         for good in ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-14", "sigusr1"] {
             assert!(is_signal(good), "{good}");
         }
-        for bad in ["", "0", "SIGFOO", "RTMIN+16", "RTMIN-1", "SIGSIGTERM", "TERM "] {
+        for bad in [
+            "",
+            "0",
+            "SIGFOO",
+            "RTMIN+16",
+            "RTMIN-1",
+            "SIGSIGTERM",
+            "TERM ",
+        ] {
             assert!(!is_signal(bad), "{bad}");
         }
     }

@@ -10,13 +10,13 @@ use super::remote::{self, Remote};
 use super::round::{Label, Round, Step};
 use super::scope::{Arguments, Globals, Scope, env_value, is_internal};
 use super::stages::{Base, Stage, Stages};
-use crate::dockerfile::suggest::closest;
 use super::{path, reference};
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::ast::{Instruction, Kind, Word};
 use crate::dockerfile::expand::{Expander, Expansion};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::span::Span;
+use crate::dockerfile::suggest::closest;
 
 /// What the environment's PATH is where the base has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -247,7 +247,9 @@ impl<'r, 'a> StageLowering<'r, 'a> {
                     return Err(error(
                         "unsupported-context",
                         span,
-                        format!("context `{url}` is not supported: of remote contexts, only git repositories are"),
+                        format!(
+                            "context `{url}` is not supported: of remote contexts, only git repositories are"
+                        ),
                     ));
                 };
                 let source = git
@@ -263,7 +265,12 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         }
     }
 
-    fn image_source(&mut self, reference: &str, platform: &Platform, span: Span) -> Step<Source<'a>> {
+    fn image_source(
+        &mut self,
+        reference: &str,
+        platform: &Platform,
+        span: Span,
+    ) -> Step<Source<'a>> {
         let label = Label {
             name: format!("FROM {reference}"),
             span,
@@ -274,7 +281,13 @@ impl<'r, 'a> StageLowering<'r, 'a> {
     }
 
     /// Returns the files that `--from` or `from=` names; `verb` is `copy` or `mount`.
-    pub(super) fn source(&mut self, from: &str, by_number: bool, verb: &str, span: Span) -> Step<Source<'a>> {
+    pub(super) fn source(
+        &mut self,
+        from: &str,
+        by_number: bool,
+        verb: &str,
+        span: Span,
+    ) -> Step<Source<'a>> {
         let base = self
             .stages
             .lookup(from, by_number)
@@ -357,16 +370,25 @@ impl<'r, 'a> StageLowering<'r, 'a> {
 
     /// Expands a word with the variables as they are now.
     pub(super) fn expand(&mut self, word: &Word) -> Step<String> {
-        Ok(self.expansion(&Expander::new(self.escape), &word.text, word.span)?.text)
+        Ok(self
+            .expansion(&Expander::new(self.escape), &word.text, word.span)?
+            .text)
     }
 
     /// Expands a word that may become several.
     pub(super) fn expand_words(&mut self, word: &Word) -> Step<Vec<String>> {
-        Ok(self.expansion(&Expander::new(self.escape), &word.text, word.span)?.words)
+        Ok(self
+            .expansion(&Expander::new(self.escape), &word.text, word.span)?
+            .words)
     }
 
     /// Expands text, and warns of variables that are not set.
-    pub(super) fn expansion(&mut self, expander: &Expander, text: &str, span: Span) -> Step<Expansion> {
+    pub(super) fn expansion(
+        &mut self,
+        expander: &Expander,
+        text: &str,
+        span: Span,
+    ) -> Step<Expansion> {
         let expansion = expander
             .expand(text, &self.scope())
             .map_err(|failure| error("expansion", span, failure.to_string()))?;
@@ -378,7 +400,10 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             .map(|name| {
                 let near = closest(name, self.scope().names())
                     .map(|near| format!(" (did you mean ${near}?)"));
-                format!("Usage of undefined variable '${name}'{}", near.unwrap_or_default())
+                format!(
+                    "Usage of undefined variable '${name}'{}",
+                    near.unwrap_or_default()
+                )
             })
             .collect();
         for message in warnings {

@@ -7,12 +7,12 @@ use kiln_ir::Platform;
 use super::input::{LowerInput, NamedContext};
 use super::reference;
 use super::scope::Globals;
-use crate::dockerfile::suggest::closest;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::ast;
 use crate::dockerfile::expand::{Environment, Expander, Expansion};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::span::Span;
+use crate::dockerfile::suggest::closest;
 
 /// The name of the empty base.
 const SCRATCH: &str = "scratch";
@@ -142,11 +142,8 @@ impl<'a> Stages<'a> {
                 Err(reason) => {
                     let message =
                         format!("failed to parse stage name {:?}: {reason}", stage.base_name);
-                    let mut error = Diagnostic::error(
-                        "invalid-reference",
-                        ast.from.kind.image.span,
-                        message,
-                    );
+                    let mut error =
+                        Diagnostic::error("invalid-reference", ast.from.kind.image.span, message);
                     let names = self.by_name.keys().map(String::as_str);
                     if let Some(name) = closest(&stage.base_name.to_lowercase(), names)
                         .or_else(|| self.same_letters(&stage.base_name))
@@ -396,7 +393,11 @@ pub(super) fn lint_default_bases(
                 "Default value for ARG {} results in empty or invalid base image name",
                 word.text
             );
-            diagnostics.push(Diagnostic::lint(Rule::InvalidDefaultArgInFrom, word.span, message));
+            diagnostics.push(Diagnostic::lint(
+                Rule::InvalidDefaultArgInFrom,
+                word.span,
+                message,
+            ));
         }
     }
 }

@@ -3,5 +3,4 @@ WORKDIR /app
 COPY go.mod go.sum ./
 COPY src/ /src
 COPY . .
-COPY a\ b.txt lib
 COPY ["c d.txt", "/e f/"]
