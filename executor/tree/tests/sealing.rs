@@ -373,3 +373,61 @@ fn a_layer_stacks_on_another_base() {
     sh(&lower, "mkdir new; echo y > new/y");
     assert!(bench.merged_text().contains("./new/y"));
 }
+
+#[test]
+fn an_overlay_in_a_user_namespace() {
+    let Some(bench) = Bench::new(LOWER) else {
+        return;
+    };
+    let script = "mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work,userxattr merged \
+                  || exit 77; cd merged; exec sh -euc 'rm -r etc; mkdir etc; echo n > etc/n; rm -r usr'";
+    let status = Command::new("unshare")
+        .args(["-Urm", "sh", "-c", script])
+        .current_dir(bench.dir.path())
+        .status()
+        .unwrap();
+    if !status.success() {
+        eprintln!("skipped: this host mounts no overlay in a user namespace");
+        return;
+    }
+    let user = SealOptions {
+        marks: OverlayXattrs::User,
+        ..SealOptions::default()
+    };
+    let sealed = bench.seal_with(&user);
+    assert_eq!(
+        text(&sealed.manifest),
+        ["/etc dir opaque", "/etc/n file 2", "/usr deleted"]
+    );
+}
+
+#[test]
+fn known_digests_are_believed_only_for_their_size() {
+    let Some(bench) = Bench::new("true") else {
+        return;
+    };
+    bench.step("echo a > a; echo b > b");
+    let forged = kiln_tree::FileDigest([7; 32]);
+    let known = [("a", 2), ("b", 3)].map(|(path, size)| {
+        (
+            TreePath::new(path).unwrap(),
+            kiln_tree::seal::Known {
+                size,
+                digest: forged,
+            },
+        )
+    });
+    let options = SealOptions {
+        known: known.into(),
+        ..SealOptions::default()
+    };
+    let manifest = bench.seal_with(&options).manifest;
+    let digest = |path: &[u8]| match manifest.get(path).unwrap().kind {
+        Kind::File { digest, .. } => digest,
+        _ => panic!("a file"),
+    };
+    assert_eq!(
+        (digest(b"a"), digest(b"b")),
+        (forged, kiln_tree::FileDigest::of(b"b\n"))
+    );
+}

@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
 use tar::EntryType;
 
 use crate::attributes::Ownership;
@@ -14,6 +13,7 @@ use crate::digest::FileDigest;
 use crate::handle::{self, FsError, READ_BYTES};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 use crate::marks::{OverlayXattrs, make_opaque, make_whiteout};
+use crate::materialised::make_node;
 use crate::path::{self, PathError, TreePath};
 use crate::tar::entries::{Entries, Head};
 use crate::tar::{OPAQUE, WHITEOUT};
@@ -450,17 +450,8 @@ impl Layer<'_> {
             return Err(refused(path, "has a device number that no kernel has"));
         }
         self.vacate(path)?;
-        let dir = self.parent_fd(path)?;
-        let device = rustix::fs::makedev(major, minor);
-        let mode = Mode::from_raw_mode(0o600);
-        match rustix::fs::mknodat(dir, path.name(), file_type, mode, device) {
-            Ok(()) => {}
-            // Only the manifest has it, and a file stands in for it.
-            Err(Errno::PERM) => drop(self.create(path)?),
-            Err(source) => {
-                return Err(FsError::new("make device", path.as_bytes(), source).into());
-            }
-        }
+        make_node(self.parent_fd(path)?, path.name(), file_type, major, minor)
+            .map_err(|error| error.at(path.as_bytes()))?;
         self.set_at(path, &meta, false)?;
         self.add_inode(path, kind, meta);
         Ok(())
