@@ -1,5 +1,5 @@
 //! Layer archives: what is written is read back, and what is hostile stays inside.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
 use std::io;
@@ -332,12 +332,9 @@ fn a_device_that_is_a_whiteout_is_refused() {
 
 #[test]
 fn marks() {
-    let Some(deleted) = is_root().then_some("deleted") else {
-        return;
-    };
     check(
         archive().file("a/.wh.b", ""),
-        &["/a dir passing", &format!("/a/b {deleted}")],
+        &["/a dir passing", "/a/b deleted"],
     );
     check(
         archive()
@@ -653,6 +650,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read_back(entries in layers()) {
         if !is_root() {
+            eprintln!("skipped: only root gives files away and makes devices");
             return Ok(());
         }
         let manifest = Manifest::new(entries).unwrap();
