@@ -143,12 +143,12 @@ fn keep<T>(result: Step<T>, findings: &mut Vec<Diagnostic>) -> Option<T> {
     result.map_err(|error| findings.push(*error)).ok()
 }
 
-/// Returns where the stages are that the build does not need.
+/// Returns where the bodies of the stages are that the build does not need.
 fn unreached(lowered: &Lowered, dockerfile: &Dockerfile) -> Vec<Span> {
-    let stages = lowered.stages.iter().enumerate();
+    let stages = lowered.stages.iter().zip(&dockerfile.stages);
     stages
-        .filter(|(_, stage)| !stage.reachable)
-        .map(|(index, _)| check::stage_span(dockerfile, index))
+        .filter(|(stage, _)| !stage.reachable)
+        .map(|(_, ast)| check::body_span(ast))
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! Which warnings are wanted, and whether they fail the build.
 
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::ast::Dockerfile;
+use crate::dockerfile::ast::{Dockerfile, Stage};
 use crate::dockerfile::lint::{self, CheckConfig, Rule};
 use crate::dockerfile::span::Span;
 
@@ -19,7 +19,7 @@ pub(super) fn config(given: Option<&str>, dockerfile: &Dockerfile) -> Result<Che
 /// Drops what is not wanted, puts the rest in source order, each finding once, and adds an error
 /// where warnings are not let pass.
 ///
-/// `unreached` are the stages that the build does not need: what is in their bodies is not checked.
+/// `unreached` are the bodies of stages that the build does not need: these are not checked.
 pub(super) fn settle(
     mut findings: Vec<Diagnostic>,
     config: &CheckConfig,
@@ -70,12 +70,12 @@ fn sort(findings: &mut Vec<Diagnostic>) {
     findings.dedup_by(|one, two| key(one) == key(two));
 }
 
-/// Returns the text from FROM to the end of its stage.
-pub(super) fn stage_span(dockerfile: &Dockerfile, index: usize) -> Span {
-    let stage = &dockerfile.stages[index];
-    let last = stage
+/// Returns where the instructions after a stage's FROM are.
+pub(super) fn body_span(stage: &Stage) -> Span {
+    let start = stage.from.span.end;
+    let end = stage
         .instructions
         .last()
-        .map_or(stage.from.span, |last| last.span);
-    stage.from.span.join(last)
+        .map_or(start, |last| last.span.end);
+    Span::new(start, end.max(start))
 }

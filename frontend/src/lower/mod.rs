@@ -3,6 +3,11 @@
 //! Pure: the same [`LowerInput`] and [`Answers`] give the same [`Lowering`]. What lowering cannot
 //! know, such as the config of a base image, it asks for; the caller answers and lowers again.
 //!
+//! A round goes: `assemble` parses and settles the options; `stages` expands every FROM and finds
+//! what it means; `reach` finds what the target needs and what must be asked; `stage` walks the
+//! instructions of each stage, in source order, with `run`, `mount`, `copy` and `config`; `round`
+//! holds the plan in the making; `check` decides which warnings are wanted.
+//!
 //! ```
 //! use kiln_frontend::lower::{Answers, LowerInput, Lowering, lower};
 //! use kiln_ir::Platform;

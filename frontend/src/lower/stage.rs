@@ -448,7 +448,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         Ok(())
     }
 
-    /// Warns, unless the instruction is not of this file.
+    /// Warns.
     pub(super) fn lint(&mut self, rule: Rule, span: Span, message: String) {
         self.report(Diagnostic::lint(rule, span, message));
     }

@@ -212,7 +212,7 @@ impl<'a> Stages<'a> {
         &self.target
     }
 
-    /// Returns the names of all stages, numbers for those that have none left out.
+    /// Returns the names of the stages that have one, in lower case.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }

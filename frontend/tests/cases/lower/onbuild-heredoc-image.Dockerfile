@@ -1,0 +1,2 @@
+FROM me/onbuild
+CMD ["x"]

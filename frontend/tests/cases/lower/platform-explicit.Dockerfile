@@ -1,0 +1,2 @@
+FROM me/base
+RUN true

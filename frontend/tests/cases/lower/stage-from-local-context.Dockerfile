@@ -1,0 +1,5 @@
+FROM assets AS files
+RUN ls
+FROM scratch
+COPY --from=files a /a
+COPY --from=assets b /b
