@@ -441,6 +441,31 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn triggers_of_any_kind_never_panic(
+        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..5), 0..5),
+        noise in "[ -~\n]{0,12}",
+    ) {
+        let corpus = corpus();
+        let mut on_build = vec![noise];
+        for (file, line, count) in picks {
+            let lines: Vec<&str> = corpus[file.index(corpus.len())].split_inclusive('\n').collect();
+            let start = line.index(lines.len());
+            on_build.push(lines[start..].iter().take(count).copied().collect());
+        }
+        let mut config = ImageConfig::default();
+        config.config.on_build = on_build;
+        let mut case = Case::new("FROM alpine AS a\nRUN x\nFROM a AS b\nCOPY --from=a x y\n", "");
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let answer = ImageAnswer::Resolved { config: Box::new(config), digest };
+        case.images.push(("docker.io/library/alpine:latest".to_owned(), answer));
+        let (rounds, outcome) = case.lower();
+        prop_assert!(rounds.len() <= 2);
+        if let Ok(lowered) = outcome {
+            lowered.plan.validate().unwrap();
+        }
+    }
+
+    #[test]
     fn mutated_files_never_panic(
         picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..12),
         edits in prop::collection::vec((any::<prop::sample::Index>(), "[ -~\n\t]{0,3}", 0usize..4), 0..6),
