@@ -119,7 +119,7 @@ pub enum StoreError {
         matches: Vec<String>,
     },
     /// A sealed or stored layer is not what its manifest or directory says.
-    #[error("cannot {action} layer data in `{}`", path.display())]
+    #[error("cannot {action} `{}`", path.display())]
     Tree {
         /// What was attempted, as a verb phrase.
         action: &'static str,

@@ -207,7 +207,7 @@ impl Store {
             Err(error) => return Err(StoreError::io("read", &path)(error)),
         };
         let manifest = Manifest::decode(&bytes).map_err(|source| StoreError::Tree {
-            action: "read",
+            action: "read the manifest",
             path,
             source: Box::new(source),
         })?;

@@ -426,7 +426,7 @@ pub(crate) fn encode_outputs(outputs: &[Option<Vec<Content>>]) -> Vec<u8> {
 }
 
 pub(crate) fn decode_outputs(bytes: &[u8]) -> Option<Vec<Option<Vec<Content>>>> {
-    fn count<'a>(bytes: &mut &'a [u8]) -> Option<u32> {
+    fn count(bytes: &mut &[u8]) -> Option<u32> {
         let (count, rest) = bytes.split_first_chunk::<4>()?;
         *bytes = rest;
         Some(u32::from_be_bytes(*count))

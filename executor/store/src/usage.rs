@@ -166,10 +166,10 @@ impl Counted {
             let stat = visit.stat;
             let kind = kiln_tree::handle::file_type(stat);
             bytes += self.blocks(&(
-                stat.st_dev as u64,
-                stat.st_ino as u64,
-                stat.st_nlink as u64,
-                stat.st_blocks as u64,
+                stat.st_dev,
+                stat.st_ino,
+                stat.st_nlink,
+                stat.st_blocks.unsigned_abs(),
                 kind == rustix::fs::FileType::Directory,
             ));
             Ok(Descend::Into)

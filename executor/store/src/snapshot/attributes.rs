@@ -1,13 +1,13 @@
 //! What an overlay would show wrongly unless the upper directory says it.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use kiln_tree::Ownership;
 use kiln_tree::{Meta, TreePath, View};
-use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::StoreError;
 
@@ -62,27 +62,12 @@ fn make(
     Ok(())
 }
 
-/// Gives a directory its attributes, as far as owners can be had.
 fn apply(dir: &OwnedFd, path: &Path, meta: &Meta, ownership: &Ownership) -> Result<(), StoreError> {
-    let mode = match ownership {
-        Ownership::Apply(ids) => {
-            let owner = ids.uid_outside(meta.uid).map(Uid::from_raw);
-            let group = ids.gid_outside(meta.gid).map(Gid::from_raw);
-            rustix::fs::fchown(dir.as_fd(), owner, group)
-                .map_err(StoreError::io("set the owner of", path))?;
-            meta.mode
-        }
-        // On disk everything is ours to read and write.
-        Ownership::Record => meta.mode | 0o700,
-    };
-    rustix::fs::fchmod(dir.as_fd(), Mode::from_raw_mode(mode))
-        .map_err(StoreError::io("set the mode of", path))?;
-    for (name, value) in &meta.xattrs {
-        match rustix::fs::fsetxattr(dir.as_fd(), name.as_slice(), value, XattrFlags::empty()) {
-            // An ordinary user may not set `trusted.*`, and not every filesystem takes all names.
-            Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP) => {}
-            other => other.map_err(StoreError::io("set an xattr of", path))?,
-        }
-    }
-    Ok(())
+    ownership
+        .set(dir, meta, true)
+        .map_err(|source| StoreError::Tree {
+            action: "set the attributes of",
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
 }

@@ -7,6 +7,7 @@
 //! so a kill leaves only that directory, for the next sweep.
 
 mod attributes;
+mod copy;
 mod fold;
 mod overlay;
 mod probe;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use kiln_tree::seal::SealOptions;
 use kiln_tree::{Manifest, TreePath, View};
 
+pub use copy::Copied;
 pub use overlay::Overlay;
 pub use probe::Probe;
 
@@ -70,10 +72,9 @@ pub trait Snapshotter: fmt::Debug + Send + Sync {
 pub struct Snapshot {
     // Fields are dropped in this order: the mount before the directories under it.
     root: OwnedFd,
-    upper: Option<OwnedFd>,
     is_mount: bool,
-    strategy: Strategy,
     writable: bool,
+    state: State,
     lower: View,
     layers: Vec<Content>,
     work: WorkDirectory,
@@ -94,7 +95,10 @@ impl Snapshot {
 
     /// The directory that gets an overlay's changes.
     pub fn upper(&self) -> Option<BorrowedFd<'_>> {
-        self.upper.as_ref().map(AsFd::as_fd)
+        match &self.state {
+            State::Overlay { upper } => upper.as_ref().map(AsFd::as_fd),
+            State::Copy { .. } => None,
+        }
     }
 
     /// Whether it was prepared to be changed.
@@ -110,6 +114,31 @@ impl Snapshot {
     /// What the layers show, by their manifests.
     pub fn lower(&self) -> &View {
         &self.lower
+    }
+}
+
+/// What a strategy needs for sealing.
+#[derive(Debug)]
+enum State {
+    Overlay {
+        upper: Option<OwnedFd>,
+    },
+    Copy {
+        tree: OwnedFd,
+        before: Option<kiln_tree::materialised::Snapshot>,
+    },
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            State::Overlay { upper: Some(_) } => "overlay",
+            State::Overlay { upper: None } => "read-only overlay",
+            State::Copy {
+                before: Some(_), ..
+            } => "copy",
+            State::Copy { before: None, .. } => "read-only copy",
+        }
     }
 }
 
@@ -137,7 +166,7 @@ impl Store {
     pub fn snapshotter(&self, strategy: Strategy) -> Box<dyn Snapshotter> {
         match strategy {
             Strategy::Overlay => Box::new(Overlay::new(self)),
-            Strategy::Copy => Box::new(Overlay::new(self)),
+            Strategy::Copy => Box::new(Copied::new(self)),
         }
     }
 

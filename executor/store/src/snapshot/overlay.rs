@@ -5,14 +5,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use kiln_tree::OverlayXattrs;
 use kiln_tree::seal::{SealOptions, seal};
-use kiln_tree::{OverlayXattrs, View};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::layers::open_directory;
 use crate::snapshot::{
-    SealedLayer, Snapshot, Snapshotter, Strategy, WorkDirectory, attributes, fold,
+    SealedLayer, Snapshot, Snapshotter, State, Strategy, WorkDirectory, attributes, fold,
 };
 use crate::store::Store;
 use crate::{Content, Lease, StoreError};
@@ -59,8 +59,8 @@ impl Snapshotter for Overlay {
     }
 
     fn prepare(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError> {
-        let lower = self.store.layers_view(layers)?;
         let folded = fold::fold(&self.store, lease, layers)?;
+        let lower = self.store.layers_view(&folded)?;
         let work = WorkDirectory::new(&self.store)?;
         let (upper_path, work_path) = (work.make("fs")?, work.make("work")?);
         let upper = open_directory(&upper_path)?;
@@ -76,10 +76,9 @@ impl Snapshotter for Overlay {
         })?;
         Ok(Snapshot {
             root,
-            upper: Some(upper),
             is_mount: true,
-            strategy: Strategy::Overlay,
             writable: true,
+            state: State::Overlay { upper: Some(upper) },
             lower,
             layers: layers.to_vec(),
             work,
@@ -87,8 +86,8 @@ impl Snapshotter for Overlay {
     }
 
     fn view(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError> {
-        let lower = self.store.layers_view(layers)?;
         let folded = fold::fold(&self.store, lease, layers)?;
+        let lower = self.store.layers_view(&folded)?;
         let work = WorkDirectory::new(&self.store)?;
         // The merged root looks as the highest directory does, and without an upper there must be
         // two: one of our own on top serves both.
@@ -108,10 +107,9 @@ impl Snapshotter for Overlay {
         })?;
         Ok(Snapshot {
             root,
-            upper: None,
             is_mount: true,
-            strategy: Strategy::Overlay,
             writable: false,
+            state: State::Overlay { upper: None },
             lower,
             layers: layers.to_vec(),
             work,
@@ -119,7 +117,21 @@ impl Snapshotter for Overlay {
     }
 
     fn seal(&self, snapshot: Snapshot, options: SealOptions) -> Result<SealedLayer, StoreError> {
-        let (upper, work, lower) = take_apart(snapshot)?;
+        let Snapshot {
+            root,
+            state,
+            lower,
+            work,
+            ..
+        } = snapshot;
+        let State::Overlay { upper: Some(upper) } = state else {
+            return Err(StoreError::WrongSnapshot {
+                expected: "overlay",
+                found: state.name(),
+            });
+        };
+        // The last handle of the mount: what is on disk is settled from here on.
+        drop(root);
         let path = work.path().join("fs");
         let options = SealOptions {
             marks: self.store.options().overlay_xattrs,
@@ -139,30 +151,6 @@ impl Snapshotter for Overlay {
             dropped: sealed.dropped,
             draft,
         })
-    }
-}
-
-/// Unmounts a prepared overlay and returns what is left of it.
-fn take_apart(snapshot: Snapshot) -> Result<(OwnedFd, WorkDirectory, View), StoreError> {
-    let Snapshot {
-        root,
-        upper,
-        strategy,
-        lower,
-        work,
-        ..
-    } = snapshot;
-    drop(root);
-    match (strategy, upper) {
-        (Strategy::Overlay, Some(upper)) => Ok((upper, work, lower)),
-        (Strategy::Overlay, None) => Err(StoreError::WrongSnapshot {
-            expected: "overlay",
-            found: "read-only",
-        }),
-        (Strategy::Copy, _) => Err(StoreError::WrongSnapshot {
-            expected: "overlay",
-            found: "copy",
-        }),
     }
 }
 

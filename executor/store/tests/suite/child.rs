@@ -120,7 +120,7 @@ fn busy(store: &Store) -> ! {
                 store.layer_manifest(content).unwrap();
             }
         }
-        if number % 16 == 0 {
+        if number.is_multiple_of(16) {
             store.sweep(kiln_store::Policy::KeepBytes(20)).unwrap();
         }
     }

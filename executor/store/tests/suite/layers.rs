@@ -118,7 +118,7 @@ fn a_damaged_manifest_is_named() {
     let error = f.store.layer_manifest(&made).unwrap_err().to_string();
     assert_eq!(
         error,
-        format!("cannot read layer data in `{}`", path.display())
+        format!("cannot read the manifest `{}`", path.display())
     );
 }
 

@@ -1,5 +1,5 @@
 //! The store at its boundary: one process, two, and ones that are killed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod fixture;
 
