@@ -437,6 +437,24 @@ impl Sink for blake3::Hasher {
     }
 }
 
+#[cfg(test)]
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+impl Hasher<Vec<u8>> {
+    pub(crate) fn bytes() -> Self {
+        Hasher(Vec::new())
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
 impl Hasher {
     pub(crate) fn definition() -> Self {
         Hasher(blake3::Hasher::new_derive_key("kiln definition key v0"))

@@ -22,6 +22,9 @@ mod step;
 mod view;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use cancel::Cancel;
 pub use content::{Content, ContentId};
 pub use driver::{

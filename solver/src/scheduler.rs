@@ -915,12 +915,14 @@ impl<H: Clone> Scheduler<H> {
             }
         }
         for i in 0..self.outline.nodes[at].consumers.len() {
-            let consumer = &mut self.nodes[self.outline.nodes[at].consumers[i]];
+            let consumer = self.outline.nodes[at].consumers[i];
+            let forced = self.outline.nodes[consumer].forced;
+            let consumer = &mut self.nodes[consumer];
             match consumer.state {
                 State::Keyed(Asking::Digests | Asking::Content(_) | Asking::Presence) => {
                     consumer.content = None;
                     consumer.state = State::Keyed(Asking::Inputs {
-                        op_known: !consumer.content_closed,
+                        op_known: !consumer.content_closed && !forced,
                     });
                 }
                 State::Keyed(

@@ -1,0 +1,525 @@
+//! Whole builds through [`Solver`], with a worker over a world in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use kiln_ir::{Input, NodeId};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+
+use super::graph::Script;
+use super::simulate::name;
+use super::world::{World, WorldError};
+use crate::*;
+
+/// A worker over a world, and what it was asked to do.
+#[derive(Default)]
+struct Scripted {
+    world: Mutex<World>,
+    calls: Mutex<Vec<&'static str>>,
+    /// Runs of these nodes wait until they are told to go on, or to stop.
+    held: BTreeSet<NodeId>,
+    go: Notify,
+    /// Told when a held run begins.
+    began: Notify,
+    /// How many runs there are now, and how many there ever were at once.
+    running: Mutex<(usize, usize)>,
+    /// The cache has an error.
+    broken: bool,
+}
+
+impl Scripted {
+    fn of(world: World) -> Self {
+        Scripted {
+            world: Mutex::new(world),
+            ..Scripted::default()
+        }
+    }
+
+    fn world<T>(&self, call: &'static str, then: impl FnOnce(&mut World) -> T) -> T {
+        self.calls.lock().unwrap().push(call);
+        then(&mut self.world.lock().unwrap())
+    }
+
+    fn count(&self, call: &str) -> usize {
+        self.calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|made| **made == call)
+            .count()
+    }
+}
+
+impl Worker for Scripted {
+    type Handle = Content;
+    type Guard = ();
+    type Error = WorldError;
+
+    async fn pin(&self, source: SourceRequest) -> Result<Pinned, WorldError> {
+        self.world("pin", |world| world.pin(&source.plan, source.node))
+    }
+
+    async fn digest(&self, request: DigestRequest) -> Result<Option<SelectionDigest>, WorldError> {
+        self.world("digest", |world| {
+            world.digest(&request.plan, &request.of, &request.selection)
+        })
+    }
+
+    async fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, WorldError> {
+        if self.broken {
+            return Err(WorldError("the database is read-only".into()));
+        }
+        self.world("lookup", |world| {
+            Ok(keys.iter().map(|&key| world.lookup(key)).collect())
+        })
+    }
+
+    async fn known_ops(&self, ops: &[OpKey]) -> Result<Vec<bool>, WorldError> {
+        self.world("known_ops", |world| {
+            Ok(ops.iter().map(|&op| world.known_op(op)).collect())
+        })
+    }
+
+    async fn load(&self, record: &Record) -> Result<Option<Vec<Option<Content>>>, WorldError> {
+        self.world("load", |world| Ok(world.load(record)))
+    }
+
+    async fn drop_record(&self, record: RecordId) -> Result<(), WorldError> {
+        self.world("drop_record", |world| world.forget(record));
+        Ok(())
+    }
+
+    async fn fetch(&self, request: FetchRequest) -> Result<Fetched<Content>, WorldError> {
+        request.sink.progress("layers", 1, Some(1));
+        self.world("fetch", |world| world.fetch(&request.plan, request.node))
+    }
+
+    async fn run(&self, request: RunRequest<Content>) -> Result<RunOutcome<Content>, WorldError> {
+        {
+            let mut running = self.running.lock().unwrap();
+            running.0 += 1;
+            running.1 = running.1.max(running.0);
+        }
+        let mut cancelled = false;
+        if self.held.contains(&request.node) {
+            self.began.notify_one();
+            tokio::select! {
+                () = self.go.notified() => {}
+                () = request.cancel.cancelled() => cancelled = true,
+            }
+        }
+        self.running.lock().unwrap().0 -= 1;
+        if cancelled {
+            self.calls.lock().unwrap().push("cleaned up");
+            return Ok(RunOutcome::Cancelled);
+        }
+        request.sink.output(Stream::Stdout, b"out\n".to_vec());
+        let outputs = self.world("run", |world| {
+            world.run(&request.plan, request.node, &request.inputs)
+        });
+        Ok(match outputs {
+            Ok(outputs) => RunOutcome::Done {
+                outputs: outputs
+                    .into_iter()
+                    .map(|output| Some((output.clone()?, output?)))
+                    .collect(),
+            },
+            Err(failure) => RunOutcome::Failed(failure),
+        })
+    }
+
+    async fn file(&self, record: NewRecord) -> Result<Record, WorldError> {
+        self.world("file", |world| Ok(world.file_record(record)))
+    }
+
+    async fn alias(&self, record: RecordId, definition: DefinitionKey) -> Result<(), WorldError> {
+        self.world("alias", |world| {
+            world.by_definition.insert(definition, record)
+        });
+        Ok(())
+    }
+
+    async fn lock(
+        &self,
+        _: DefinitionKey,
+        _: &(dyn Fn(Option<u32>) + Send + Sync),
+    ) -> Result<Locked<()>, WorldError> {
+        self.calls.lock().unwrap().push("lock");
+        Ok(Locked {
+            guard: (),
+            waited: false,
+        })
+    }
+
+    async fn nearest(
+        &self,
+        definition: DefinitionKey,
+        op: OpKey,
+        slot: Option<&Slot>,
+    ) -> Result<Nearest, WorldError> {
+        self.world("nearest", |world| Ok(world.nearest(definition, op, slot)))
+    }
+
+    async fn diff_trees(
+        &self,
+        old: TreeRef,
+        new: TreeRef,
+        limit: usize,
+    ) -> Result<Option<TreeDiff>, WorldError> {
+        self.world("diff_trees", |world| Ok(world.diff_trees(old, new, limit)))
+    }
+}
+
+type Solution = Result<Solved<Content>, SolveError<WorldError>>;
+
+struct Build {
+    worker: Arc<Scripted>,
+    script: Arc<Script>,
+    goals: Vec<Goal>,
+    options: SolveOptions,
+    cancel: Cancel,
+    solver: Solver,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Build {
+    fn new(worker: &Arc<Scripted>, script: &Arc<Script>, goals: &[Input]) -> Self {
+        let goals = goals.iter().map(|&input| Goal {
+            input,
+            need: Need::Present,
+        });
+        Build {
+            worker: worker.clone(),
+            script: script.clone(),
+            goals: goals.collect(),
+            options: SolveOptions::for_cores(1),
+            cancel: Cancel::new(),
+            solver: Solver::new(),
+            events: Arc::default(),
+        }
+    }
+
+    async fn solve(&self) -> Solution {
+        let events = self.events.clone();
+        let request = SolveRequest {
+            plan: self.script.plan(),
+            goals: self.goals.clone(),
+            notes: self.script.notes.clone(),
+            options: self.options,
+        };
+        let sink = move |event| events.lock().unwrap().push(event);
+        self.solver
+            .solve(
+                self.worker.clone(),
+                request,
+                Arc::new(sink),
+                self.cancel.clone(),
+            )
+            .await
+    }
+
+    /// The events in words, but for durations.
+    fn log(&self) -> String {
+        let events = self.events.lock().unwrap();
+        events.iter().map(|event| self.line(event) + "\n").collect()
+    }
+
+    fn line(&self, event: &Event) -> String {
+        let name = |node: &NodeId| name(&self.script, *node);
+        match event {
+            Event::Pinned { node, label } => format!("pinned {} {label}", name(node)),
+            Event::Started { node } => format!("started {}", name(node)),
+            Event::Output {
+                node,
+                stream,
+                bytes,
+            } => {
+                format!(
+                    "{} {stream:?} {:?}",
+                    name(node),
+                    String::from_utf8_lossy(bytes)
+                )
+            }
+            Event::Progress {
+                node,
+                what,
+                current,
+                total,
+            } => format!("{} {what} {current} of {total:?}", name(node)),
+            Event::Waiting { node, pid } => format!("{} waits for {pid:?}", name(node)),
+            Event::Reopened { node } => format!("reopened {}", name(node)),
+            Event::Finished {
+                node,
+                status,
+                reason,
+            } => match reason {
+                Some(reason) => format!("finished {}: {status}, {reason}", name(node)),
+                None => format!("finished {}: {status}", name(node)),
+            },
+            Event::BuildFinished(summary) => format!("done: {} steps", summary.steps.len()),
+        }
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+fn world() -> World {
+    let mut world = World::default();
+    world
+        .image("alpine", "etc/os", "alpine 3")
+        .file("context", "big", "1234");
+    world
+}
+
+fn chain() -> (Arc<Script>, Vec<Input>) {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let context = script.local("context");
+    let count = script.run_with(base, "len /src/big /count", &[("/src", context)], &[]);
+    let sorted = script.run(count, "cat /count /sorted");
+    (Arc::new(script), vec![count, sorted])
+}
+
+#[test]
+fn events_tell_the_story_of_a_rebuild() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted::of(world()));
+    let build = |worker: &Arc<Scripted>| {
+        let build = Build::new(worker, &script, &steps[1..]);
+        runtime().block_on(build.solve()).unwrap();
+        build.log()
+    };
+    let first = build(&worker);
+    worker.world.lock().unwrap().file("context", "big", "43210");
+    let changed = build(&worker);
+    worker.world.lock().unwrap().file("context", "big", "01234");
+    let cut_off = build(&worker);
+    let nothing = build(&worker);
+    insta::assert_snapshot!([first, changed, cut_off, nothing].join("\n"));
+}
+
+#[test]
+fn every_node_is_finished_once_before_the_end() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted::of(world()));
+    for _ in 0..2 {
+        let build = Build::new(&worker, &script, &steps[1..]);
+        let solved = runtime().block_on(build.solve()).unwrap();
+        let mut finished = BTreeMap::new();
+        for event in build.events.lock().unwrap().iter() {
+            if let Event::Finished { node, status, .. } = event {
+                assert!(finished.insert(*node, *status).is_none());
+            }
+        }
+        let summed: BTreeMap<NodeId, StepStatus> = solved
+            .summary
+            .steps
+            .iter()
+            .map(|(node, step)| (*node, step.status))
+            .collect();
+        assert_eq!(finished, summed);
+        assert_eq!(finished.len(), script.plan.graph.len());
+    }
+}
+
+#[test]
+fn a_hit_costs_one_lookup_and_one_load() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted::of(world()));
+    runtime()
+        .block_on(Build::new(&worker, &script, &steps[1..]).solve())
+        .unwrap();
+    worker.calls.lock().unwrap().clear();
+    runtime()
+        .block_on(Build::new(&worker, &script, &steps[1..]).solve())
+        .unwrap();
+    assert_eq!(
+        *worker.calls.lock().unwrap(),
+        ["pin", "digest", "lookup", "load"]
+    );
+}
+
+#[test]
+fn a_failed_step_is_the_error() {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let bad = script.run(base, "exit 3");
+    let script = Arc::new(script);
+    let worker = Arc::new(Scripted::of(world()));
+    let error = runtime()
+        .block_on(Build::new(&worker, &script, &[bad]).solve())
+        .unwrap_err();
+    let SolveError::Failed { failures, summary } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0].0, bad.node);
+    assert!(matches!(failures[0].1, Failure::Step(StepFailure::Exit(3))));
+    assert_eq!(summary.steps[&bad.node].status, StepStatus::Failed);
+    assert_eq!(summary.steps[&bad.node].reason, Some(Reason::New));
+    assert_eq!(worker.count("file"), 0);
+}
+
+#[test]
+fn a_broken_cache_ends_the_build() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted {
+        broken: true,
+        ..Scripted::of(world())
+    });
+    let build = Build::new(&worker, &script, &steps);
+    let error = runtime().block_on(build.solve()).unwrap_err();
+    assert!(matches!(error, SolveError::Cache(_)), "{error}");
+    let last = build.log();
+    assert!(last.ends_with("done: 4 steps\n"), "{last}");
+}
+
+#[test]
+fn a_goal_that_is_not_there_is_refused() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted::of(world()));
+    let wrong = Input {
+        output: 7,
+        ..steps[0]
+    };
+    let result = runtime().block_on(Build::new(&worker, &script, &[wrong]).solve());
+    assert!(matches!(result, Err(SolveError::NoSuchGoal(_))));
+}
+
+#[test]
+fn cancelling_waits_for_the_run_to_clean_up() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted {
+        held: BTreeSet::from([steps[0].node]),
+        ..Scripted::of(world())
+    });
+    let build = Build::new(&worker, &script, &steps[1..]);
+    let result = runtime().block_on(async {
+        let stop = async {
+            worker.began.notified().await;
+            build.cancel.cancel();
+        };
+        tokio::join!(build.solve(), stop).0
+    });
+    let Err(SolveError::Cancelled { summary }) = result else {
+        panic!("not cancelled");
+    };
+    assert_eq!(worker.count("cleaned up"), 1);
+    assert_eq!(worker.count("file"), 0);
+    assert_eq!(summary.steps[&steps[0].node].status, StepStatus::Cancelled);
+    assert_eq!(summary.steps[&steps[1].node].status, StepStatus::Skipped);
+}
+
+#[test]
+fn a_failure_cancels_what_runs_beside_it() {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let slow = script.run(base, "write /slow 1");
+    let bad = script.run_with(base, "exit 3", &[("/m", base)], &[]);
+    let script = Arc::new(script);
+    let worker = Arc::new(Scripted {
+        held: BTreeSet::from([slow.node]),
+        ..Scripted::of(world())
+    });
+    let build = Build::new(&worker, &script, &[slow, bad]);
+    let error = runtime().block_on(build.solve()).unwrap_err();
+    let SolveError::Failed { failures, summary } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(failures.len(), 1);
+    assert_eq!(summary.steps[&slow.node].status, StepStatus::Cancelled);
+    assert_eq!(worker.count("cleaned up"), 1);
+}
+
+#[test]
+fn equal_steps_of_two_builds_run_once() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted {
+        held: BTreeSet::from([steps[0].node]),
+        ..Scripted::of(world())
+    });
+    let first = Build::new(&worker, &script, &steps[1..]);
+    let second = Build {
+        solver: first.solver.clone(),
+        ..Build::new(&worker, &script, &steps[1..])
+    };
+    let waits = |event: &Event| matches!(event, Event::Waiting { .. });
+    runtime().block_on(async {
+        let go = async {
+            worker.began.notified().await;
+            while ![&first, &second]
+                .iter()
+                .any(|build| build.events.lock().unwrap().iter().any(waits))
+            {
+                tokio::task::yield_now().await;
+            }
+            worker.go.notify_one();
+        };
+        let (first, second, ()) = tokio::join!(first.solve(), second.solve(), go);
+        assert_eq!(
+            first.unwrap().goals[0].content,
+            second.unwrap().goals[0].content
+        );
+    });
+    assert_eq!(worker.count("run"), 2);
+}
+
+#[test]
+fn jobs_bound_the_runs() {
+    for jobs in [1, 3] {
+        let mut script = Script::default();
+        let base = script.image("alpine");
+        let steps: Vec<Input> = (0..8)
+            .map(|i| script.run(base, &format!("write /a {i}")))
+            .collect();
+        let script = Arc::new(script);
+        let worker = Arc::new(Scripted {
+            held: steps.iter().map(|step| step.node).collect(),
+            ..Scripted::of(world())
+        });
+        let build = Build {
+            options: SolveOptions {
+                jobs,
+                keep_going: false,
+            },
+            ..Build::new(&worker, &script, &steps)
+        };
+        runtime().block_on(async {
+            let go = async {
+                loop {
+                    // Long enough for everything that can begin to begin.
+                    for _ in 0..50 {
+                        tokio::task::yield_now().await;
+                    }
+                    worker.go.notify_waiters();
+                }
+            };
+            tokio::select! {
+                result = build.solve() => { result.unwrap(); }
+                () = go => {}
+            }
+        });
+        assert_eq!(worker.running.lock().unwrap().1, jobs);
+    }
+}
+
+#[test]
+fn a_worker_of_many_threads_comes_to_the_same() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted::of(world()));
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let result = runtime
+        .block_on(Build::new(&worker, &script, &steps[1..]).solve())
+        .unwrap();
+    let other = Arc::new(Scripted::of(world()));
+    let again = super::driven::runtime()
+        .block_on(Build::new(&other, &script, &steps[1..]).solve())
+        .unwrap();
+    assert_eq!(result.goals[0].content, again.goals[0].content);
+}
