@@ -1,5 +1,7 @@
 //! Results that are known, found by definition key and by content key.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{OptionalExtension, Row, Transaction};
@@ -90,11 +92,17 @@ impl Store {
         let (process, time) = (self.process_id()?, now());
         self.database().write("find records", |t| {
             let mut found = Vec::with_capacity(keys.len());
+            let mut present = Presence::default();
             for key in keys {
-                found.push(record_by_key(t, key)?);
+                found.push(record_by_key(t, key, &mut present)?);
             }
             for record in found.iter().flatten() {
-                self.hold_record(t, lease, process, record, time)?;
+                lease.hold(t, process, Leased::Record, &record.id.0.to_be_bytes())?;
+                t.prepare_cached("UPDATE record SET used = ?2 WHERE id = ?1")?
+                    .execute((record.id.0, time))?;
+            }
+            for (content, _) in present.0.iter().filter(|(_, there)| **there) {
+                lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
             }
             Ok(found)
         })
@@ -216,8 +224,12 @@ impl Store {
                 }
             }
             Ok(Nearest {
-                by_op: by_op.map(|raw| raw.complete(t)).transpose()?,
-                by_slot: by_slot.map(|raw| raw.complete(t)).transpose()?,
+                by_op: by_op
+                    .map(|raw| raw.complete(t, &mut Presence::default()))
+                    .transpose()?,
+                by_slot: by_slot
+                    .map(|raw| raw.complete(t, &mut Presence::default()))
+                    .transpose()?,
                 tombstone: mark.map(|(_, mark)| mark),
             })
         })
@@ -248,24 +260,18 @@ impl Store {
             Ok(false)
         })
     }
+}
 
-    fn hold_record(
-        &self,
-        t: &Transaction<'_>,
-        lease: &Lease,
-        process: &str,
-        record: &Record,
-        time: i64,
-    ) -> rusqlite::Result<()> {
-        lease.hold(t, process, Leased::Record, &record.id.0.to_be_bytes())?;
-        for content in distinct(&record.outputs) {
-            if !record.missing.contains(&content) {
-                lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
-            }
-        }
-        t.prepare_cached("UPDATE record SET used = ?2 WHERE id = ?1")?
-            .execute((record.id.0, time))?;
-        Ok(())
+/// Which layers are there, asked once each: records of one build have most layers in common.
+#[derive(Default)]
+struct Presence(HashMap<Content, bool>);
+
+impl Presence {
+    fn of(&mut self, t: &Transaction<'_>, content: Content) -> rusqlite::Result<bool> {
+        Ok(match self.0.entry(content) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(layer_exists(t, &content)?),
+        })
     }
 }
 
@@ -282,15 +288,14 @@ struct RawRecord {
 }
 
 impl RawRecord {
-    /// Damaged outputs make the record none, so that the step runs again.
-    fn complete(self, t: &Transaction<'_>) -> Result<Record, Abort> {
+    fn complete(self, t: &Transaction<'_>, present: &mut Presence) -> Result<Record, Abort> {
         let outputs = decode_outputs(&self.outputs).ok_or_else(|| StoreError::Damaged {
             what: "list of layers in a record",
             path: t.path().unwrap_or_default().into(),
         })?;
         let mut missing = Vec::new();
         for content in distinct(&outputs) {
-            if !layer_exists(t, &content)? {
+            if !present.of(t, content)? {
                 missing.push(content);
             }
         }
@@ -334,13 +339,17 @@ fn tombstone(row: &Row<'_>) -> rusqlite::Result<(i64, Tombstone)> {
     ))
 }
 
-fn record_by_key(t: &Transaction<'_>, key: &Key) -> Result<Option<Record>, Abort> {
+fn record_by_key(
+    t: &Transaction<'_>,
+    key: &Key,
+    present: &mut Presence,
+) -> Result<Option<Record>, Abort> {
     t.prepare_cached(&select(
         "WHERE id = (SELECT record FROM record_key WHERE key = ?1)",
     ))?
     .query_row([key.0], raw)
     .optional()?
-    .map(|raw| raw.complete(t))
+    .map(|raw| raw.complete(t, present))
     .transpose()
 }
 

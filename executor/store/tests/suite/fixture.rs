@@ -29,6 +29,21 @@ pub(crate) fn fixture() -> Fixture {
     }
 }
 
+/// A store whose overlays are marked as those in a user namespace are.
+pub(crate) fn fixture_with_marks(overlay_xattrs: kiln_tree::OverlayXattrs) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        overlay_xattrs,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(&dir.path().join("store"), options).unwrap();
+    Fixture {
+        lease: store.lease(),
+        store,
+        dir,
+    }
+}
+
 /// Opens the store as another process would.
 pub(crate) fn open(dir: &TempDir) -> Store {
     Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap()

@@ -6,9 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use kiln_store::{Content, Policy, Snapshot, Snapshotter, StoreError, Strategy};
-use kiln_tree::{Kind, Manifest, TreePath};
+use kiln_tree::{Kind, Manifest, OverlayXattrs, TreePath};
 
-use crate::fixture::{Fixture, can_mount, fixture, layer};
+use crate::fixture::{Fixture, can_mount, fixture, fixture_with_marks, layer};
 
 const STRATEGIES: [Strategy; 2] = [Strategy::Overlay, Strategy::Copy];
 
@@ -58,8 +58,12 @@ fn check(
     if !can_mount() {
         return;
     }
-    for strategy in STRATEGIES {
-        let f = fixture();
+    for (strategy, marks) in [
+        (Strategy::Overlay, OverlayXattrs::Trusted),
+        (Strategy::Overlay, OverlayXattrs::User),
+        (Strategy::Copy, OverlayXattrs::Trusted),
+    ] {
+        let f = fixture_with_marks(marks);
         let mut layers = layers(&f);
         let snapshotter = f.store.snapshotter(strategy);
         let snapshot = snapshotter.prepare(&f.lease, &layers).unwrap();
