@@ -17,9 +17,9 @@ use crate::step::{
     Answer, Ask, Brief, Completion, Cutoff, Failed, Notice, Ran, Step, Ticket, Waited,
 };
 use crate::{
-    Cancel, Content, DigestRequest, Event, Events, FetchRequest, Fetched, Key, NewRecord, Pinned,
-    Reason, Record, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, StepFailure,
-    StepName, StepSink, StepSummary, Summary, Worker,
+    Cancel, Content, DigestRequest, Event, Events, FetchRequest, Fetched, Key, NewRecord, Outputs,
+    Pinned, Reason, Record, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest,
+    StepFailure, StepName, StepSink, StepSummary, Summary, Worker,
 };
 
 /// What is to be built, and how.
@@ -229,7 +229,7 @@ struct Driver<W: Worker> {
 enum End<W: Worker> {
     Pin(NodeId, Result<Pinned, W::Error>),
     Digest(Ticket, NodeId, Result<Option<SelectionDigest>, W::Error>),
-    Load(NodeId, Result<Option<Vec<Option<W::Handle>>>, W::Error>),
+    Load(NodeId, Result<Option<Outputs<W::Handle>>, W::Error>),
     Fetch {
         node: NodeId,
         result: Result<Fetched<W::Handle>, W::Error>,

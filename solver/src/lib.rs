@@ -41,6 +41,6 @@ pub use record::{
 };
 pub use selection::{CopySelection, Selection, SelectionDigest, SelectionItem, TreeRef};
 pub use worker::{
-    DigestOf, DigestRequest, FetchRequest, Fetched, Key, Locked, Pinned, RunOutcome, RunRequest,
-    SourceRequest, StepFailure, TreeDiff, Worker,
+    DigestOf, DigestRequest, FetchRequest, Fetched, Key, Locked, Outputs, Pinned, RunOutcome,
+    RunRequest, SourceRequest, StepFailure, TreeDiff, Worker,
 };

@@ -316,11 +316,10 @@ impl<H: Clone> Scheduler<H> {
         }
         for goal in &self.goals {
             let node = &self.nodes[self.at(goal.input.node)];
-            let done = match (&node.state, goal.need) {
-                (State::Present { .. } | State::Failed, _) => true,
-                (State::Known { .. }, Need::Known) => true,
-                _ => false,
-            };
+            let done = matches!(
+                (&node.state, goal.need),
+                (State::Present { .. } | State::Failed, _) | (State::Known { .. }, Need::Known)
+            );
             assert!(
                 done && node.unfiled.is_none(),
                 "BUG: nothing is going on, and goal {} is not done",

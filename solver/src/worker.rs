@@ -67,7 +67,7 @@ pub trait Worker: Send + Sync + 'static {
     fn load(
         &self,
         record: &Record,
-    ) -> impl Future<Output = Result<Option<Vec<Option<Self::Handle>>>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Option<Outputs<Self::Handle>>, Self::Error>> + Send;
 
     /// Forgets a record whose content is gone. Cheap.
     fn drop_record(&self, record: RecordId)
@@ -128,6 +128,9 @@ pub trait Worker: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Option<TreeDiff>, Self::Error>> + Send;
 }
+
+/// Something for each output, by output number; none where the op has no such output.
+pub type Outputs<T> = Vec<Option<T>>;
 
 /// A key under which a record may be filed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -242,7 +245,7 @@ pub enum RunOutcome<H> {
     /// list. None where the op has no such output.
     Done {
         /// The outputs.
-        outputs: Vec<Option<(H, Content)>>,
+        outputs: Outputs<(H, Content)>,
     },
     /// It ended otherwise than it should.
     Failed(StepFailure),

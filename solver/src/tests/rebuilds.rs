@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use kiln_ir::Input;
 
 use super::graph::Script;
-use super::simulate::{Simulation, build, build_with};
+use super::simulate::{Other, Simulation, build, build_with};
 use super::world::World;
 use crate::*;
 
@@ -404,7 +404,7 @@ fn what_another_process_made_meanwhile_is_taken() {
         script: &script,
         options: SolveOptions::for_cores(1),
         order: &mut |_| 0,
-        others: BTreeMap::from([(step.node, other as Box<dyn Fn(&mut World)>)]),
+        others: BTreeMap::from([(step.node, other as Other)]),
     }
     .build(&[(step, Need::Known)]);
     assert_snapshot!(outcome.log);

@@ -20,6 +20,9 @@ pub(crate) struct Outcome {
     pub(crate) choices: Vec<usize>,
 }
 
+/// What somebody else does to the world.
+pub(crate) type Other = Box<dyn Fn(&mut World)>;
+
 /// How a build is simulated.
 pub(crate) struct Simulation<'a> {
     pub(crate) world: &'a mut World,
@@ -28,7 +31,7 @@ pub(crate) struct Simulation<'a> {
     /// Which of so many steps in flight ends next.
     pub(crate) order: &'a mut dyn FnMut(usize) -> usize,
     /// Steps whose lock somebody else has: what that one does meanwhile.
-    pub(crate) others: BTreeMap<NodeId, Box<dyn Fn(&mut World)>>,
+    pub(crate) others: BTreeMap<NodeId, Other>,
 }
 
 impl Simulation<'_> {
