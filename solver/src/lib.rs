@@ -9,6 +9,8 @@ mod content;
 mod driver;
 mod event;
 mod explain;
+mod explainer;
+mod hasher;
 mod inflight;
 mod key;
 mod keywriter;

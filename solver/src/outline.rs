@@ -6,7 +6,9 @@ use std::sync::Arc;
 use kiln_ir::{GitSource, NodeId, Op, Pin, Plan, SourceOp};
 
 use crate::driver::NodeNote;
-use crate::keywriter::{Explainer, Hasher, KeyInput, KeyWriter, write_op};
+use crate::explainer::Explainer;
+use crate::hasher::Hasher;
+use crate::keywriter::{KeyInput, KeyWriter, write_op};
 use crate::view::{View, content_road_open, views};
 use crate::{
     ContentId, ContentKey, DefinitionKey, Facts, Goal, OpKey, Origin, Pinned, PinnedSource,

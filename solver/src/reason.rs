@@ -357,3 +357,102 @@ fn short_pin(pin: &str) -> String {
         None => pin.chars().take(12).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(cause: Cause, expected: &str) {
+        assert_eq!(Reason::Changed(vec![cause]).to_string(), expected);
+    }
+
+    fn files(changes: &[(&str, FileChangeKind)], more: usize) -> Cause {
+        Cause::Files {
+            source: "context".into(),
+            changes: changes
+                .iter()
+                .map(|&(path, what)| FileChange {
+                    path: path.into(),
+                    what,
+                })
+                .collect(),
+            more,
+            old: None,
+            new: None,
+        }
+    }
+
+    fn env(name: &str) -> Cause {
+        Cause::Env {
+            name: name.into(),
+            old: Some("a".into()),
+            new: None,
+        }
+    }
+
+    #[test]
+    fn sizes_are_grouped_by_thousands() {
+        let what = FileChangeKind::Content {
+            old_size: 4812,
+            new_size: 1_004_815,
+        };
+        let expected = "big changed (4,812 -> 1,004,815 bytes)";
+        check(files(&[("big", what)], 0), expected);
+    }
+
+    #[test]
+    fn three_files_are_named_and_the_rest_counted() {
+        let added = FileChangeKind::Added;
+        let changes = [
+            ("a", added),
+            ("b", FileChangeKind::Removed),
+            ("c", FileChangeKind::Mode),
+            ("d", added),
+        ];
+        let expected = "a added, b removed, mode of c changed and 1,001 more files";
+        check(files(&changes, 1000), expected);
+        let expected = "a added, b removed, mode of c changed and 1 more file";
+        check(files(&changes, 0), expected);
+    }
+
+    #[test]
+    fn files_that_can_not_be_named_are_told_of() {
+        check(files(&[], 0), "files of context changed");
+    }
+
+    #[test]
+    fn control_characters_of_a_path_are_shown() {
+        let expected = "a\\u{1b}[2Jb added";
+        check(
+            files(&[("a\u{1b}[2Jb", FileChangeKind::Added)], 0),
+            expected,
+        );
+    }
+
+    #[test]
+    fn long_values_are_left_out() {
+        let cause = Cause::Env {
+            name: "X".into(),
+            old: Some("a".repeat(50)),
+            new: Some("b".into()),
+        };
+        check(cause, "ENV X changed");
+        check(env("Y"), "ENV Y removed");
+    }
+
+    #[test]
+    fn two_causes_are_named_and_the_rest_counted() {
+        let reason = Reason::Changed(vec![env("A"), env("B"), env("C"), env("D")]);
+        let expected = "ENV A removed; ENV B removed; and 2 more";
+        assert_eq!(reason.to_string(), expected);
+    }
+
+    #[test]
+    fn a_heredoc_is_cut_to_its_first_line() {
+        let cause = Cause::Instruction {
+            line: Some(4),
+            was: "RUN <<EOF\nmake\nEOF".into(),
+        };
+        check(cause, "instruction changed (line 4: was `RUN <<EOF …`)");
+    }
+}

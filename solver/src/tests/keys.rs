@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use kiln_ir::*;
 
-use crate::keywriter::{Explainer, Hasher, KeyInput, KeyWriter, write_op};
+use crate::explainer::Explainer;
+use crate::hasher::Hasher;
+use crate::keywriter::{KeyInput, KeyWriter, write_op};
 use crate::{ContentId, DefinitionKey, Origin, PinnedSource, SelectionDigest, StepName};
 
 fn ops() -> Vec<(&'static str, Op)> {
