@@ -1,0 +1,146 @@
+//! Starting a program in an image, and holding on to it.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use kiln_ir::NetworkMode;
+use kiln_sandbox::{Network, RootFs, Running, Spec, Stdio, User};
+use kiln_store::{Lease, Snapshot};
+
+use super::image::{self, Found};
+use super::process::{Process, process};
+use super::request::{ContainerRequest, ProgramStdio, Terminal};
+use super::volume;
+use crate::error::Error;
+use crate::exec::make_cwd;
+use crate::executor::Executor;
+use crate::file::accounts;
+use crate::hostfiles;
+use crate::source::blocking;
+use crate::users::Identity;
+
+/// A program that runs in an image.
+///
+/// Its descriptor ([`AsFd`]) is readable once all its processes are gone. Dropping it kills them,
+/// and drops what they changed in the image's files.
+#[derive(Debug)]
+pub struct Program {
+    // Dropped in this order: nobody may use the files any more when they go.
+    running: Running,
+    _root: Snapshot,
+    _lease: Lease,
+}
+
+impl Executor {
+    /// Starts a program, pulling its image if it is not in the store; returns once it runs.
+    ///
+    /// [`Error::program_exit_code`] is what `docker run` exits with after an error.
+    pub async fn start(&self, mut request: ContainerRequest) -> Result<Program, Error> {
+        let lease = self.store().lease();
+        let found = image::find(self, &lease, &request.image, request.on_pull.take()).await?;
+        let executor = self.clone();
+        blocking(move || start(&executor, lease, &found, request)).await
+    }
+}
+
+fn start(
+    executor: &Executor,
+    lease: Lease,
+    image: &Found,
+    request: ContainerRequest,
+) -> Result<Program, Error> {
+    let process = process(&image.config.config, &request)?;
+    let identity = accounts(executor.store(), &image.layers)?.resolve(&process.user)?;
+    let mounts = volume::mounts(&request.volumes)?;
+    let root = executor.snapshotter()?.prepare(&lease, &image.layers)?;
+    make_cwd(&root, &process.cwd)?;
+    let fd = root.root().try_clone_to_owned().map_err(Error::io("duplicate", "a descriptor"))?;
+    let root_fs = if root.is_mount() { RootFs::Detached(fd) } else { RootFs::Directory(fd) };
+    let mut spec = spec(root_fs, process, identity, request.network);
+    // A volume over one of these files is what the caller wants to be seen there.
+    let covered = |path: &str| mounts.iter().any(|mount| mount.target == Path::new(path));
+    if covered("/etc/hosts") {
+        spec.hosts = None;
+    }
+    if covered("/etc/resolv.conf") {
+        spec.resolv_conf = None;
+    }
+    spec.mounts = mounts;
+    spec.stdio = match request.stdio {
+        ProgramStdio::Streams { stdin, stdout, stderr } => Stdio::Streams { stdin, stdout, stderr },
+        ProgramStdio::Terminal(Terminal { rows, cols }) => Stdio::Terminal { rows, cols },
+    };
+    let running = kiln_sandbox::spawn(spec)?;
+    Ok(Program { running, _root: root, _lease: lease })
+}
+
+fn spec(root: RootFs, process: Process, identity: Identity, network: NetworkMode) -> Spec {
+    let mut spec = Spec::new(root, process.args);
+    let own = |(name, value): (String, String)| (OsString::from(name), OsString::from(value));
+    spec.env = process.env.into_iter().map(own).collect();
+    if !spec.env.iter().any(|(name, _)| name == "HOME") {
+        spec.env.push(("HOME".into(), identity.home.into()));
+    }
+    spec.cwd = PathBuf::from(process.cwd);
+    spec.user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups };
+    spec.network = match network {
+        NetworkMode::None => Network::None,
+        NetworkMode::Default | NetworkMode::Host => Network::Host,
+    };
+    spec.resolv_conf = Some(hostfiles::resolv_conf());
+    spec.hosts = Some(hostfiles::hosts(&process.hostname, &[]));
+    spec.hostname = Some(process.hostname);
+    spec
+}
+
+impl Program {
+    /// The master side of its terminal, if it was asked for.
+    ///
+    /// Reading from it fails with `EIO` once every process has closed the other side.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.running.terminal()
+    }
+
+    /// Tells its terminal a size; without a terminal it does nothing.
+    pub fn resize(&self, Terminal { rows, cols }: Terminal) -> Result<(), Error> {
+        self.running.resize(rows, cols).map_err(Error::io("resize", "the program's terminal"))
+    }
+
+    /// Sends a signal to the program, not to those that it started.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.running.signal(signal).map_err(Error::io("send a signal to", "the program"))
+    }
+
+    /// Kills it with everything that it started.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        self.running.kill().map_err(Error::io("kill", "the program"))
+    }
+
+    /// Blocks until all its processes are gone; returns its exit code, or 128 and its signal.
+    pub fn wait(&mut self) -> Result<i32, Error> {
+        Ok(self.running.wait()?.code())
+    }
+
+    /// Like [`Program::wait`], but returns `None` at once if some process is left.
+    pub fn try_wait(&mut self) -> Result<Option<i32>, Error> {
+        Ok(self.running.try_wait()?.map(kiln_sandbox::Exit::code))
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.running.as_fd()
+    }
+}
+
+impl Error {
+    /// The code that `docker run` would exit with: 127 for a program that is not there, 126 for one
+    /// that cannot be executed, 125 for everything else.
+    pub fn program_exit_code(&self) -> u8 {
+        match self {
+            Error::Sandbox(error) => u8::try_from(error.exit_code()).unwrap_or(125),
+            _ => 125,
+        }
+    }
+}
