@@ -239,6 +239,11 @@ pub fn probe() -> UserNsSupport {
     choose_maps()
 }
 
+/// Tells whether this process is root in its user namespace.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Tells whether this process was executed by [`enter`].
 pub fn entered() -> bool {
     std::env::var_os(MARKER).is_some()

@@ -34,7 +34,9 @@ pub(super) async fn find(
     .await?;
     match stored {
         Some(image) => of_store(image, typed, &platform),
-        None if is_id(typed) => Err(Error::NoSuchImage { name: typed.to_owned() }),
+        None if is_id(typed) => Err(Error::NoSuchImage {
+            name: typed.to_owned(),
+        }),
         None => pull(executor, lease, typed, &platform, observer).await,
     }
 }
@@ -74,7 +76,10 @@ fn of_store(image: Image, typed: &str, platform: &Platform) -> Result<Found, Err
             wanted: platform.to_string(),
         });
     }
-    Ok(Found { config, layers: image.layers })
+    Ok(Found {
+        config,
+        layers: image.layers,
+    })
 }
 
 /// Whether it can only be meant as an id: no registry has such a name.
@@ -106,7 +111,9 @@ async fn pull(
         Ok(image) => image,
         Err(Error::Offline { .. }) if !executor.options().offline => {
             tell(PullEvent::Asking { reference });
-            resolver.image(typed, platform, ResolveMode::Default).await?
+            resolver
+                .image(typed, platform, ResolveMode::Default)
+                .await?
         }
         Err(error) => return Err(error),
     };
@@ -114,7 +121,10 @@ async fn pull(
     if brought {
         tell(PullEvent::Done { label: image.label });
     }
-    Ok(Found { config: image.config, layers })
+    Ok(Found {
+        config: image.config,
+        layers,
+    })
 }
 
 #[cfg(test)]
@@ -143,7 +153,11 @@ mod tests {
                 created: std::time::UNIX_EPOCH,
                 added: std::time::UNIX_EPOCH,
             };
-            assert_eq!(of_store(image, "app", &Platform::linux("amd64")).is_ok(), fits, "{config}");
+            assert_eq!(
+                of_store(image, "app", &Platform::linux("amd64")).is_ok(),
+                fits,
+                "{config}"
+            );
         };
         check(r#"{"os":"linux","architecture":"amd64"}"#, true);
         check(r#"{"os":"linux","architecture":"x86_64"}"#, true);

@@ -29,7 +29,11 @@ pub(super) fn process(config: &Config, request: &ContainerRequest) -> Result<Pro
     let hostname = match request.hostname.as_deref() {
         None => kiln_sandbox::DEFAULT_HOSTNAME,
         Some(name) if is_hostname(name) => name,
-        Some(name) => return Err(Error::Hostname { name: name.to_owned() }),
+        Some(name) => {
+            return Err(Error::Hostname {
+                name: name.to_owned(),
+            });
+        }
     };
     Ok(Process {
         args: args(config, request)?,
@@ -53,7 +57,9 @@ fn args(config: &Config, request: &ContainerRequest) -> Result<Vec<String>, Erro
         args.extend(of_image(&config.cmd));
     }
     match args.is_empty() {
-        true => Err(Error::NothingToRun { image: request.image.clone() }),
+        true => Err(Error::NothingToRun {
+            image: request.image.clone(),
+        }),
         false => Ok(args),
     }
 }
@@ -87,7 +93,11 @@ fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
 
 fn cwd(config: &Config, request: &ContainerRequest) -> Result<String, Error> {
     let cwd = match request.workdir.as_deref() {
-        Some(asked) if !asked.starts_with('/') => return Err(Error::Workdir { path: asked.to_owned() }),
+        Some(asked) if !asked.starts_with('/') => {
+            return Err(Error::Workdir {
+                path: asked.to_owned(),
+            });
+        }
         Some(asked) => asked,
         None => &config.working_dir,
     };
@@ -116,7 +126,11 @@ mod tests {
     /// `-` is unset.
     fn check_args(entrypoint: &str, cmd: &str, flag: &str, command: &str, expected: &str) {
         let list = |text: &str| (text != "-").then(|| words(text));
-        let config = Config { entrypoint: list(entrypoint), cmd: list(cmd), ..Config::default() };
+        let config = Config {
+            entrypoint: list(entrypoint),
+            cmd: list(cmd),
+            ..Config::default()
+        };
         let entrypoint_flag = (flag != "-").then(|| flag.to_owned());
         let request = ContainerRequest {
             image: "app".into(),
@@ -151,7 +165,12 @@ mod tests {
         check_args("run", "serve", "", "", refusal);
     }
 
-    fn check_env(image: &[&str], asked: &[(&str, Option<&str>)], terminal: bool, expected: &[&str]) {
+    fn check_env(
+        image: &[&str],
+        asked: &[(&str, Option<&str>)],
+        terminal: bool,
+        expected: &[&str],
+    ) {
         let config = Config {
             cmd: Some(words("sh")),
             env: image.iter().map(|one| (*one).to_owned()).collect(),
@@ -161,9 +180,14 @@ mod tests {
             true => ProgramStdio::Terminal(Terminal { rows: 24, cols: 80 }),
             false => ProgramStdio::default(),
         };
-        let own = |(name, value): &(&str, Option<&str>)| ((*name).to_owned(), value.map(str::to_owned));
+        let own =
+            |(name, value): &(&str, Option<&str>)| ((*name).to_owned(), value.map(str::to_owned));
         let env = asked.iter().map(own).collect();
-        let request = ContainerRequest { env, stdio, ..ContainerRequest::default() };
+        let request = ContainerRequest {
+            env,
+            stdio,
+            ..ContainerRequest::default()
+        };
         let found: Vec<String> = process(&config, &request)
             .unwrap()
             .env
@@ -178,19 +202,49 @@ mod tests {
         let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         check_env(&[], &[], false, &[path, "HOSTNAME=kiln"]);
         check_env(&[], &[], true, &[path, "HOSTNAME=kiln", "TERM=xterm"]);
-        check_env(&["PATH=/bin", "A=1"], &[], false, &["PATH=/bin", "HOSTNAME=kiln", "A=1"]);
-        check_env(&["TERM=dumb"], &[], true, &[path, "HOSTNAME=kiln", "TERM=dumb"]);
-        check_env(&["A=1"], &[("A", Some("2=3"))], false, &[path, "HOSTNAME=kiln", "A=2=3"]);
+        check_env(
+            &["PATH=/bin", "A=1"],
+            &[],
+            false,
+            &["PATH=/bin", "HOSTNAME=kiln", "A=1"],
+        );
+        check_env(
+            &["TERM=dumb"],
+            &[],
+            true,
+            &[path, "HOSTNAME=kiln", "TERM=dumb"],
+        );
+        check_env(
+            &["A=1"],
+            &[("A", Some("2=3"))],
+            false,
+            &[path, "HOSTNAME=kiln", "A=2=3"],
+        );
         check_env(&["A=1"], &[("A", None)], false, &[path, "HOSTNAME=kiln"]);
-        check_env(&["A"], &[("B", Some(""))], false, &[path, "HOSTNAME=kiln", "A=", "B="]);
-        check_env(&[], &[("A", Some("1")), ("A", Some("2"))], false, &[path, "HOSTNAME=kiln", "A=2"]);
+        check_env(
+            &["A"],
+            &[("B", Some(""))],
+            false,
+            &[path, "HOSTNAME=kiln", "A=", "B="],
+        );
+        check_env(
+            &[],
+            &[("A", Some("1")), ("A", Some("2"))],
+            false,
+            &[path, "HOSTNAME=kiln", "A=2"],
+        );
     }
 
     fn check_cwd(image: &str, asked: Option<&str>, expected: &str) {
-        let config =
-            Config { cmd: Some(words("sh")), working_dir: image.to_owned(), ..Config::default() };
-        let request =
-            ContainerRequest { workdir: asked.map(str::to_owned), ..ContainerRequest::default() };
+        let config = Config {
+            cmd: Some(words("sh")),
+            working_dir: image.to_owned(),
+            ..Config::default()
+        };
+        let request = ContainerRequest {
+            workdir: asked.map(str::to_owned),
+            ..ContainerRequest::default()
+        };
         let found = match process(&config, &request) {
             Ok(process) => process.cwd,
             Err(error) => error.to_string(),
@@ -204,12 +258,20 @@ mod tests {
         check_cwd("/srv", None, "/srv");
         check_cwd("srv", None, "/srv");
         check_cwd("/srv", Some("/tmp"), "/tmp");
-        check_cwd("/srv", Some("tmp"), "the working directory `tmp` is not an absolute path");
+        check_cwd(
+            "/srv",
+            Some("tmp"),
+            "the working directory `tmp` is not an absolute path",
+        );
     }
 
     #[test]
     fn the_request_decides_on_user_and_host_name() {
-        let config = Config { cmd: Some(words("sh")), user: "www".into(), ..Config::default() };
+        let config = Config {
+            cmd: Some(words("sh")),
+            user: "www".into(),
+            ..Config::default()
+        };
         let with = |user: Option<&str>, hostname: Option<&str>| {
             let request = ContainerRequest {
                 user: user.map(str::to_owned),
@@ -219,7 +281,10 @@ mod tests {
             process(&config, &request).map(|process| (process.user, process.hostname))
         };
         assert_eq!(with(None, None).unwrap(), ("www".into(), "kiln".into()));
-        assert_eq!(with(Some("0:0"), Some("db")).unwrap(), ("0:0".into(), "db".into()));
+        assert_eq!(
+            with(Some("0:0"), Some("db")).unwrap(),
+            ("0:0".into(), "db".into())
+        );
         assert_eq!(with(Some(""), None).unwrap().0, "");
         for wrong in ["", "a b", "a\n127.0.0.1 evil", "-a", &"a".repeat(65)] {
             assert!(with(None, Some(wrong)).is_err(), "{wrong:?}");

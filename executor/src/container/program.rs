@@ -55,8 +55,15 @@ fn start(
     let mounts = volume::mounts(&request.volumes)?;
     let root = executor.snapshotter()?.prepare(&lease, &image.layers)?;
     make_cwd(&root, &process.cwd)?;
-    let fd = root.root().try_clone_to_owned().map_err(Error::io("duplicate", "a descriptor"))?;
-    let root_fs = if root.is_mount() { RootFs::Detached(fd) } else { RootFs::Directory(fd) };
+    let fd = root
+        .root()
+        .try_clone_to_owned()
+        .map_err(Error::io("duplicate", "a descriptor"))?;
+    let root_fs = if root.is_mount() {
+        RootFs::Detached(fd)
+    } else {
+        RootFs::Directory(fd)
+    };
     let mut spec = spec(root_fs, process, identity, request.network);
     // A volume over one of these files is what the caller wants to be seen there.
     let covered = |path: &str| mounts.iter().any(|mount| mount.target == Path::new(path));
@@ -68,11 +75,23 @@ fn start(
     }
     spec.mounts = mounts;
     spec.stdio = match request.stdio {
-        ProgramStdio::Streams { stdin, stdout, stderr } => Stdio::Streams { stdin, stdout, stderr },
+        ProgramStdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        },
         ProgramStdio::Terminal(Terminal { rows, cols }) => Stdio::Terminal { rows, cols },
     };
     let running = kiln_sandbox::spawn(spec)?;
-    Ok(Program { running, _root: root, _lease: lease })
+    Ok(Program {
+        running,
+        _root: root,
+        _lease: lease,
+    })
 }
 
 fn spec(root: RootFs, process: Process, identity: Identity, network: NetworkMode) -> Spec {
@@ -83,7 +102,11 @@ fn spec(root: RootFs, process: Process, identity: Identity, network: NetworkMode
         spec.env.push(("HOME".into(), identity.home.into()));
     }
     spec.cwd = PathBuf::from(process.cwd);
-    spec.user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups };
+    spec.user = User {
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups,
+    };
     spec.network = match network {
         NetworkMode::None => Network::None,
         NetworkMode::Default | NetworkMode::Host => Network::Host,
@@ -104,17 +127,23 @@ impl Program {
 
     /// Tells its terminal a size; without a terminal it does nothing.
     pub fn resize(&self, Terminal { rows, cols }: Terminal) -> Result<(), Error> {
-        self.running.resize(rows, cols).map_err(Error::io("resize", "the program's terminal"))
+        self.running
+            .resize(rows, cols)
+            .map_err(Error::io("resize", "the program's terminal"))
     }
 
     /// Sends a signal to the program, not to those that it started.
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
-        self.running.signal(signal).map_err(Error::io("send a signal to", "the program"))
+        self.running
+            .signal(signal)
+            .map_err(Error::io("send a signal to", "the program"))
     }
 
     /// Kills it with everything that it started.
     pub fn kill(&mut self) -> Result<(), Error> {
-        self.running.kill().map_err(Error::io("kill", "the program"))
+        self.running
+            .kill()
+            .map_err(Error::io("kill", "the program"))
     }
 
     /// Blocks until all its processes are gone; returns its exit code, or 128 and its signal.

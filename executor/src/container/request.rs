@@ -72,7 +72,11 @@ pub enum ProgramStdio {
 
 impl Default for ProgramStdio {
     fn default() -> ProgramStdio {
-        ProgramStdio::Streams { stdin: None, stdout: None, stderr: None }
+        ProgramStdio::Streams {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
     }
 }
 

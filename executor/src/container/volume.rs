@@ -22,7 +22,13 @@ pub(super) fn mounts(volumes: &[Volume]) -> Result<Vec<Mount>, Error> {
         }
         known.push((target, volume));
     }
-    known.sort_by_key(|(target, _)| target.as_bytes().iter().filter(|&&byte| byte == b'/').count());
+    known.sort_by_key(|(target, _)| {
+        target
+            .as_bytes()
+            .iter()
+            .filter(|&&byte| byte == b'/')
+            .count()
+    });
     known.into_iter().map(|(_, volume)| mount(volume)).collect()
 }
 
@@ -39,7 +45,10 @@ fn target(volume: &Volume) -> Result<TreePath, Error> {
 }
 
 fn refused(volume: &Volume, reason: &str) -> Error {
-    Error::Mount { target: volume.target.clone(), reason: reason.to_owned() }
+    Error::Mount {
+        target: volume.target.clone(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn mount(volume: &Volume) -> Result<Mount, Error> {
@@ -61,7 +70,11 @@ fn mount(volume: &Volume) -> Result<Mount, Error> {
 
 fn open(path: &Path) -> std::io::Result<OwnedFd> {
     let flags = (OFlags::PATH | OFlags::CLOEXEC).bits().cast_signed();
-    Ok(File::options().read(true).custom_flags(flags).open(path)?.into())
+    Ok(File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?
+        .into())
 }
 
 #[cfg(test)]
@@ -91,22 +104,39 @@ mod tests {
     #[test]
     fn volumes_are_mounted_from_the_root_on() {
         check(&["/src"], Ok(&["/src"]));
-        check(&["/a/b/c", "/z", "/a", "/a/b"], Ok(&["/z", "/a", "/a/b", "/a/b/c"]));
+        check(
+            &["/a/b/c", "/z", "/a", "/a/b"],
+            Ok(&["/z", "/a", "/a/b", "/a/b/c"]),
+        );
     }
 
     #[test]
     fn targets_are_paths_below_the_root() {
-        check(&["src"], Err("could not mount `src`: it is not an absolute path"));
+        check(
+            &["src"],
+            Err("could not mount `src`: it is not an absolute path"),
+        );
         check(&["/"], Err("could not mount `/`: it is the root"));
-        check(&["/a", "/b", "//a/."], Err("could not mount `//a/.`: two volumes want it"));
+        check(
+            &["/a", "/b", "//a/."],
+            Err("could not mount `//a/.`: two volumes want it"),
+        );
     }
 
     #[test]
     fn files_are_taken_as_they_are() {
         let host = tempfile::NamedTempFile::new().unwrap();
-        let volume = Volume { host: host.path().into(), target: "/f".into(), readonly: false };
+        let volume = Volume {
+            host: host.path().into(),
+            target: "/f".into(),
+            readonly: false,
+        };
         assert_eq!(mounts(&[volume]).unwrap().len(), 1);
-        let below = Volume { host: host.path().join("x"), target: "/f".into(), readonly: false };
+        let below = Volume {
+            host: host.path().join("x"),
+            target: "/f".into(),
+            readonly: false,
+        };
         assert!(mounts(&[below]).is_err());
     }
 }

@@ -1,0 +1,118 @@
+//! Archives as people hand them in: what they are compressed with shows in their first bytes.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+
+/// Compressed input is read in pieces of this size.
+const BUFFER_BYTES: usize = 256 << 10;
+/// A tar header.
+const BLOCK_BYTES: usize = 512;
+
+/// Returns a reader of what `input` holds, decompressed by what its first bytes say.
+pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
+    let head = fill(&mut input)?;
+    Ok(match head {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(input)?),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input))
+        }
+        _ => Box::new(input),
+    })
+}
+
+fn fill(input: &mut BufReader<impl Read>) -> io::Result<&[u8]> {
+    use std::io::BufRead;
+    input.fill_buf()
+}
+
+/// Returns a reader of the tar archive that `file` is, perhaps compressed; nothing if it is none.
+///
+/// As docker does, the first header decides: its checksum must hold.
+pub(crate) fn tar_reader(mut file: File) -> Option<Box<dyn Read + Send>> {
+    let mut head = Vec::new();
+    let probe = file.try_clone().ok()?;
+    decompress(probe)
+        .ok()?
+        .take(BLOCK_BYTES as u64)
+        .read_to_end(&mut head)
+        .ok()?;
+    let is_tar = head.len() == BLOCK_BYTES && checksum_holds(&head);
+    file.rewind().ok()?;
+    if is_tar { decompress(file).ok() } else { None }
+}
+
+/// Whether a block is a tar header: the sum of its bytes, with blanks for the sum itself.
+fn checksum_holds(block: &[u8]) -> bool {
+    let field = &block[148..156];
+    let text: String = field
+        .iter()
+        .map(|&byte| byte as char)
+        .filter(char::is_ascii_digit)
+        .collect();
+    let Ok(written) = u32::from_str_radix(&text, 8) else {
+        return false;
+    };
+    let blanks = u32::from(b' ') * 8;
+    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+    let without = sum - field.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+    !text.is_empty() && without + blanks == written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder
+            .append_data(&mut header, "file", &b"hello"[..])
+            .unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    fn check(bytes: &[u8], is_tar: bool) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let reader = tar_reader(file);
+        assert_eq!(reader.is_some(), is_tar);
+        if let Some(mut reader) = reader {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            assert_eq!(all, archive());
+        }
+    }
+
+    #[test]
+    fn archives_are_known_by_their_bytes() {
+        let plain = archive();
+        check(&plain, true);
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&plain).unwrap();
+        check(&gz.finish().unwrap(), true);
+        check(&zstd::encode_all(&plain[..], 1).unwrap(), true);
+        let mut bz = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bz.write_all(&plain).unwrap();
+        check(&bz.finish().unwrap(), true);
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(&plain).unwrap();
+        check(&xz.finish().unwrap(), true);
+    }
+
+    #[test]
+    fn other_files_are_none() {
+        check(b"", false);
+        check(b"#!/bin/sh\necho hello\n", false);
+        check(&[0; 1024], false);
+        check(&[0x1f, 0x8b, 0, 0, 1, 2, 3], false);
+    }
+}

@@ -1,0 +1,227 @@
+//! Build contexts: directories of the caller, scanned in place and copied from, never changed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_ir::pattern::{PatternError, PatternList};
+use kiln_store::Store;
+use kiln_tree::context::{
+    ContextTree, Decision, HashMemory, ItemKind, ScanOptions, Seen, Select, scan,
+};
+use kiln_tree::{Kind, Meta, TreePath, handle};
+use rustix::fs::OFlags;
+
+use crate::error::Error;
+use crate::file::source::{Item, Origin, Source};
+use crate::file::{ChangeError, Changeset, Content, FileError};
+
+/// A context as it was when this build looked at it, after its ignore rules.
+#[derive(Debug)]
+pub(crate) struct ScannedContext {
+    /// Its files.
+    pub(crate) tree: Arc<ContextTree>,
+    root: Arc<OwnedFd>,
+}
+
+impl ScannedContext {
+    /// Scans a directory; hashes of files that did not change since the last time are remembered.
+    pub(crate) fn scan(
+        store: &Store,
+        path: &Path,
+        exclude: &[String],
+    ) -> Result<ScannedContext, Error> {
+        let refused = |source| Error::Context {
+            path: path.to_owned(),
+            source,
+        };
+        let root: OwnedFd = File::open(path).map_err(refused)?.into();
+        let canonical = path.canonicalize().map_err(refused)?;
+        let name = canonical.to_string_lossy().into_owned();
+        let ignore = Ignore::new(exclude).map_err(|source| Error::Pattern {
+            of: "the context's ignore rules",
+            source,
+        })?;
+        let memory = store
+            .hash_memory(&name)?
+            .and_then(|bytes| HashMemory::decode(&bytes).ok())
+            .unwrap_or_default();
+        let tree =
+            scan(root.as_fd(), &ignore, &memory, &ScanOptions::default()).map_err(|source| {
+                Error::Scan {
+                    path: path.to_owned(),
+                    source,
+                }
+            })?;
+        if tree.hashed() > 0 {
+            store.put_hash_memory(&name, &tree.memory().encode())?;
+        }
+        Ok(ScannedContext {
+            tree: Arc::new(tree),
+            root: Arc::new(root),
+        })
+    }
+
+    /// The same directory, as far as `select` goes.
+    pub(crate) fn part(&self, select: &dyn Select) -> ScannedContext {
+        ScannedContext {
+            tree: Arc::new(self.tree.select(select)),
+            root: Arc::clone(&self.root),
+        }
+    }
+}
+
+/// Ignore rules as a scan asks for them.
+struct Ignore {
+    patterns: PatternList,
+}
+
+impl Ignore {
+    fn new(exclude: &[String]) -> Result<Ignore, PatternError> {
+        Ok(Ignore {
+            patterns: PatternList::new(exclude)?,
+        })
+    }
+}
+
+impl Select for Ignore {
+    fn decide(&self, path: &[u8], is_directory: bool) -> Decision {
+        if self.patterns.is_empty() {
+            return Decision::Include;
+        }
+        let path = String::from_utf8_lossy(path);
+        if !self.patterns.matches(&path) {
+            Decision::Include
+        } else if is_directory && self.patterns.matches_below_possible(&path) {
+            Decision::ExcludeButDescend
+        } else {
+            Decision::Exclude
+        }
+    }
+}
+
+impl ScannedContext {
+    fn item(path: TreePath, item: &kiln_tree::context::Item) -> Item {
+        let meta = |mode: u32, seen: Option<&Seen>| Meta {
+            mode,
+            mtime: seen.map(Seen::modified).unwrap_or_default(),
+            ..Meta::default()
+        };
+        match &item.kind {
+            ItemKind::File {
+                size, digest, seen, ..
+            } => Item {
+                path,
+                kind: Kind::File {
+                    size: *size,
+                    digest: *digest,
+                },
+                meta: meta(item.mode, Some(seen)),
+                origin: Origin::Context,
+            },
+            ItemKind::Symlink { target } => Item {
+                path,
+                kind: Kind::Symlink {
+                    target: target.clone(),
+                },
+                meta: meta(0o777, None),
+                origin: Origin::Nowhere,
+            },
+            ItemKind::Directory { .. } => Item {
+                path,
+                kind: Kind::DIRECTORY,
+                meta: meta(item.mode, None),
+                origin: Origin::Nowhere,
+            },
+        }
+    }
+
+    fn root_item() -> Item {
+        let meta = Meta::new(0o755);
+        Item {
+            path: TreePath::ROOT,
+            kind: Kind::DIRECTORY,
+            meta,
+            origin: Origin::Nowhere,
+        }
+    }
+}
+
+impl Source for ScannedContext {
+    fn get(&self, path: &TreePath) -> Option<Item> {
+        if path.is_root() {
+            return Some(Self::root_item());
+        }
+        self.tree
+            .get(path.as_bytes())
+            .map(|item| Self::item(path.clone(), item))
+    }
+
+    fn list(&self, path: &TreePath) -> Vec<Vec<u8>> {
+        let items = self.tree.list(path.as_bytes()).unwrap_or_default();
+        items.iter().map(|item| item.name.clone()).collect()
+    }
+
+    fn within(&self, path: &TreePath) -> Vec<Item> {
+        let root = path.is_root().then(Self::root_item);
+        let below = self
+            .tree
+            .within(path.as_bytes())
+            .map(|(path, item)| Self::item(path, item));
+        root.into_iter().chain(below).collect()
+    }
+
+    fn put(
+        &self,
+        into: &mut Changeset<'_>,
+        item: &Item,
+        at: &TreePath,
+        meta: &Meta,
+    ) -> Result<(), FileError> {
+        let changed = || FileError::ContextChanged {
+            path: item.path.clone(),
+        };
+        let known = self.tree.get(item.path.as_bytes()).ok_or_else(changed)?;
+        let ItemKind::File {
+            size, digest, seen, ..
+        } = &known.kind
+        else {
+            unreachable!("BUG: {:?} of a context has no bytes", item.path);
+        };
+        let file = self.open(item)?;
+        let content = Content::File {
+            file: file.as_fd(),
+            size: *size,
+            digest: *digest,
+        };
+        into.put_file(at, meta, content)
+            .map_err(|error| match error {
+                // A file that shrank ends early; whoever changed it will be told so.
+                ChangeError::Fs(_) if Seen::of(&file).is_ok_and(|now| now != *seen) => changed(),
+                error => error.into(),
+            })?;
+        if Seen::of(&file).map_err(ChangeError::from)? != *seen {
+            return Err(changed());
+        }
+        Ok(())
+    }
+
+    fn open(&self, item: &Item) -> Result<OwnedFd, FileError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        handle::open_beneath(&*self.root, item.path.as_bytes(), flags).map_err(|_| {
+            FileError::ContextChanged {
+                path: item.path.clone(),
+            }
+        })
+    }
+}
+
+/// Where the named contexts of a build lie on this host.
+#[derive(Debug, Clone, Default)]
+pub struct Locals {
+    /// Directories by the names that local sources have in the plan.
+    pub directories: std::collections::BTreeMap<String, PathBuf>,
+    /// OCI layout directories by the names that oci-layout sources have in the plan.
+    pub layouts: std::collections::BTreeMap<String, PathBuf>,
+}

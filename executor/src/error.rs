@@ -1,0 +1,287 @@
+//! What the world can refuse, and what people can do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use kiln_ir::pattern::PatternError;
+use kiln_oci::reference::ReferenceError;
+use kiln_oci::registry;
+use kiln_store::StoreError;
+use kiln_tree::context::ScanError;
+
+use crate::file::FileError;
+use crate::users::AccountError;
+
+/// Something could not be made real.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file operation cannot be done.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A registry refused.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The settings for registries cannot be used.
+    #[error(transparent)]
+    RegistryConfig(#[from] registry::ConfigError),
+    /// A name that is no image reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A sandbox could not be made or used.
+    #[error(transparent)]
+    Sandbox(#[from] kiln_sandbox::Error),
+    /// A user that nobody knows.
+    #[error("could not find the user")]
+    Account(#[from] AccountError),
+    /// A build context cannot be opened.
+    #[error("could not open the build context `{}`", path.display())]
+    Context {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A build context cannot be scanned.
+    #[error("could not read the build context `{}`", path.display())]
+    Scan {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ScanError,
+    },
+    /// A pattern is malformed.
+    #[error("could not use {of}")]
+    Pattern {
+        /// Whose.
+        of: &'static str,
+        /// Why not.
+        #[source]
+        source: PatternError,
+    },
+    /// Something that a plan may hold and that cannot be done yet.
+    #[error("{what} is not supported yet: {value}")]
+    Unsupported {
+        /// What.
+        what: &'static str,
+        /// Which.
+        value: String,
+    },
+    /// A name that nobody gave a directory.
+    #[error("the plan reads the {kind} `{name}`, and nothing of that name was given")]
+    UnknownLocal {
+        /// Context or layout.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// An image that is not in the store.
+    #[error("there is no image `{name}` in the store")]
+    NoSuchImage {
+        /// As asked for.
+        name: String,
+    },
+    /// An image that is needed and may not be asked for.
+    #[error("`{reference}` is not in the store, and --offline forbids asking for it")]
+    Offline {
+        /// The image.
+        reference: String,
+    },
+    /// An image of another platform.
+    #[error("`{reference}` is for {found}, and {wanted} is needed")]
+    Platform {
+        /// The image.
+        reference: String,
+        /// What there is.
+        found: String,
+        /// What is asked for.
+        wanted: String,
+    },
+    /// An image document that cannot be read.
+    #[error("could not read the {what} of `{reference}`")]
+    Document {
+        /// Manifest or config.
+        what: &'static str,
+        /// The image.
+        reference: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A layer that is not what its image says.
+    #[error("layer {blob} of `{reference}` is damaged: {reason}")]
+    Layer {
+        /// The blob.
+        blob: String,
+        /// The image.
+        reference: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A layer that cannot be unpacked.
+    #[error("could not unpack layer {blob} of `{reference}`")]
+    Unpack {
+        /// The blob.
+        blob: String,
+        /// The image.
+        reference: String,
+        /// Why not.
+        #[source]
+        source: kiln_tree::tar::ApplyError,
+    },
+    /// A file outside the store cannot be read or written.
+    #[error("could not {attempt} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        attempt: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A mount that cannot be given to a step.
+    #[error("could not mount `{target}`: {reason}")]
+    Mount {
+        /// Where.
+        target: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A limit that the kernel does not have.
+    #[error(transparent)]
+    Ulimit(#[from] kiln_sandbox::UnknownResource),
+    /// A layer that cannot be written as an archive.
+    #[error("could not write a layer")]
+    WriteLayer(#[from] kiln_tree::tar::WriteError),
+    /// An archive that is to be imported cannot be used.
+    #[error("could not import `{name}`")]
+    Import {
+        /// The file.
+        name: String,
+        /// Why not.
+        #[source]
+        source: kiln_tree::tar::ApplyError,
+    },
+    /// An OCI layout that cannot be used.
+    #[error("could not use the OCI layout `{}`", path.display())]
+    Layout {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: kiln_oci::layout::LayoutError,
+    },
+    /// An image that says no program, and a request that says none either.
+    #[error("image `{image}` names no program, and none was given")]
+    NothingToRun {
+        /// As asked for.
+        image: String,
+    },
+    /// A working directory that could mean anything.
+    #[error("the working directory `{path}` is not an absolute path")]
+    Workdir {
+        /// As asked for.
+        path: String,
+    },
+    /// A host name that is none.
+    #[error("`{name}` is not a host name: it must be 1 to 64 of a-z, A-Z, 0-9, `-`, `.` and `_`")]
+    Hostname {
+        /// As asked for.
+        name: String,
+    },
+    /// A layer of an image whose archive is gone, and cannot be made again from its files.
+    #[error(
+        "layer {layer} was packed by another tool, and the archive that it was pulled as is no longer in the store"
+    )]
+    ForeignLayer {
+        /// The layer.
+        layer: kiln_store::Content,
+    },
+    /// A layer whose files are not those that it was made of.
+    #[error("layer {layer} is damaged: its archive has become {found}, and was {expected}")]
+    DamagedLayer {
+        /// The layer.
+        layer: kiln_store::Content,
+        /// The digest of its archive.
+        expected: kiln_store::DiffId,
+        /// What it is now.
+        found: kiln_store::DiffId,
+    },
+    /// A directory that an image layout cannot be written to.
+    #[error("`{}` is neither empty nor an OCI image layout", path.display())]
+    NotALayout {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An image layout that cannot be read.
+    #[error("could not read the OCI image layout `{}`", path.display())]
+    Layout {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: kiln_oci::layout::LayoutError,
+    },
+    /// A directory that files cannot be written to.
+    #[error("could not write to the directory `{}`", path.display())]
+    Destination {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: kiln_tree::FsError,
+    },
+    /// A config that cannot be written.
+    #[error("could not write the image config")]
+    ImageConfig(#[from] kiln_ir::ImageConfigError),
+    /// A step was asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// Returns a closure that makes an [`Error::Io`].
+    pub(crate) fn io(
+        attempt: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io {
+            attempt,
+            path,
+            source,
+        }
+    }
+
+    /// A way out, where there is one to name.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::NoSuchImage { .. } => "`kiln images` lists those that are there".to_owned(),
+            Error::Offline { reference } => {
+                format!("build once without --offline, or import `{reference}`")
+            }
+            Error::UnknownLocal { name, .. } => format!("give one with --build-context {name}=DIR"),
+            Error::Platform { .. } => "only this host's architecture can be built for".to_owned(),
+            Error::File(FileError::ContextChanged { .. }) => {
+                "build again when nothing writes there".to_owned()
+            }
+            Error::NothingToRun { image } => {
+                format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whether this host lacks something, as against a build that is wrong.
+    pub fn is_environment(&self) -> bool {
+        matches!(
+            self,
+            Error::Sandbox(_) | Error::Store(_) | Error::RegistryConfig(_)
+        )
+    }
+}

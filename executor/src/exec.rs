@@ -1,0 +1,599 @@
+//! Running a step's process in a sandbox over a snapshot of its inputs.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kiln_ir::{
+    CacheSharing, ExecOp, Mount, MountKind, NetworkMode, ResourceLimits, SecretOpt, SecurityMode,
+};
+use kiln_sandbox::{Exit, MountSource, Network, Privileges, Rlimit, RootFs, Spec, Stdio, User};
+use kiln_solver::{Cancel, RunOutcome, StepFailure, StepSink, Stream};
+use kiln_store::{CacheMount, CacheMountAttempt, Content, LayerDraft, Lease, Sharing, Snapshot};
+use kiln_tree::{Meta, TreePath, View, resolve};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::fs::OFlags;
+
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::file::source::Source;
+use crate::file::{Changeset, FileError, accounts, copy_contents, open_layers};
+use crate::hostfiles;
+use crate::source::blocking;
+use crate::stack::to_solver;
+use crate::users::Identity;
+use crate::worker::Handle;
+
+/// How long a busy cache mount is left alone before it is asked for again.
+const CACHE_MOUNT_PAUSE: Duration = Duration::from_millis(25);
+
+/// A step that is to run.
+pub(crate) struct ExecRequest {
+    pub(crate) op: ExecOp,
+    pub(crate) inputs: Vec<Handle>,
+    pub(crate) limits: ResourceLimits,
+    pub(crate) sink: StepSink,
+    pub(crate) cancel: Cancel,
+}
+
+/// Runs a step and seals what it wrote.
+pub(crate) async fn exec(
+    executor: &Executor,
+    lease: &Lease,
+    request: ExecRequest,
+) -> Result<RunOutcome<Handle>, Error> {
+    refuse_unsupported(&request.op, &request.limits)?;
+    let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
+        .map_err(|error| Error::io("make", "an event descriptor")(error.into()))?;
+    let stop = std::sync::Arc::new(stop);
+    let cancel = request.cancel.clone();
+    let running = tokio::spawn(blocking({
+        let (executor, lease, stop) = (executor.clone(), lease.clone(), stop.clone());
+        move || run(&executor, &lease, request, stop.as_fd())
+    }));
+    tokio::pin!(running);
+    let done = tokio::select! {
+        done = &mut running => done,
+        () = cancel.cancelled() => {
+            // A write of 8 bytes to an event descriptor at 0 cannot fail.
+            let _ = rustix::io::write(&*stop, &1_u64.to_ne_bytes());
+            running.await
+        }
+    };
+    match done {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// What a plan may ask for and no step gets yet.
+fn refuse_unsupported(op: &ExecOp, limits: &ResourceLimits) -> Result<(), Error> {
+    let refuse = |what, value: &str| {
+        Err(Error::Unsupported {
+            what,
+            value: value.to_owned(),
+        })
+    };
+    if op.security == SecurityMode::Insecure {
+        return refuse("a step with all privileges", "--security=insecure");
+    }
+    if let Some(device) = op.devices.iter().find(|device| !device.optional) {
+        return refuse("a device in a step", &device.name);
+    }
+    if let Some(secret) = op.secret_env.iter().find(|secret| !secret.optional) {
+        return refuse("a secret in a step", &secret.id);
+    }
+    if !op.meta.cgroup_parent.is_empty() {
+        return refuse("a parent cgroup", &op.meta.cgroup_parent);
+    }
+    if *limits != ResourceLimits::default() {
+        return refuse("a resource limit", "memory or processor time");
+    }
+    for mount in &op.mounts {
+        match &mount.kind {
+            MountKind::Secret(SecretOpt {
+                optional: false,
+                id,
+                ..
+            }) => {
+                return refuse("a secret in a step", id);
+            }
+            MountKind::Ssh(SecretOpt {
+                optional: false,
+                id,
+                ..
+            }) => {
+                return refuse("an ssh agent in a step", id);
+            }
+            _ if !mount.result_id.is_empty() => {
+                return refuse("a mount of a gateway's result", &mount.result_id);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whatever must live as long as the process, and what is sealed afterwards.
+#[derive(Default)]
+struct Held {
+    /// Output number, the snapshot, the layers below it.
+    writable: Vec<(Option<u32>, Snapshot)>,
+    views: Vec<Snapshot>,
+    drafts: Vec<LayerDraft>,
+    caches: Vec<CacheMount>,
+}
+
+fn run(
+    executor: &Executor,
+    lease: &Lease,
+    request: ExecRequest,
+    stop: BorrowedFd<'_>,
+) -> Result<RunOutcome<Handle>, Error> {
+    let ExecRequest {
+        op,
+        inputs,
+        sink,
+        cancel,
+        ..
+    } = request;
+    let store = executor.store();
+    let root_mount = op
+        .mounts
+        .iter()
+        .find(|mount| mount.target == "/")
+        .ok_or_else(|| Error::Mount {
+            target: "/".to_owned(),
+            reason: "the step has no root".to_owned(),
+        })?;
+    let base = layers_of(executor, lease, root_mount, &inputs)?;
+    let identity = accounts(store, &base)?.resolve(&op.meta.user)?;
+    let mut held = Held::default();
+    let mut caches = take_caches(executor, lease, &op, &inputs, &sink, &cancel)?;
+    if cancel.is_cancelled() {
+        return Ok(RunOutcome::Cancelled);
+    }
+    let snapshotter = executor.snapshotter()?;
+    let root = snapshotter.prepare(lease, &base)?;
+    make_cwd(&root, &op.meta.cwd)?;
+    let root_fs = root_of(&root)?;
+    let mut spec = Spec::new(root_fs, op.meta.args.iter().map(OsString::from));
+    spec.root_readonly = root_mount.readonly;
+    for mount in op.mounts.iter().filter(|mount| mount.target != "/") {
+        if let Some(made) = make_mount(executor, lease, mount, &inputs, &mut held, &mut caches)? {
+            spec.mounts.push(made);
+        }
+    }
+    held.writable.insert(0, (root_mount.output, root));
+    fill_spec(&mut spec, &op, identity)?;
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    spec.stdio = Stdio::Streams {
+        stdin: None,
+        stdout: Some(out_write),
+        stderr: Some(err_write),
+    };
+    let mut process = match kiln_sandbox::spawn(spec) {
+        Ok(process) => process,
+        Err(error) if matches!(error.exit_code(), 126 | 127) => {
+            return Ok(RunOutcome::Failed(StepFailure::Message(
+                crate::executor::words(&error),
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let stubs: Vec<TreePath> = process
+        .stubs()
+        .iter()
+        .filter_map(|stub| TreePath::normalise(stub.path.as_os_str().as_bytes()).ok())
+        .collect();
+    let stopped = watch(&mut process, &out_read, &err_read, stop, &sink)?;
+    let exit = process.wait()?;
+    drop(process);
+    held.views.clear();
+    held.drafts.clear();
+    held.caches.clear();
+    if stopped {
+        return Ok(RunOutcome::Cancelled);
+    }
+    let is_success = match exit {
+        Exit::Code(code) if op.meta.valid_exit_codes.is_empty() => code == 0,
+        Exit::Code(code) => op.meta.valid_exit_codes.contains(&code),
+        Exit::Signal(_) => false,
+    };
+    if !is_success {
+        return Ok(RunOutcome::Failed(match exit {
+            Exit::Code(code) => StepFailure::Exit(code),
+            Exit::Signal(signal) => StepFailure::Signal(signal),
+        }));
+    }
+    seal(executor, lease, held.writable, stubs)
+}
+
+/// Seals every snapshot that has an output number.
+fn seal(
+    executor: &Executor,
+    lease: &Lease,
+    writable: Vec<(Option<u32>, Snapshot)>,
+    stubs: Vec<TreePath>,
+) -> Result<RunOutcome<Handle>, Error> {
+    let store = executor.store();
+    let mut outputs: Vec<Option<(Handle, Vec<kiln_solver::ContentId>)>> = Vec::new();
+    for (index, (output, snapshot)) in writable.into_iter().enumerate() {
+        let Some(output) = output else { continue };
+        let mut options = store.seal_options();
+        if index == 0 {
+            options.stubs.clone_from(&stubs);
+        }
+        let mut layers = snapshot.layers().to_vec();
+        let sealed = executor.snapshotter()?.seal(snapshot, options)?;
+        layers.push(sealed.commit(store, lease)?.content);
+        let output = output as usize;
+        if outputs.len() <= output {
+            outputs.resize_with(output + 1, || None);
+        }
+        let content = to_solver(&layers);
+        outputs[output] = Some((Handle::layers(layers), content));
+    }
+    Ok(RunOutcome::Done { outputs })
+}
+
+fn fill_spec(spec: &mut Spec, op: &ExecOp, identity: Identity) -> Result<(), Error> {
+    let meta = &op.meta;
+    let pair = |variable: &String| {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        (OsString::from(name), OsString::from(value))
+    };
+    spec.env = meta.env.iter().map(pair).collect();
+    if let Some(proxy) = &meta.proxy {
+        let settings = [
+            ("http_proxy", &proxy.http),
+            ("https_proxy", &proxy.https),
+            ("ftp_proxy", &proxy.ftp),
+            ("no_proxy", &proxy.no),
+            ("all_proxy", &proxy.all),
+        ];
+        for (name, value) in settings.into_iter().filter(|(_, value)| !value.is_empty()) {
+            for name in [name.to_owned(), name.to_uppercase()] {
+                if !spec.env.iter().any(|(known, _)| *known == *name) {
+                    spec.env.push((name.into(), value.into()));
+                }
+            }
+        }
+    }
+    if !spec.env.iter().any(|(name, _)| name == "HOME") {
+        spec.env.push(("HOME".into(), identity.home.into()));
+    }
+    spec.cwd = PathBuf::from(if meta.cwd.is_empty() { "/" } else { &meta.cwd });
+    spec.user = User {
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups,
+    };
+    let hostname = if meta.hostname.is_empty() {
+        kiln_sandbox::DEFAULT_HOSTNAME
+    } else {
+        &meta.hostname
+    };
+    spec.hostname = Some(hostname.to_owned());
+    spec.network = match op.network {
+        NetworkMode::None => Network::None,
+        NetworkMode::Default | NetworkMode::Host => Network::Host,
+    };
+    spec.privileges = Privileges::Default;
+    let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+    for ulimit in &meta.ulimits {
+        spec.rlimits.push(Rlimit {
+            resource: ulimit.name.parse()?,
+            soft: limit(ulimit.soft),
+            hard: limit(ulimit.hard),
+        });
+    }
+    spec.resolv_conf = Some(hostfiles::resolv_conf());
+    spec.hosts = Some(hostfiles::hosts(hostname, &meta.extra_hosts));
+    Ok(())
+}
+
+/// The layers that a mount shows.
+fn layers_of(
+    executor: &Executor,
+    lease: &Lease,
+    mount: &Mount,
+    inputs: &[Handle],
+) -> Result<Vec<Content>, Error> {
+    match mount.input.map(|index| &inputs[index as usize]) {
+        None => Ok(Vec::new()),
+        Some(handle) => handle.to_layers(executor, lease),
+    }
+}
+
+fn root_of(snapshot: &Snapshot) -> Result<RootFs, Error> {
+    let root = duplicate(snapshot.root())?;
+    Ok(if snapshot.is_mount() {
+        RootFs::Detached(root)
+    } else {
+        RootFs::Directory(root)
+    })
+}
+
+fn source_of(snapshot: &Snapshot) -> Result<MountSource, Error> {
+    let fd = duplicate(snapshot.root())?;
+    Ok(if snapshot.is_mount() {
+        MountSource::Detached(fd)
+    } else {
+        MountSource::Bind { fd, subpath: None }
+    })
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    fd.try_clone_to_owned()
+        .map_err(Error::io("duplicate", "a descriptor"))
+}
+
+/// Makes the working directory in the root, as every engine does.
+pub(crate) fn make_cwd(root: &Snapshot, cwd: &str) -> Result<(), Error> {
+    if matches!(cwd, "" | "/") {
+        return Ok(());
+    }
+    resolve::make_directories(root.root(), cwd.as_bytes(), &Meta::new(0o755), &mut |_| ())
+        .map_err(|error| Error::File(FileError::Change(error.into())))?;
+    Ok(())
+}
+
+/// Takes the step's cache mounts in the order of their ids, so that two steps never wait for each
+/// other.
+fn take_caches(
+    executor: &Executor,
+    lease: &Lease,
+    op: &ExecOp,
+    inputs: &[Handle],
+    sink: &StepSink,
+    cancel: &Cancel,
+) -> Result<Vec<(String, CacheMount)>, Error> {
+    let mut wanted: Vec<(&String, CacheSharing, &Mount)> = op
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.kind {
+            MountKind::Cache { id, sharing } => Some((id, *sharing, mount)),
+            _ => None,
+        })
+        .collect();
+    wanted.sort_by_key(|(id, ..)| *id);
+    let mut taken = Vec::new();
+    for (id, sharing, mount) in wanted {
+        let sharing = match sharing {
+            CacheSharing::Shared => Sharing::Shared,
+            CacheSharing::Private => Sharing::Private,
+            CacheSharing::Locked => Sharing::Locked,
+        };
+        let mut told = false;
+        loop {
+            let fill = |directory: BorrowedFd<'_>| {
+                fill_cache(executor, lease, mount, inputs, directory).map_err(io::Error::other)
+            };
+            match executor.store().cache_mount(id, sharing, fill)? {
+                CacheMountAttempt::Held(cache) => {
+                    taken.push((mount.target.clone(), cache));
+                    break;
+                }
+                CacheMountAttempt::Busy(pid) => {
+                    if cancel.is_cancelled() {
+                        return Ok(taken);
+                    }
+                    if !told {
+                        sink.waiting(pid);
+                        told = true;
+                    }
+                    std::thread::sleep(CACHE_MOUNT_PAUSE);
+                }
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Puts the first content into a new cache mount.
+fn fill_cache(
+    executor: &Executor,
+    lease: &Lease,
+    mount: &Mount,
+    inputs: &[Handle],
+    directory: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    let layers = layers_of(executor, lease, mount, inputs)?;
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let mut source = open_layers(executor.store(), &layers)?;
+    // Whoever uses the mount writes to its files, so none may be a link to a layer's.
+    source.may_link = false;
+    fill(executor, &source, &mount.selector, directory)?;
+    Ok(())
+}
+
+/// Copies what is at `selector` of a source into a directory; a file is put in it by its name.
+///
+/// Returns the name of that file.
+fn fill<S: Source>(
+    executor: &Executor,
+    source: &S,
+    selector: &str,
+    directory: BorrowedFd<'_>,
+) -> Result<Option<Vec<u8>>, Error> {
+    let options = executor.store().options();
+    let empty = View::new(Vec::new());
+    let mut changes = Changeset::new(
+        &empty,
+        directory,
+        options.ownership.clone(),
+        options.overlay_xattrs,
+    );
+    let file = copy_contents(source, selector, &mut changes)?;
+    changes.finish().map_err(FileError::from)?;
+    Ok(file)
+}
+
+fn make_mount(
+    executor: &Executor,
+    lease: &Lease,
+    mount: &Mount,
+    inputs: &[Handle],
+    held: &mut Held,
+    caches: &mut Vec<(String, CacheMount)>,
+) -> Result<Option<kiln_sandbox::Mount>, Error> {
+    let source = match &mount.kind {
+        MountKind::Tmpfs { size_bytes } => MountSource::Tmpfs {
+            size_bytes: (*size_bytes > 0).then_some(*size_bytes),
+            mode: 0o1777,
+        },
+        // Required ones were refused before.
+        MountKind::Secret(_) | MountKind::Ssh(_) => return Ok(None),
+        MountKind::Cache { .. } => {
+            let at = caches
+                .iter()
+                .position(|(target, _)| *target == mount.target);
+            let Some(at) = at else {
+                return Err(Error::Mount {
+                    target: mount.target.clone(),
+                    reason: "its cache mount was not taken".to_owned(),
+                });
+            };
+            let (_, cache) = caches.swap_remove(at);
+            let fd = duplicate(cache.directory())?;
+            held.caches.push(cache);
+            MountSource::Bind { fd, subpath: None }
+        }
+        MountKind::Bind => bind(executor, lease, mount, inputs, held)?,
+    };
+    let readonly = mount.readonly;
+    Ok(Some(kiln_sandbox::Mount {
+        target: PathBuf::from(&mount.target),
+        source,
+        readonly,
+    }))
+}
+
+fn bind(
+    executor: &Executor,
+    lease: &Lease,
+    mount: &Mount,
+    inputs: &[Handle],
+    held: &mut Held,
+) -> Result<MountSource, Error> {
+    let store = executor.store();
+    let whole = matches!(mount.selector.as_str(), "" | "/" | ".");
+    let input = mount.input.map(|index| &inputs[index as usize]);
+    if mount.output.is_some() || (whole && !matches!(input, Some(Handle::Context(_)))) {
+        let layers = layers_of(executor, lease, mount, inputs)?;
+        if !whole {
+            return Err(Error::Unsupported {
+                what: "a mount of a part of an input with an output",
+                value: mount.target.clone(),
+            });
+        }
+        let snapshotter = executor.snapshotter()?;
+        if mount.readonly {
+            let view = snapshotter.view(lease, &layers)?;
+            let source = source_of(&view)?;
+            held.views.push(view);
+            return Ok(source);
+        }
+        let snapshot = snapshotter.prepare(lease, &layers)?;
+        let source = source_of(&snapshot)?;
+        held.writable.push((mount.output, snapshot));
+        return Ok(source);
+    }
+    // A part of a tree, or a context: a directory of its own, of links where nobody can write.
+    let draft = store.begin_layer()?;
+    let file = match input {
+        Some(Handle::Context(context)) => fill(executor, &**context, &mount.selector, draft.fs())?,
+        Some(Handle::Layers(layers)) => {
+            let mut source = open_layers(store, layers)?;
+            source.may_link = mount.readonly;
+            fill(executor, &source, &mount.selector, draft.fs())?
+        }
+        None => None,
+    };
+    let fd = match &file {
+        Some(name) => kiln_tree::handle::open_beneath(draft.fs(), name, OFlags::PATH)
+            .map_err(|error| FileError::Change(error.into()))?,
+        None => duplicate(draft.fs())?,
+    };
+    held.drafts.push(draft);
+    Ok(MountSource::Bind { fd, subpath: None })
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| Error::io("make", "a pipe")(error.into()))
+}
+
+/// Passes output on until the process is gone; tells whether it was stopped before.
+fn watch(
+    process: &mut kiln_sandbox::Running,
+    out: &OwnedFd,
+    err: &OwnedFd,
+    stop: BorrowedFd<'_>,
+    sink: &StepSink,
+) -> Result<bool, Error> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut open = [(out, Stream::Stdout, true), (err, Stream::Stderr, true)];
+    let mut stopped = false;
+    loop {
+        let done = process.try_wait()?.is_some();
+        let mut watched = Vec::new();
+        if !done {
+            watched.push(PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN));
+            if !stopped {
+                watched.push(PollFd::from_borrowed_fd(stop, PollFlags::IN));
+            }
+        }
+        for (fd, _, is_open) in &open {
+            if *is_open {
+                watched.push(PollFd::new(*fd, PollFlags::IN));
+            }
+        }
+        // What the process left in its pipes is read to the end; all writers are gone with it.
+        let pause = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let ready = rustix::event::poll(&mut watched, if done { Some(&pause) } else { None });
+        match ready {
+            Ok(0) if done => return Ok(stopped),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::io("wait for", "the step")(error.into())),
+        }
+        drop(watched);
+        if !stopped && readable(stop) {
+            stopped = true;
+            process.kill().map_err(Error::io("stop", "the step"))?;
+        }
+        for (fd, stream, is_open) in &mut open {
+            if !*is_open || !readable(fd.as_fd()) {
+                continue;
+            }
+            match rustix::io::read(*fd, &mut buffer) {
+                Ok(0) => *is_open = false,
+                Ok(count) => sink.output(*stream, buffer[..count].to_vec()),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Err(Error::io("read", "the step's output")(error.into())),
+            }
+        }
+        if done && open.iter().all(|(.., is_open)| !is_open) {
+            return Ok(stopped);
+        }
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> bool {
+    let mut watched = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let pause = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(rustix::event::poll(&mut watched, Some(&pause)), Ok(count) if count > 0)
+}

@@ -1,0 +1,125 @@
+//! The executor: a store, and what this host allows.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use kiln_oci::registry::{Client, Config};
+use kiln_store::{Snapshotter, Store, StoreOptions, Strategy};
+use kiln_tree::seal::IdMap;
+use kiln_tree::{OverlayXattrs, Ownership};
+
+use crate::error::Error;
+
+/// How an executor is opened.
+#[derive(Debug, Clone)]
+pub struct ExecutorOptions {
+    /// The store's directory.
+    pub root: PathBuf,
+    /// This process is root only within a user namespace that kiln made.
+    pub in_user_namespace: bool,
+    /// Only one id is mapped there, so owners are kept in manifests alone.
+    pub single_id: bool,
+    /// Registries are never asked.
+    pub offline: bool,
+}
+
+/// A store with a way to registries and into sandboxes. Clones share everything.
+#[derive(Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    options: ExecutorOptions,
+    registry: OnceLock<Client>,
+    snapshots: OnceLock<Found>,
+}
+
+/// How snapshots are made on this host.
+#[derive(Debug)]
+pub struct Found {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// Why it is not an overlay, in words.
+    pub reason: Option<String>,
+    snapshotter: Box<dyn Snapshotter>,
+}
+
+impl Executor {
+    /// Opens the store, making it if there is none.
+    pub fn open(options: ExecutorOptions) -> Result<Executor, Error> {
+        let ownership = match options.single_id {
+            true => Ownership::Record,
+            false => Ownership::Apply(IdMap::identity()),
+        };
+        let overlay_xattrs = match options.in_user_namespace {
+            true => OverlayXattrs::User,
+            false => OverlayXattrs::Trusted,
+        };
+        let store_options = StoreOptions {
+            ownership,
+            overlay_xattrs,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(&options.root, store_options)?;
+        let inner = Inner {
+            store,
+            options,
+            registry: OnceLock::new(),
+            snapshots: OnceLock::new(),
+        };
+        Ok(Executor {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &ExecutorOptions {
+        &self.inner.options
+    }
+
+    /// The registry client; settings are read when it is first needed.
+    pub(crate) fn registry(&self) -> Result<&Client, Error> {
+        if let Some(client) = self.inner.registry.get() {
+            return Ok(client);
+        }
+        let client = Client::new(Config::from_env()?);
+        Ok(self.inner.registry.get_or_init(|| client))
+    }
+
+    /// Finds out how snapshots are made here.
+    pub fn snapshots(&self) -> Result<&Found, Error> {
+        if let Some(found) = self.inner.snapshots.get() {
+            return Ok(found);
+        }
+        let probe = self.store().probe_snapshots()?;
+        let found = Found {
+            strategy: probe.strategy,
+            reason: probe.reason.map(|error| words(&error)),
+            snapshotter: self.store().snapshotter(probe.strategy),
+        };
+        Ok(self.inner.snapshots.get_or_init(|| found))
+    }
+
+    pub(crate) fn snapshotter(&self) -> Result<&dyn Snapshotter, Error> {
+        Ok(&*self.snapshots()?.snapshotter)
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words.push_str(": ");
+        words.push_str(&error.to_string());
+        cause = error.source();
+    }
+    words
+}

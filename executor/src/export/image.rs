@@ -1,0 +1,188 @@
+//! An image put together: its config, its manifest in either vocabulary, and its entry in the store.
+
+use std::time::SystemTime;
+
+use kiln_oci::digest::Sha256Digest;
+use kiln_oci::document::{Descriptor, Manifest};
+use kiln_oci::layout::{self, Document};
+use kiln_oci::media_type::{Compression, Flavor};
+use kiln_oci::platform::Platform;
+use kiln_oci::reference::Reference;
+use kiln_store::{BlobDigest, ImageId, Lease, NewImage, Store, StoreError};
+use kiln_tree::tar::MtimePolicy;
+use sha2::{Digest, Sha256};
+
+use super::layers::{self, Blob, Layer};
+use super::{ImageToExport, config, times};
+use crate::error::Error;
+
+/// An image whose layers are known, and perhaps packed.
+pub(super) struct Image {
+    pub(super) id: ImageId,
+    config: Vec<u8>,
+    platform: Platform,
+    layers: Vec<Layer>,
+    created: SystemTime,
+    mtime: MtimePolicy,
+}
+
+impl Image {
+    /// Puts an image together from its layers.
+    pub(super) fn new(
+        image: &ImageToExport,
+        layers: Vec<Layer>,
+        mtime: MtimePolicy,
+    ) -> Result<Image, Error> {
+        let made: Vec<_> = layers
+            .iter()
+            .map(|layer| times::of_clock(layer.created))
+            .collect();
+        let given = image.config.clone().unwrap_or_else(config::plain);
+        let (config, created) = config::complete(&given, &made, image.source_date_epoch);
+        let diff_ids: Vec<String> = layers
+            .iter()
+            .map(|layer| layer.diff_id.to_string())
+            .collect();
+        let json = config.to_json(&diff_ids)?.into_bytes();
+        Ok(Image {
+            id: ImageId(Sha256::digest(&json).into()),
+            config: json,
+            platform: Platform::new(config.os, config.architecture, config.variant),
+            layers,
+            created: created.map_or(SystemTime::UNIX_EPOCH, times::to_clock),
+            mtime,
+        })
+    }
+
+    /// Keeps the image in the store under `names`; returns its manifest, and whether the store had
+    /// it before.
+    ///
+    /// Nothing is compressed for this. So the manifest that the store keeps lists layers as plain
+    /// archives, but those that were pulled as what they were pulled as. It describes the image to
+    /// people; whoever sends it elsewhere packs the layers and writes another.
+    pub(super) fn keep(
+        &self,
+        store: &Store,
+        lease: &Lease,
+        names: &[Reference],
+    ) -> Result<(Descriptor, bool), Error> {
+        let known = match store.resolve_image(lease, &self.id.to_string()) {
+            Ok(known) => Some(known),
+            Err(StoreError::NoSuchImage { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let same = match names.first() {
+            _ if known.is_none() => false,
+            None => true,
+            Some(name) => {
+                let named = store.image_by_name(lease, &name.to_string())?;
+                named.is_some_and(|named| named.id == self.id)
+            }
+        };
+        let manifest = match known {
+            Some(known) => known.manifest,
+            None => {
+                let manifest = self.unpacked_manifest(store, lease)?;
+                store.put_image(
+                    lease,
+                    &NewImage {
+                        id: self.id,
+                        manifest: manifest.clone(),
+                        config: self.config.clone(),
+                        layers: self.layers.iter().map(|layer| layer.content).collect(),
+                        size_bytes: self.layers.iter().map(|layer| layer.size_bytes).sum(),
+                        created: self.created,
+                    },
+                )?;
+                manifest
+            }
+        };
+        let renamed = if same {
+            names.get(1..).unwrap_or_default()
+        } else {
+            names
+        };
+        for name in renamed {
+            store.tag(&self.id, &name.to_string())?;
+        }
+        Ok((Descriptor::of(Flavor::Oci.manifest(), &manifest), same))
+    }
+
+    fn unpacked_manifest(&self, store: &Store, lease: &Lease) -> Result<Vec<u8>, Error> {
+        let flavor = Flavor::Oci;
+        let mut descriptors = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let descriptor = match layers::as_pulled(store, lease, &layer.content)? {
+                Some((_, blob)) => describe(flavor, blob),
+                None => {
+                    let size = layers::tar_length(store, &layer.content, self.mtime)?;
+                    let digest = Sha256Digest::from_bytes(layer.diff_id.0);
+                    Descriptor::new(flavor.layer(Compression::None), digest, size)
+                }
+            };
+            descriptors.push(descriptor);
+        }
+        let config = Descriptor::of(flavor.config(), &self.config);
+        Ok(Manifest::new(flavor, config, descriptors).to_bytes())
+    }
+
+    /// The image as a layout has it, once its layers are packed.
+    pub(super) fn layout(&self, flavor: Flavor, names: &[Reference]) -> layout::Export {
+        let blobs: Vec<Descriptor> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                describe(
+                    flavor,
+                    layer
+                        .blob
+                        .expect("BUG: an image is written before its layers are packed"),
+                )
+            })
+            .collect();
+        let config = Descriptor::of(flavor.config(), &self.config);
+        let manifest = Manifest::new(flavor, config.clone(), blobs.clone()).to_bytes();
+        let mut root = Descriptor::of(flavor.manifest(), &manifest);
+        let documents = vec![
+            Document {
+                descriptor: root.clone(),
+                bytes: manifest.into(),
+            },
+            Document {
+                descriptor: config,
+                bytes: self.config.clone().into(),
+            },
+        ];
+        root.platform = Some(self.platform.clone());
+        layout::Export {
+            root,
+            names: names.to_vec(),
+            documents,
+            blobs,
+        }
+    }
+
+    /// The image as `docker load` reads it, once its layers are packed.
+    pub(super) fn docker(&self, names: &[Reference]) -> layout::DockerExport {
+        let image = self.layout(Flavor::Docker, names);
+        let layers = image.blobs.iter().map(|blob| blob.digest).collect();
+        layout::DockerExport {
+            image,
+            config: Sha256Digest::from_bytes(self.id.0),
+            layers,
+        }
+    }
+}
+
+fn describe(flavor: Flavor, blob: Blob) -> Descriptor {
+    Descriptor::new(
+        flavor.layer(blob.compression),
+        Sha256Digest::from_bytes(blob.digest.0),
+        blob.size,
+    )
+}
+
+/// The store's word for a digest.
+pub(super) fn blob_digest(digest: &Sha256Digest) -> BlobDigest {
+    BlobDigest(*digest.as_bytes())
+}

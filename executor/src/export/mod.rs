@@ -1,0 +1,481 @@
+//! Exporters: a result as an image in the store, an archive, a layout, a directory or a tar.
+
+mod archive;
+mod config;
+mod directory;
+mod image;
+mod layers;
+mod local;
+mod output;
+mod times;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use kiln_ir::{History, ImageConfig};
+use kiln_oci::document::Descriptor;
+use kiln_oci::layout::{docker_archive, oci_layout};
+pub use kiln_oci::media_type::Compression;
+use kiln_oci::media_type::Flavor;
+use kiln_oci::reference::Reference;
+use kiln_store::{Content, DiffId, ImageId, Lease, Store};
+use kiln_tree::Changes;
+use kiln_tree::tar::{LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer};
+
+use image::Image;
+pub(crate) use layers::Hashing;
+use output::Output;
+
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::worker::{BuildWorker, Handle};
+
+/// Where and how a result is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Export {
+    /// Into kiln's own store.
+    Image {
+        /// Names beside those of the build; without any it is found by its id.
+        names: Vec<String>,
+    },
+    /// An OCI image layout in a tar.
+    OciArchive {
+        /// Where.
+        destination: Destination,
+        /// Names beside those of the build.
+        names: Vec<String>,
+    },
+    /// An OCI image layout in a directory; a layout that is there gets one image more.
+    OciDirectory {
+        /// The directory.
+        destination: PathBuf,
+        /// Names beside those of the build.
+        names: Vec<String>,
+    },
+    /// What `docker load` reads.
+    DockerArchive {
+        /// Where.
+        destination: Destination,
+        /// Names beside those of the build.
+        names: Vec<String>,
+    },
+    /// The files, into a directory.
+    Local {
+        /// The directory, made if it is not there; files in it are overwritten.
+        destination: PathBuf,
+    },
+    /// The files, as one tar.
+    Tar {
+        /// Where.
+        destination: Destination,
+    },
+    /// Nowhere: building was all.
+    CacheOnly,
+}
+
+/// Where an archive goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file, replaced as a whole when the export is done.
+    File(PathBuf),
+}
+
+/// A result to export, with what is to be written about it.
+#[derive(Debug, Clone)]
+pub struct ImageToExport {
+    /// The files; none is an empty file system.
+    pub handle: Option<Handle>,
+    /// How it runs; none is an empty config for this host's platform.
+    pub config: Option<ImageConfig>,
+    /// `SOURCE_DATE_EPOCH`: no time that is written is later than this.
+    pub source_date_epoch: Option<i64>,
+    /// With an epoch, all files of layers made here have that time.
+    pub rewrite_timestamp: bool,
+    /// The names of the build, for all images that are exported.
+    pub tags: Vec<String>,
+    /// How layers are compressed where they are.
+    pub compression: Compression,
+}
+
+impl Default for ImageToExport {
+    fn default() -> ImageToExport {
+        ImageToExport {
+            handle: None,
+            config: None,
+            source_date_epoch: None,
+            rewrite_timestamp: true,
+            tags: Vec::new(),
+            compression: Compression::default(),
+        }
+    }
+}
+
+/// What came of exporting.
+///
+/// Without an export that makes an image, nothing is known of one. With several, the manifest is
+/// that of the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// The digest of the image's config, such as `sha256:…`.
+    pub image_id: Option<String>,
+    /// The image's manifest.
+    pub manifest: Option<ManifestDescriptor>,
+    /// The full names that the image got, in order.
+    pub names: Vec<String>,
+    /// The store had this very image under the first name before, or at all if it has no name.
+    pub same_as_before: bool,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
+impl Exported {
+    /// The digest of the image's manifest, such as `sha256:…`.
+    pub fn manifest_digest(&self) -> Option<&str> {
+        self.manifest
+            .as_ref()
+            .map(|manifest| manifest.digest.as_str())
+    }
+}
+
+/// A manifest as an index would list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestDescriptor {
+    /// OCI's or docker's.
+    pub media_type: String,
+    /// Such as `sha256:…`.
+    pub digest: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Executor {
+    /// Writes a result to all `exports`, in order; `progress` is told what is being written.
+    ///
+    /// Blocks. An export that fails leaves nothing half-written, and what was there before as it was.
+    pub fn export(
+        &self,
+        worker: &BuildWorker,
+        image: &ImageToExport,
+        exports: &[Export],
+        progress: &dyn Fn(String),
+    ) -> Result<Exported, Error> {
+        let started = Instant::now();
+        let mut run = Run::new(self, worker.lease(), image, exports)?;
+        for export in exports {
+            run.export(export, progress)?;
+        }
+        Ok(Exported {
+            took: started.elapsed(),
+            ..run.exported
+        })
+    }
+}
+
+/// One call of [`Executor::export`].
+struct Run<'a> {
+    store: &'a Store,
+    lease: &'a Lease,
+    given: &'a ImageToExport,
+    layers: Vec<Content>,
+    /// Devices can be made in directories.
+    devices: bool,
+    /// Some export needs compressed layers.
+    packs: bool,
+    image: Option<Image>,
+    exported: Exported,
+}
+
+impl<'a> Run<'a> {
+    /// Finds out all that can be refused before anything is written.
+    fn new(
+        executor: &'a Executor,
+        lease: &'a Lease,
+        given: &'a ImageToExport,
+        exports: &[Export],
+    ) -> Result<Run<'a>, Error> {
+        let mut packs = false;
+        references(&given.tags)?;
+        for export in exports {
+            match export {
+                Export::OciDirectory { destination, .. } => directory::check(destination)?,
+                Export::Image { .. }
+                | Export::OciArchive { .. }
+                | Export::DockerArchive { .. }
+                | Export::Local { .. }
+                | Export::Tar { .. }
+                | Export::CacheOnly => {}
+            }
+            references(export.names())?;
+            packs |= export.has_blobs();
+        }
+        let layers = match &given.handle {
+            Some(handle) => handle.to_layers(executor, lease)?,
+            None => Vec::new(),
+        };
+        let options = executor.options();
+        Ok(Run {
+            store: executor.store(),
+            lease,
+            given,
+            layers,
+            devices: rustix::process::geteuid().is_root()
+                && !options.in_user_namespace
+                && !options.single_id,
+            packs,
+            image: None,
+            exported: Exported::default(),
+        })
+    }
+
+    fn export(&mut self, export: &Export, progress: &dyn Fn(String)) -> Result<(), Error> {
+        let names = self.names(export)?;
+        let label = export.label(&names);
+        if let Some(label) = &label {
+            progress(format!("exporting to {label}"));
+        }
+        match export {
+            Export::Image { .. } => {
+                let (store, lease) = (self.store, self.lease);
+                let (manifest, same) = self.image()?.keep(store, lease, &names)?;
+                self.exported.same_as_before = same;
+                self.made(&manifest, &names);
+            }
+            Export::OciArchive { destination, .. } => {
+                let mut output = Output::create(destination)?;
+                let image = self.image()?.layout(Flavor::Oci, &names);
+                archive::write(
+                    self.store,
+                    &oci_layout(std::slice::from_ref(&image)),
+                    self.archive_time(),
+                    &mut output,
+                )?;
+                output.finish()?;
+                self.made(&image.root, &names);
+            }
+            Export::DockerArchive { destination, .. } => {
+                let mut output = Output::create(destination)?;
+                let image = self.image()?.docker(&names);
+                archive::write(
+                    self.store,
+                    &docker_archive(std::slice::from_ref(&image)),
+                    self.archive_time(),
+                    &mut output,
+                )?;
+                output.finish()?;
+                self.made(&image.image.root, &names);
+            }
+            Export::OciDirectory { destination, .. } => {
+                let image = self.image()?.layout(Flavor::Oci, &names);
+                directory::write(self.store, destination, &image)?;
+                self.made(&image.root, &names);
+            }
+            Export::Local { destination } => {
+                let (changes, layers) = self.files()?;
+                let rules = local::Rules {
+                    mtime: self.given.source_date_epoch,
+                    devices: self.devices,
+                };
+                let left_out = local::write(&changes, &layers, destination, rules)?;
+                if left_out > 0 {
+                    progress(format!(
+                        "left out devices, which only root can make: {left_out}"
+                    ));
+                }
+            }
+            Export::Tar { destination } => {
+                let (changes, layers) = self.files()?;
+                let mut output = Output::create(destination)?;
+                let mtime = self
+                    .given
+                    .source_date_epoch
+                    .map_or(MtimePolicy::Keep, MtimePolicy::Fixed);
+                let options = WriteOptions {
+                    mtime,
+                    ..WriteOptions::default()
+                };
+                let files = LayersFiles {
+                    layers: &layers,
+                    origins: &changes.origins,
+                };
+                write_layer(&changes.manifest, &files, &options, &mut output).map_err(|error| {
+                    match error {
+                        WriteError::Write(source) => Error::io("write", output.path())(source),
+                        error => error.into(),
+                    }
+                })?;
+                output.finish()?;
+            }
+            Export::CacheOnly => {}
+        }
+        Ok(())
+    }
+
+    /// The image, put together when it is first needed.
+    fn image(&mut self) -> Result<&Image, Error> {
+        if self.image.is_none() {
+            let mtime = match self.given.source_date_epoch {
+                Some(epoch) if self.given.rewrite_timestamp => MtimePolicy::Fixed(epoch),
+                _ => MtimePolicy::Keep,
+            };
+            let layers = match self.packs {
+                true => layers::pack(
+                    self.store,
+                    self.lease,
+                    &self.layers,
+                    mtime,
+                    self.given.compression,
+                )?,
+                false => layers::describe(self.store, &self.layers, mtime)?,
+            };
+            self.image = Some(Image::new(self.given, layers, mtime)?);
+        }
+        Ok(self
+            .image
+            .as_ref()
+            .expect("BUG: an image was made and is gone"))
+    }
+
+    /// The merged file system as one layer, and the directories that its files are in.
+    fn files(&self) -> Result<(Changes, Vec<OwnedFd>), Error> {
+        let layers: Result<Vec<OwnedFd>, _> = self
+            .layers
+            .iter()
+            .map(|layer| self.store.open_layer(layer))
+            .collect();
+        Ok((self.store.layers_view(&self.layers)?.flatten(), layers?))
+    }
+
+    fn made(&mut self, manifest: &Descriptor, names: &[Reference]) {
+        self.exported.image_id = self.image.as_ref().map(|image| image.id.to_string());
+        self.exported
+            .manifest
+            .get_or_insert_with(|| ManifestDescriptor {
+                media_type: manifest.media_type.clone(),
+                digest: manifest.digest.to_string(),
+                size: manifest.size,
+            });
+        for name in names.iter().map(Reference::to_string) {
+            if !self.exported.names.contains(&name) {
+                self.exported.names.push(name);
+            }
+        }
+    }
+
+    /// The names of an export: the build's, then its own, each once.
+    fn names(&self, export: &Export) -> Result<Vec<Reference>, Error> {
+        if !export.makes_image() {
+            return Ok(Vec::new());
+        }
+        let mut names = references(&self.given.tags)?;
+        for name in references(export.names())? {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn archive_time(&self) -> i64 {
+        self.given.source_date_epoch.unwrap_or(0)
+    }
+}
+
+impl Executor {
+    /// Keeps an imported root file system as an image of one layer; tells whether the store had it
+    /// under that name before.
+    pub(crate) fn keep_root(
+        &self,
+        lease: &Lease,
+        layer: DiffId,
+        name: &Reference,
+        epoch: Option<i64>,
+    ) -> Result<(ImageId, bool), Error> {
+        // A clock would make another image of the same archive.
+        let time = times::of_epoch(epoch.unwrap_or(0));
+        let history = History {
+            created: Some(time.to_string()),
+            created_by: "import".to_owned(),
+            comment: "kiln.import.v0".to_owned(),
+            ..History::default()
+        };
+        let config = ImageConfig {
+            created: Some(time.to_string()),
+            history: vec![history],
+            ..config::plain()
+        };
+        let given = ImageToExport {
+            config: Some(config),
+            source_date_epoch: epoch,
+            ..ImageToExport::default()
+        };
+        let layers = layers::describe(self.store(), &[Content::DiffId(layer)], MtimePolicy::Keep)?;
+        let image = Image::new(&given, layers, MtimePolicy::Keep)?;
+        let (_, same) = image.keep(self.store(), lease, std::slice::from_ref(name))?;
+        Ok((image.id, same))
+    }
+}
+
+fn references(names: &[String]) -> Result<Vec<Reference>, Error> {
+    Ok(names
+        .iter()
+        .map(|name| Reference::parse(name))
+        .collect::<Result<_, _>>()?)
+}
+
+impl Export {
+    fn names(&self) -> &[String] {
+        match self {
+            Export::Image { names }
+            | Export::OciArchive { names, .. }
+            | Export::OciDirectory { names, .. }
+            | Export::DockerArchive { names, .. } => names,
+            Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => &[],
+        }
+    }
+
+    fn makes_image(&self) -> bool {
+        self.has_blobs() || matches!(self, Export::Image { .. })
+    }
+
+    fn has_blobs(&self) -> bool {
+        matches!(
+            self,
+            Export::OciArchive { .. } | Export::OciDirectory { .. } | Export::DockerArchive { .. }
+        )
+    }
+
+    /// What people are told of it; nothing of an export to nowhere.
+    fn label(&self, names: &[Reference]) -> Option<String> {
+        let named = match names.first() {
+            Some(name) => format!(" {}", name.familiar()),
+            None => String::new(),
+        };
+        Some(match self {
+            Export::Image { .. } => format!("image{named}"),
+            Export::OciArchive { destination, .. } => format!("oci archive {destination}"),
+            Export::OciDirectory { destination, .. } => {
+                format!("oci directory {}", destination.display())
+            }
+            Export::DockerArchive { destination, .. } => format!("docker archive {destination}"),
+            Export::Local { destination } => format!("directory {}", destination.display()),
+            Export::Tar { destination } => format!("tar {destination}"),
+            Export::CacheOnly => return None,
+        })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Stdout => f.write_str("standard output"),
+            Destination::File(path) => path.display().fmt(f),
+        }
+    }
+}

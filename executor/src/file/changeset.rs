@@ -1,0 +1,629 @@
+//! A layer in the making: what it changes over the layers below, and its files on disk.
+//!
+//! Nothing is mounted: what the result looks like is known from the manifests below and the entries
+//! made so far, and files are written straight into the layer's directory. So nothing has to be read
+//! back to seal it, and an unchanged file of another layer is a link.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use kiln_tree::{
+    Entry, FileDigest, FsError, Kind, Manifest, ManifestError, Meta, OverlayXattrs, Ownership,
+    TreePath, View, handle, marks,
+};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+/// More links than this in one path are a loop, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+/// A path cannot be changed as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Something that is no directory is in the way.
+    #[error("`{path}` is not a directory")]
+    NotADirectory {
+        /// Where.
+        path: TreePath,
+    },
+    /// A directory is in the way of a file.
+    #[error("`{path}` is a directory, and a file cannot replace it")]
+    IsADirectory {
+        /// Where.
+        path: TreePath,
+    },
+    /// Links lead in a circle.
+    #[error("too many symbolic links on the way to `{path}`")]
+    Links {
+        /// Where.
+        path: String,
+    },
+    /// A path that no container can have.
+    #[error("a path cannot be used")]
+    Path(#[from] kiln_tree::PathError),
+    /// The disk refused it.
+    #[error("could not write the layer")]
+    Fs(#[from] FsError),
+    /// The entries contradict each other.
+    #[error("the layer is inconsistent")]
+    Manifest(#[from] ManifestError),
+}
+
+type Result<T> = std::result::Result<T, ChangeError>;
+
+/// Where the bytes of a file come from.
+pub(crate) enum Content<'a> {
+    /// From memory.
+    Bytes(&'a [u8]),
+    /// Copied from an open file whose digest is known.
+    File {
+        file: BorrowedFd<'a>,
+        size: u64,
+        digest: FileDigest,
+    },
+    /// A file of a finished layer with the very attributes that are wanted: it is linked where that
+    /// is possible.
+    Layer {
+        layer: BorrowedFd<'a>,
+        path: &'a TreePath,
+        size: u64,
+        digest: FileDigest,
+    },
+}
+
+/// A layer in the making over a view.
+pub(crate) struct Changeset<'a> {
+    lower: &'a View,
+    entries: BTreeMap<TreePath, Entry>,
+    root: BorrowedFd<'a>,
+    ownership: Ownership,
+    marks: OverlayXattrs,
+    /// The directory that the last file was made in.
+    parent: Option<(TreePath, OwnedFd)>,
+    /// Directories with the times that they are to have in the end.
+    directories: BTreeMap<TreePath, Meta>,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) kind: Kind,
+    pub(crate) meta: Meta,
+}
+
+impl<'a> Changeset<'a> {
+    /// Begins with nothing changed; `root` is the layer's empty directory.
+    pub(crate) fn new(
+        lower: &'a View,
+        root: BorrowedFd<'a>,
+        ownership: Ownership,
+        marks: OverlayXattrs,
+    ) -> Changeset<'a> {
+        Changeset {
+            lower,
+            entries: BTreeMap::new(),
+            root,
+            ownership,
+            marks,
+            parent: None,
+            directories: BTreeMap::new(),
+        }
+    }
+
+    /// What becomes of owners on disk.
+    pub(crate) fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+
+    /// What is at `path` now; links are not followed.
+    pub(crate) fn get(&self, path: &TreePath) -> Option<Seen> {
+        if path.is_root() {
+            let meta = self
+                .lower
+                .get(b"")
+                .map_or_else(|| Meta::new(0o755), |found| found.meta().clone());
+            return Some(Seen {
+                kind: Kind::DIRECTORY,
+                meta,
+            });
+        }
+        if let Some(entry) = self.entries.get(path) {
+            return match &entry.kind {
+                Kind::Whiteout => None,
+                Kind::Directory { passing: true, .. } => {
+                    Some(self.below(path).unwrap_or_else(|| seen(entry)))
+                }
+                Kind::Hardlink { to } => self.entries.get(to).map(seen),
+                _ => Some(seen(entry)),
+            };
+        }
+        self.below(path)
+    }
+
+    /// What the layers below show at `path`, unless this one hides it.
+    fn below(&self, path: &TreePath) -> Option<Seen> {
+        let hidden = ancestors(path).any(|above| {
+            self.entries
+                .get(&above)
+                .is_some_and(|entry| match entry.kind {
+                    Kind::Directory { opaque, .. } => opaque,
+                    _ => true,
+                })
+        });
+        if hidden {
+            return None;
+        }
+        let found = self.lower.get(path.as_bytes())?;
+        Some(Seen {
+            kind: found.kind().clone(),
+            meta: found.meta().clone(),
+        })
+    }
+
+    /// The names in a directory.
+    pub(crate) fn list(&self, path: &TreePath) -> Vec<Vec<u8>> {
+        let mut names: Vec<Vec<u8>> = match self.lower.list(path.as_bytes()) {
+            Some(children) => children
+                .into_iter()
+                .map(|(name, _)| name.to_vec())
+                .collect(),
+            None => Vec::new(),
+        };
+        let own = self
+            .entries
+            .range(path.clone()..)
+            .take_while(|(at, _)| at.starts_with(path.as_bytes()));
+        names.extend(
+            own.filter(|(at, _)| at.parent().as_ref() == Some(path))
+                .map(|(at, _)| at.name().to_vec()),
+        );
+        names.sort();
+        names.dedup();
+        names.retain(|name| {
+            path.join(name)
+                .is_ok_and(|child| self.get(&child).is_some())
+        });
+        names
+    }
+
+    /// Follows the links in `path`, the last component's too if `follow_last`; `..` stops at the root.
+    ///
+    /// What does not exist stays as written.
+    pub(crate) fn resolve(&self, path: &[u8], follow_last: bool) -> Result<TreePath> {
+        resolve(path, follow_last, |at| {
+            self.get(at).and_then(|seen| match seen.kind {
+                Kind::Symlink { target } => Some(target),
+                _ => None,
+            })
+        })
+    }
+
+    /// Makes the directory at a resolved `path` with the missing ones above it; those that are made
+    /// get `meta`.
+    ///
+    /// They are listed as passing: on top of layers that have them, those keep their own attributes.
+    pub(crate) fn make_directories(&mut self, path: &TreePath, meta: &Meta) -> Result<()> {
+        for at in ancestors(path)
+            .chain([path.clone()])
+            .filter(|at| !at.is_root())
+        {
+            match self.get(&at) {
+                Some(seen) if seen.kind.is_directory() => {}
+                Some(_) => return Err(ChangeError::NotADirectory { path: at }),
+                None => self.put_directory(&at, meta, true)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a directory, or gives one that is there new attributes.
+    pub(crate) fn put_directory(
+        &mut self,
+        path: &TreePath,
+        meta: &Meta,
+        passing: bool,
+    ) -> Result<()> {
+        if path.is_root() {
+            let entry = Entry::new(path.clone(), Kind::DIRECTORY, meta.clone());
+            self.directories.insert(path.clone(), meta.clone());
+            self.entries.insert(path.clone(), entry);
+            return Ok(());
+        }
+        match self.get(path) {
+            Some(seen) if seen.kind.is_directory() => {}
+            Some(_) => return Err(ChangeError::NotADirectory { path: path.clone() }),
+            None => {}
+        }
+        let opaque = match self.entries.get(path).map(|entry| &entry.kind) {
+            // A directory where this layer removed something hides what was below.
+            Some(Kind::Whiteout) => true,
+            Some(Kind::Directory { opaque, .. }) => *opaque,
+            _ => false,
+        };
+        let on_disk = matches!(
+            self.entries.get(path).map(|entry| &entry.kind),
+            Some(Kind::Directory { .. })
+        );
+        if !on_disk {
+            let (parent, name) = self.parent_of(path)?;
+            match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+                Ok(()) => {}
+                Err(error) => {
+                    return Err(FsError::new("make directory", path.as_bytes(), error).into());
+                }
+            }
+            if opaque {
+                let made = handle::open_directory(self.parent_of(path)?.0, path.name())?;
+                marks::make_opaque(&made, self.marks)?;
+            }
+        }
+        // An opaque directory is nobody's passing one.
+        let kind = Kind::Directory {
+            opaque,
+            passing: passing && !opaque,
+        };
+        self.entries
+            .insert(path.clone(), Entry::new(path.clone(), kind, meta.clone()));
+        self.directories.insert(path.clone(), meta.clone());
+        Ok(())
+    }
+
+    /// Makes a regular file in place of whatever file, link or device is there.
+    pub(crate) fn put_file(
+        &mut self,
+        path: &TreePath,
+        meta: &Meta,
+        content: Content<'_>,
+    ) -> Result<()> {
+        self.make_room(path)?;
+        let ownership = self.ownership.clone();
+        let (parent, name) = self.parent_of(path)?;
+        let (size, digest) = match content {
+            Content::Bytes(bytes) => {
+                let file = create(parent, name, path)?;
+                let mut file = File::from(file);
+                file.write_all(bytes)
+                    .map_err(|error| FsError::new("write", path.as_bytes(), error))?;
+                set(&ownership, &file, path, meta, false)?;
+                (
+                    bytes.len() as u64,
+                    FileDigest(*blake3::hash(bytes).as_bytes()),
+                )
+            }
+            Content::File {
+                file: from,
+                size,
+                digest,
+            } => {
+                let file = create(parent, name, path)?;
+                kiln_tree::copy::copy_bytes_unseen(from, &file, size)
+                    .map_err(|error| error.at(path.as_bytes()))?;
+                set(&ownership, &file, path, meta, false)?;
+                (size, digest)
+            }
+            Content::Layer {
+                layer,
+                path: from,
+                size,
+                digest,
+            } => {
+                let (dir, base) = match from.parent().filter(|dir| !dir.is_root()) {
+                    Some(dir) => (
+                        handle::open_beneath(
+                            layer,
+                            dir.as_bytes(),
+                            OFlags::PATH | OFlags::DIRECTORY,
+                        )?,
+                        from.name(),
+                    ),
+                    None => (
+                        handle::open_beneath(layer, b"", OFlags::PATH | OFlags::DIRECTORY)?,
+                        from.name(),
+                    ),
+                };
+                if rustix::fs::linkat(&dir, base, parent, name, AtFlags::empty()).is_err() {
+                    // Another file system, or too many links: a copy is as good.
+                    let source = handle::open_file(&dir, base)?;
+                    let file = create(parent, name, path)?;
+                    kiln_tree::copy::copy_bytes_unseen(&source, &file, size)
+                        .map_err(|error| error.at(path.as_bytes()))?;
+                    set(&ownership, &file, path, meta, false)?;
+                }
+                (size, digest)
+            }
+        };
+        let entry = Entry::new(path.clone(), Kind::File { size, digest }, meta.clone());
+        self.entries.insert(path.clone(), entry);
+        Ok(())
+    }
+
+    /// Makes another name of a file that this layer has.
+    pub(crate) fn put_hardlink(&mut self, path: &TreePath, to: &TreePath) -> Result<()> {
+        self.make_room(path)?;
+        let meta = self
+            .entries
+            .get(to)
+            .map(|entry| entry.meta.clone())
+            .unwrap_or_default();
+        let from = handle::open_beneath(
+            self.root,
+            to.parent().unwrap_or(TreePath::ROOT).as_bytes(),
+            OFlags::PATH | OFlags::DIRECTORY,
+        )?;
+        let (parent, name) = self.parent_of(path)?;
+        rustix::fs::linkat(&from, to.name(), parent, name, AtFlags::empty())
+            .map_err(|error| FsError::new("link", path.as_bytes(), error))?;
+        let entry = Entry::new(path.clone(), Kind::Hardlink { to: to.clone() }, meta);
+        self.entries.insert(path.clone(), entry);
+        Ok(())
+    }
+
+    /// Makes a link, a device, a pipe, in place of whatever file, link or device is there.
+    pub(crate) fn put_special(&mut self, path: &TreePath, kind: Kind, meta: &Meta) -> Result<()> {
+        self.make_room(path)?;
+        let ownership = self.ownership.clone();
+        let (parent, name) = self.parent_of(path)?;
+        let refused =
+            |attempt, error| ChangeError::from(FsError::new(attempt, path.as_bytes(), error));
+        let mode = Mode::from_raw_mode(0o600);
+        let node = |file_type, device| rustix::fs::mknodat(parent, name, file_type, mode, device);
+        match &kind {
+            Kind::Symlink { target } => rustix::fs::symlinkat(&target[..], parent, name)
+                .map_err(|error| refused("make link", error))?,
+            Kind::Fifo => node(FileType::Fifo, 0).map_err(|error| refused("make pipe", error))?,
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                let is_char = matches!(kind, Kind::CharDevice { .. });
+                let file_type = if is_char {
+                    FileType::CharacterDevice
+                } else {
+                    FileType::BlockDevice
+                };
+                let device = rustix::fs::makedev(*major, *minor);
+                match node(file_type, device) {
+                    Ok(()) => {}
+                    // Devices live in the manifest; on disk an ordinary user has a stand-in.
+                    Err(rustix::io::Errno::PERM) => drop(create(parent, name, path)?),
+                    Err(error) => return Err(refused("make device", error)),
+                }
+            }
+            _ => unreachable!("BUG: {kind:?} is no special file"),
+        }
+        let is_link = matches!(kind, Kind::Symlink { .. });
+        ownership
+            .set_at(parent, name, meta, is_link)
+            .map_err(|error| error.at(path.as_bytes()))?;
+        self.entries
+            .insert(path.clone(), Entry::new(path.clone(), kind, meta.clone()));
+        Ok(())
+    }
+
+    /// Removes what is at `path` with all below it; nothing there is fine.
+    pub(crate) fn remove(&mut self, path: &TreePath) -> Result<()> {
+        if self.get(path).is_none() || path.is_root() {
+            return Ok(());
+        }
+        let own: Vec<TreePath> = self
+            .entries
+            .range(path.clone()..)
+            .take_while(|(at, _)| at.starts_with(path.as_bytes()))
+            .map(|(at, _)| at.clone())
+            .collect();
+        if !own.is_empty() {
+            self.parent = None;
+            let (parent, name) = self.parent_of(path)?;
+            kiln_tree::copy::remove_tree(parent, name)?;
+            for at in own {
+                self.entries.remove(&at);
+                self.directories.remove(&at);
+            }
+        }
+        if self.below(path).is_some() {
+            // The whiteout needs its directory on disk.
+            self.parent_of(path)?;
+            self.entries
+                .insert(path.clone(), Entry::whiteout(path.clone()));
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of a small file, or nothing where there is no file.
+    pub(crate) fn read(
+        &self,
+        path: &[u8],
+        layers: &[OwnedFd],
+        limit_bytes: u64,
+    ) -> Result<Option<Vec<u8>>> {
+        let at = self.resolve(path, true)?;
+        let own = self
+            .entries
+            .get(&at)
+            .filter(|entry| matches!(entry.kind, Kind::File { .. }));
+        let file = match own {
+            Some(_) => handle::open_beneath(self.root, at.as_bytes(), OFlags::RDONLY)?,
+            None => {
+                let Some(seen) = self.get(&at) else {
+                    return Ok(None);
+                };
+                let Some(found) = self.lower.get(at.as_bytes()) else {
+                    return Ok(None);
+                };
+                if !matches!(seen.kind, Kind::File { .. }) {
+                    return Ok(None);
+                }
+                handle::open_beneath(
+                    &layers[found.layer],
+                    found.inode.path.as_bytes(),
+                    OFlags::RDONLY,
+                )?
+            }
+        };
+        let mut bytes = Vec::new();
+        std::io::Read::take(File::from(file), limit_bytes)
+            .read_to_end(&mut bytes)
+            .map_err(|error| FsError::new("read", at.as_bytes(), error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Finishes the directory on disk and returns the manifest.
+    pub(crate) fn finish(mut self) -> Result<Manifest> {
+        let whiteouts: Vec<TreePath> = self
+            .entries
+            .values()
+            .filter(|entry| matches!(entry.kind, Kind::Whiteout))
+            .map(|entry| entry.path.clone())
+            .collect();
+        for path in whiteouts {
+            let (parent, name) = self.parent_of(&path)?;
+            marks::make_whiteout(parent, name)?;
+        }
+        // Deepest first: what is made inside a directory changes its time.
+        for (path, meta) in self.directories.iter().rev() {
+            let directory = handle::open_beneath(
+                self.root,
+                path.as_bytes(),
+                OFlags::RDONLY | OFlags::DIRECTORY,
+            )?;
+            set(&self.ownership, &directory, path, meta, true)?;
+        }
+        Ok(Manifest::new(self.entries.into_values().collect())?)
+    }
+
+    /// Sees to it that a file can be made at `path`.
+    fn make_room(&mut self, path: &TreePath) -> Result<()> {
+        match self.get(path) {
+            None => {}
+            Some(seen) if seen.kind.is_directory() => {
+                return Err(ChangeError::IsADirectory { path: path.clone() });
+            }
+            Some(_) => {
+                let on_disk = self
+                    .entries
+                    .get(path)
+                    .is_some_and(|entry| !matches!(entry.kind, Kind::Whiteout));
+                if on_disk {
+                    let (parent, name) = self.parent_of(path)?;
+                    rustix::fs::unlinkat(parent, name, AtFlags::empty())
+                        .map_err(|error| FsError::new("replace", path.as_bytes(), error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory that holds `path` in this layer, making it there as a passing one.
+    fn parent_of<'p>(&mut self, path: &'p TreePath) -> Result<(BorrowedFd<'_>, &'p [u8])> {
+        let parent = path.parent().unwrap_or(TreePath::ROOT);
+        let cached = self.parent.as_ref().is_some_and(|(at, _)| *at == parent);
+        if !cached {
+            self.pass_through(&parent)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let opened = handle::open_beneath(self.root, parent.as_bytes(), flags)?;
+            self.parent = Some((parent, opened));
+        }
+        match &self.parent {
+            Some((_, fd)) => Ok((fd.as_fd(), path.name())),
+            None => unreachable!("BUG: the parent was just opened"),
+        }
+    }
+
+    /// Makes directories of the layers below in this one too, with the attributes that they have.
+    fn pass_through(&mut self, path: &TreePath) -> Result<()> {
+        for at in ancestors(path)
+            .chain([path.clone()])
+            .filter(|at| !at.is_root())
+        {
+            if matches!(
+                self.entries.get(&at).map(|entry| &entry.kind),
+                Some(Kind::Directory { .. })
+            ) {
+                continue;
+            }
+            match self.get(&at) {
+                Some(seen) if seen.kind.is_directory() => {
+                    self.put_directory(&at, &seen.meta, true)?
+                }
+                Some(_) => return Err(ChangeError::NotADirectory { path: at }),
+                None => self.put_directory(&at, &Meta::new(0o755), true)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Follows the links in `path` that `link` tells of.
+pub(crate) fn resolve(
+    path: &[u8],
+    follow_last: bool,
+    link: impl Fn(&TreePath) -> Option<Vec<u8>>,
+) -> Result<TreePath> {
+    let mut rest: Vec<Vec<u8>> = components(path);
+    let mut at = TreePath::ROOT;
+    let mut links = 0;
+    while let Some(component) = rest.pop() {
+        match &component[..] {
+            b".." => at = at.parent().unwrap_or(TreePath::ROOT),
+            name => {
+                let next = at.join(name)?;
+                match link(&next).filter(|_| follow_last || !rest.is_empty()) {
+                    Some(target) => {
+                        links += 1;
+                        if links > MOST_LINKS {
+                            let path = String::from_utf8_lossy(path).into_owned();
+                            return Err(ChangeError::Links { path });
+                        }
+                        if target.first() == Some(&b'/') {
+                            at = TreePath::ROOT;
+                        }
+                        rest.extend(components(&target));
+                    }
+                    None => at = next,
+                }
+            }
+        }
+    }
+    Ok(at)
+}
+
+/// The components of a path, last first, without empty ones and dots.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    let names = path
+        .split(|&byte| byte == b'/')
+        .filter(|name| !matches!(*name, b"" | b"."));
+    let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+    names.reverse();
+    names
+}
+
+/// The directories above `path`, from the root down.
+fn ancestors(path: &TreePath) -> impl Iterator<Item = TreePath> {
+    let mut above: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent).collect();
+    above.reverse();
+    above.into_iter()
+}
+
+fn seen(entry: &Entry) -> Seen {
+    Seen {
+        kind: entry.kind.clone(),
+        meta: entry.meta.clone(),
+    }
+}
+
+fn create(parent: BorrowedFd<'_>, name: &[u8], path: &TreePath) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+        .map_err(|error| FsError::new("create", path.as_bytes(), error).into())
+}
+
+/// Gives an open file or directory its attributes, as far as the disk takes them.
+pub(crate) fn set(
+    ownership: &Ownership,
+    file: impl AsFd,
+    path: &TreePath,
+    meta: &Meta,
+    is_directory: bool,
+) -> Result<()> {
+    Ok(ownership
+        .set(file, meta, is_directory)
+        .map_err(|error| error.at(path.as_bytes()))?)
+}

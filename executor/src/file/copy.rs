@@ -1,0 +1,208 @@
+//! Copying picked items into a layer, by the rules that `COPY` has always had.
+
+use std::collections::BTreeMap;
+
+use kiln_tree::{Kind, Meta, Mtime, TreePath};
+
+use super::FileError;
+use super::changeset::{ChangeError, Changeset};
+use super::chmod::{ModeError, SymbolicMode};
+use super::pick::{Pick, Picked};
+use super::source::{Origin, Source};
+
+/// What a copy does to what it takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Treatment {
+    /// New owner; none keeps.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// New permission bits; none keeps.
+    pub(crate) mode: Option<ModeChange>,
+    /// New modification time; none keeps.
+    pub(crate) mtime: Option<Mtime>,
+    /// What is in the way goes, whatever it is.
+    pub(crate) replace: bool,
+}
+
+/// New permission bits.
+#[derive(Debug, Clone)]
+pub(crate) enum ModeChange {
+    Exact(u32),
+    Symbolic(SymbolicMode),
+}
+
+impl ModeChange {
+    /// Reads the two forms that an action has.
+    pub(crate) fn of(mode: Option<u32>, symbolic: &str) -> Result<Option<ModeChange>, ModeError> {
+        match (mode, symbolic) {
+            (_, symbolic) if !symbolic.is_empty() => {
+                Ok(Some(ModeChange::Symbolic(SymbolicMode::parse(symbolic)?)))
+            }
+            (mode, _) => Ok(mode.map(|mode| ModeChange::Exact(mode & 0o7777))),
+        }
+    }
+}
+
+impl Treatment {
+    /// Attributes of an item at its destination.
+    fn meta(&self, meta: &Meta, is_directory: bool, is_link: bool) -> Meta {
+        let mut meta = meta.clone();
+        if let Some((uid, gid)) = self.owner {
+            (meta.uid, meta.gid) = (uid, gid);
+        }
+        if !is_link {
+            match &self.mode {
+                Some(ModeChange::Exact(mode)) => meta.mode = *mode,
+                Some(ModeChange::Symbolic(mode)) => meta.mode = mode.apply(meta.mode, is_directory),
+                None => {}
+            }
+        }
+        if let Some(mtime) = self.mtime {
+            meta.mtime = mtime;
+        }
+        meta
+    }
+
+    /// Attributes of directories that are made only to copy into.
+    pub(crate) fn parent_meta(&self, now: Mtime) -> Meta {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        Meta {
+            mode: 0o755,
+            uid,
+            gid,
+            mtime: self.mtime.unwrap_or(now),
+            ..Meta::default()
+        }
+    }
+}
+
+/// Where copies go, and what has been copied.
+pub(crate) struct Copier<'c, 'l, S> {
+    into: &'c mut Changeset<'l>,
+    from: &'c S,
+    treatment: Treatment,
+    /// Attributes of directories made on the way.
+    parents: Meta,
+    /// First destination of each file that may have several names.
+    linked: BTreeMap<Origin, TreePath>,
+}
+
+impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
+    pub(crate) fn new(
+        into: &'c mut Changeset<'l>,
+        from: &'c S,
+        treatment: Treatment,
+        now: Mtime,
+    ) -> Copier<'c, 'l, S> {
+        let parents = treatment.parent_meta(now);
+        Copier {
+            into,
+            from,
+            treatment,
+            parents,
+            linked: BTreeMap::new(),
+        }
+    }
+
+    /// The layer that is copied into.
+    pub(crate) fn changes(&mut self) -> &mut Changeset<'l> {
+        self.into
+    }
+
+    /// Makes the directories that `dest` asks for and returns what it resolves to.
+    pub(crate) fn open_destination(
+        &mut self,
+        dest: &str,
+        create: bool,
+    ) -> Result<TreePath, ChangeError> {
+        let dest = if dest.is_empty() { "/" } else { dest };
+        let is_directory = dest.ends_with('/') || dest.ends_with("/.") || dest == ".";
+        let at = self.into.resolve(dest.as_bytes(), true)?;
+        let needed = if is_directory {
+            Some(at.clone())
+        } else {
+            at.parent()
+        };
+        if let Some(needed) = needed {
+            if !create && self.into.get(&needed).is_none() {
+                return Err(ChangeError::NotADirectory { path: needed });
+            }
+            self.into.make_directories(&needed, &self.parents)?;
+        }
+        Ok(at)
+    }
+
+    /// Copies the items of one pick to a destination that was opened.
+    pub(crate) fn copy(
+        &mut self,
+        pick: &Pick,
+        items: &[Picked],
+        dest: &TreePath,
+    ) -> Result<(), FileError> {
+        let Some(first) = items.first() else {
+            return Ok(());
+        };
+        let is_directory = first.below.is_empty() && first.item.kind.is_directory();
+        let there = self.into.get(dest);
+        let into_directory = match &there {
+            None => false,
+            Some(_) if is_directory => !pick.contents,
+            Some(seen) => seen.kind.is_directory(),
+        };
+        let target = if into_directory && !pick.name.is_empty() {
+            dest.join(&pick.name).map_err(ChangeError::from)?
+        } else {
+            dest.clone()
+        };
+        if is_directory && pick.contents && there.is_none() {
+            self.into.make_directories(&target, &self.parents)?;
+        }
+        for picked in items {
+            let at = match (picked.below.is_empty(), target.is_root()) {
+                (true, _) => target.clone(),
+                (false, true) => TreePath::new(picked.below.clone()).map_err(ChangeError::from)?,
+                (false, false) => {
+                    let path = [target.as_bytes(), b"/", &picked.below].concat();
+                    TreePath::new(path).map_err(ChangeError::from)?
+                }
+            };
+            self.place(picked, &at)?;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, picked: &Picked, at: &TreePath) -> Result<(), FileError> {
+        let item = &picked.item;
+        let is_directory = item.kind.is_directory();
+        let is_link = matches!(item.kind, Kind::Symlink { .. });
+        let meta = self.treatment.meta(&item.meta, is_directory, is_link);
+        let there = self.into.get(at);
+        if self.treatment.replace
+            && there
+                .as_ref()
+                .is_some_and(|seen| seen.kind.is_directory() != is_directory)
+        {
+            self.into.remove(at)?;
+        }
+        match &item.kind {
+            Kind::Directory { .. } => {
+                // The top of a copy that merges into a directory leaves that one as it is.
+                let keeps =
+                    picked.below.is_empty() && there.is_some_and(|seen| seen.kind.is_directory());
+                if !keeps {
+                    self.into.put_directory(at, &meta, false)?;
+                }
+            }
+            Kind::File { .. } => match self.linked.get(&item.origin).filter(|first| *first != at) {
+                Some(first) => self.into.put_hardlink(at, &first.clone())?,
+                None => {
+                    self.from.put(self.into, item, at, &meta)?;
+                    if matches!(item.origin, Origin::Layer { .. }) {
+                        self.linked.insert(item.origin.clone(), at.clone());
+                    }
+                }
+            },
+            kind => self.into.put_special(at, kind.clone(), &meta)?,
+        }
+        Ok(())
+    }
+}

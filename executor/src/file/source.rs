@@ -1,0 +1,257 @@
+//! What a copy takes from: layers over each other, or a build context.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use kiln_tree::{Kind, Meta, Ownership, TreePath, View, handle};
+use rustix::fs::OFlags;
+
+use super::FileError;
+use super::changeset::{ChangeError, Changeset, Content, resolve};
+
+/// Something in a source.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// Where it is in the source.
+    pub(crate) path: TreePath,
+    /// What it is; never a hard link or a whiteout.
+    pub(crate) kind: Kind,
+    /// Its attributes.
+    pub(crate) meta: Meta,
+    /// Where its bytes are.
+    pub(crate) origin: Origin,
+}
+
+/// Where the bytes of an item are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// It has none.
+    Nowhere,
+    /// In a layer's directory; equal origins are names of one file.
+    Layer { index: usize, path: TreePath },
+    /// In the context's directory, at its own path.
+    Context,
+}
+
+/// A tree that files are taken from.
+pub(crate) trait Source {
+    /// What is at exactly `path`; links are not followed.
+    fn get(&self, path: &TreePath) -> Option<Item>;
+    /// The names in a directory, sorted; empty where there is none.
+    fn list(&self, path: &TreePath) -> Vec<Vec<u8>>;
+    /// What is at `path` and below it, sorted, `path` itself first.
+    fn within(&self, path: &TreePath) -> Vec<Item>;
+    /// Opens the bytes of a regular file.
+    fn open(&self, item: &Item) -> Result<OwnedFd, FileError>;
+    /// Makes a file of this tree in a layer, with new attributes.
+    fn put(
+        &self,
+        into: &mut Changeset<'_>,
+        item: &Item,
+        at: &TreePath,
+        meta: &Meta,
+    ) -> Result<(), FileError>;
+
+    /// Follows the links in `path`.
+    fn resolve(&self, path: &[u8], follow_last: bool) -> Result<TreePath, ChangeError> {
+        resolve(path, follow_last, |at| match self.get(at)?.kind {
+            Kind::Symlink { target } => Some(target),
+            _ => None,
+        })
+    }
+}
+
+/// Layers over each other with their directories, lowest first.
+pub(crate) struct Layers {
+    pub(crate) view: View,
+    pub(crate) directories: Vec<OwnedFd>,
+    /// Unchanged files may be links to the layers' own; not where somebody will write to them.
+    pub(crate) may_link: bool,
+}
+
+impl Layers {
+    fn item(&self, found: kiln_tree::Found<'_>) -> Item {
+        let origin = match found.kind() {
+            Kind::File { .. } => Origin::Layer {
+                index: found.layer,
+                path: found.inode.path.clone(),
+            },
+            _ => Origin::Nowhere,
+        };
+        Item {
+            path: found.entry.path.clone(),
+            kind: match found.kind() {
+                // How a directory treats what lies below it does not travel.
+                Kind::Directory { .. } => Kind::DIRECTORY,
+                kind => kind.clone(),
+            },
+            meta: found.meta().clone(),
+            origin,
+        }
+    }
+
+    fn root(&self) -> Item {
+        let meta = self
+            .view
+            .get(b"")
+            .map_or_else(|| Meta::new(0o755), |found| found.meta().clone());
+        Item {
+            path: TreePath::ROOT,
+            kind: Kind::DIRECTORY,
+            meta,
+            origin: Origin::Nowhere,
+        }
+    }
+}
+
+impl Source for Layers {
+    fn get(&self, path: &TreePath) -> Option<Item> {
+        if path.is_root() {
+            return Some(self.root());
+        }
+        self.view.get(path.as_bytes()).map(|found| self.item(found))
+    }
+
+    fn list(&self, path: &TreePath) -> Vec<Vec<u8>> {
+        let children = self.view.list(path.as_bytes()).unwrap_or_default();
+        children
+            .into_iter()
+            .map(|(name, _)| name.to_vec())
+            .collect()
+    }
+
+    fn within(&self, path: &TreePath) -> Vec<Item> {
+        let mut items = Vec::new();
+        if path.is_root() {
+            items.push(self.root());
+        }
+        let below = self
+            .view
+            .within(path.as_bytes())
+            .filter(|found| !found.entry.path.is_root());
+        items.extend(below.map(|found| self.item(found)));
+        items
+    }
+
+    fn put(
+        &self,
+        into: &mut Changeset<'_>,
+        item: &Item,
+        at: &TreePath,
+        meta: &Meta,
+    ) -> Result<(), FileError> {
+        let (Kind::File { size, digest }, Origin::Layer { index, path }) =
+            (&item.kind, &item.origin)
+        else {
+            unreachable!("BUG: {:?} of a layer has no bytes", item.path);
+        };
+        let (size, digest) = (*size, *digest);
+        let layer = self.directories[*index].as_fd();
+        // Where owners are only recorded, the disk looks the same whoever owns the file.
+        let same_on_disk = match into.ownership() {
+            Ownership::Apply(_) => *meta == item.meta,
+            Ownership::Record => {
+                *meta
+                    == Meta {
+                        uid: meta.uid,
+                        gid: meta.gid,
+                        ..item.meta.clone()
+                    }
+            }
+        };
+        if same_on_disk && self.may_link {
+            into.put_file(
+                at,
+                meta,
+                Content::Layer {
+                    layer,
+                    path,
+                    size,
+                    digest,
+                },
+            )?;
+        } else {
+            let file = self.open(item)?;
+            into.put_file(
+                at,
+                meta,
+                Content::File {
+                    file: file.as_fd(),
+                    size,
+                    digest,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, item: &Item) -> Result<OwnedFd, FileError> {
+        let Origin::Layer { index, path } = &item.origin else {
+            unreachable!("BUG: {:?} of a layer has no bytes", item.path);
+        };
+        let directory = &self.directories[*index];
+        Ok(
+            handle::open_beneath(directory, path.as_bytes(), OFlags::RDONLY)
+                .map_err(ChangeError::from)?,
+        )
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A tree of items in memory, without bytes.
+    #[derive(Debug, Default)]
+    pub(crate) struct Items {
+        items: BTreeMap<TreePath, Item>,
+    }
+
+    impl Items {
+        pub(crate) fn new(items: impl IntoIterator<Item = Item>) -> Items {
+            Items {
+                items: items
+                    .into_iter()
+                    .map(|item| (item.path.clone(), item))
+                    .collect(),
+            }
+        }
+    }
+
+    impl Source for Items {
+        fn get(&self, path: &TreePath) -> Option<Item> {
+            self.items.get(path).cloned()
+        }
+
+        fn list(&self, path: &TreePath) -> Vec<Vec<u8>> {
+            let children = self
+                .items
+                .keys()
+                .filter(|at| at.parent().as_ref() == Some(path));
+            children.map(|at| at.name().to_vec()).collect()
+        }
+
+        fn within(&self, path: &TreePath) -> Vec<Item> {
+            let below = self
+                .items
+                .values()
+                .filter(|item| item.path.starts_with(path.as_bytes()));
+            below.cloned().collect()
+        }
+
+        fn put(
+            &self,
+            _: &mut Changeset<'_>,
+            _: &Item,
+            _: &TreePath,
+            _: &Meta,
+        ) -> Result<(), FileError> {
+            unreachable!("BUG: these items have no bytes")
+        }
+
+        fn open(&self, _: &Item) -> Result<OwnedFd, FileError> {
+            unreachable!("BUG: these items have no bytes")
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Results for real: sources, runs, file operations, exporters.
+//!
+//! An [`Executor`] is a store with a way to registries and into sandboxes. For one build it makes a
+//! [`BuildWorker`], which the solver asks for facts, results and runs; what came out is exported by
+//! [`Executor::export`]. Everything that touches the world is in here.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod executor;
+
+mod context;
+mod stack;
+mod users;
+
+mod archive;
+mod file;
+mod source;
+mod unpack;
+
+mod combine;
+mod exec;
+mod hostfiles;
+
+mod select;
+mod worker;
+
+mod compress;
+mod export;
+
+mod builds;
+mod container;
+mod images;
+mod import;
+mod space;
+
+pub use builds::RecordedBuild;
+pub use container::{
+    ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
+};
+pub use context::Locals;
+pub use error::Error;
+pub use executor::{Executor, ExecutorOptions, Found};
+pub use export::{Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor};
+pub use file::FileError;
+pub use images::{ImageDetails, ImageSummary};
+pub use import::ImportedImage;
+pub use source::{ResolvedImage, Resolver};
+pub use space::{Keep, SpaceLine, Swept};
+pub use worker::{BuildWorker, Handle};
+
+pub use kiln_sandbox::{init_if_requested, probe_report as probe_host, userns};

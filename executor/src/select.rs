@@ -1,0 +1,200 @@
+//! Digests of what a step sees of a tree: of a context file by file, of layers by their manifests.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kiln_solver::{Selection, SelectionDigest, SelectionItem, TreeRef};
+use kiln_tree::context::{ContextTree, Decision, ItemKind, Select};
+use kiln_tree::{Kind, TreePath};
+
+use crate::context::ScannedContext;
+use crate::error::Error;
+use crate::file::source::{Item, Layers, Source};
+use crate::file::{FileError, items, picks};
+
+/// What a selection takes of a context.
+#[derive(Debug, Default)]
+struct Chosen {
+    /// With all below them.
+    subtrees: BTreeSet<TreePath>,
+    /// Alone.
+    single: BTreeSet<TreePath>,
+}
+
+impl Select for Chosen {
+    fn decide(&self, path: &[u8], is_directory: bool) -> Decision {
+        let Ok(path) = TreePath::new(path) else {
+            return Decision::Exclude;
+        };
+        let mut above = Some(path.clone());
+        while let Some(at) = above {
+            if self.subtrees.contains(&at) {
+                return Decision::Include;
+            }
+            above = at.parent();
+        }
+        if self.single.contains(&path) {
+            return Decision::Include;
+        }
+        let leads_on = |set: &BTreeSet<TreePath>| {
+            set.range(path.clone()..)
+                .next()
+                .is_some_and(|next| next.starts_with(path.as_bytes()))
+        };
+        if is_directory && (leads_on(&self.subtrees) || leads_on(&self.single)) {
+            Decision::ExcludeButDescend
+        } else {
+            Decision::Exclude
+        }
+    }
+}
+
+/// Digests a selection of a context; the tree lists what was selected, so that a later build can
+/// say what changed.
+pub(crate) fn of_context(
+    context: &ScannedContext,
+    selection: &Selection,
+) -> Result<(SelectionDigest, Arc<ContextTree>), Error> {
+    let mut chosen = Chosen::default();
+    for item in &selection.items {
+        match item {
+            SelectionItem::Subtree(path) => {
+                let at = context
+                    .resolve(path.as_bytes(), true)
+                    .map_err(FileError::from)?;
+                chosen.subtrees.insert(at);
+            }
+            SelectionItem::Users => {
+                for path in ["etc/passwd", "etc/group"] {
+                    chosen.subtrees.insert(
+                        context
+                            .resolve(path.as_bytes(), true)
+                            .map_err(FileError::from)?,
+                    );
+                }
+            }
+            SelectionItem::Copy(copy) => {
+                for pick in picks(context, copy).map_err(FileError::from)? {
+                    if copy.include_patterns.is_empty() && copy.exclude_patterns.is_empty() {
+                        chosen.subtrees.insert(pick.at);
+                    } else {
+                        let kept = items(context, &pick, copy).map_err(FileError::from)?;
+                        chosen
+                            .single
+                            .extend(kept.into_iter().map(|picked| picked.item.path));
+                    }
+                }
+            }
+        }
+    }
+    let tree = if chosen.subtrees.contains(&TreePath::ROOT) {
+        Arc::clone(&context.tree)
+    } else {
+        context.part(&chosen).tree
+    };
+    let digest = tree.digest().0;
+    let files = tree
+        .iter()
+        .filter(|(_, item)| !matches!(item.kind, ItemKind::Directory { .. }))
+        .count();
+    let plural = if files == 1 { "" } else { "s" };
+    let summary = format!("{files} file{plural}, {} bytes", tree.total_bytes());
+    Ok((
+        SelectionDigest {
+            digest,
+            tree: Some(TreeRef(digest)),
+            summary,
+        },
+        tree,
+    ))
+}
+
+/// Digests a selection of layers.
+pub(crate) fn of_layers(layers: &Layers, selection: &Selection) -> Result<SelectionDigest, Error> {
+    let mut hash = blake3::Hasher::new_derive_key("kiln selection v0");
+    let mut count = 0_usize;
+    for (index, item) in selection.items.iter().enumerate() {
+        hash.update(&(index as u64).to_be_bytes());
+        match item {
+            SelectionItem::Subtree(path) => {
+                let at = layers
+                    .resolve(path.as_bytes(), true)
+                    .map_err(FileError::from)?;
+                count += hash_all(&mut hash, &at, layers.within(&at).iter());
+            }
+            SelectionItem::Users => {
+                for path in ["etc/passwd", "etc/group"] {
+                    let at = layers
+                        .resolve(path.as_bytes(), true)
+                        .map_err(FileError::from)?;
+                    count += hash_all(&mut hash, &at, layers.get(&at).iter());
+                }
+            }
+            SelectionItem::Copy(copy) => {
+                for pick in picks(layers, copy).map_err(FileError::from)? {
+                    text(&mut hash, &pick.name);
+                    let kept = items(layers, &pick, copy).map_err(FileError::from)?;
+                    count += hash_all(&mut hash, &pick.at, kept.iter().map(|picked| &picked.item));
+                }
+            }
+        }
+    }
+    let plural = if count == 1 { "" } else { "s" };
+    Ok(SelectionDigest {
+        digest: *hash.finalize().as_bytes(),
+        tree: None,
+        summary: format!("{count} path{plural}"),
+    })
+}
+
+fn hash_all<'a>(
+    hash: &mut blake3::Hasher,
+    above: &TreePath,
+    items: impl Iterator<Item = &'a Item>,
+) -> usize {
+    let mut count = 0;
+    for item in items {
+        let below = item
+            .path
+            .as_bytes()
+            .get(above.as_bytes().len()..)
+            .unwrap_or_default();
+        hash.update(&[1]);
+        text(hash, below);
+        hash_item(hash, item);
+        count += 1;
+    }
+    hash.update(&[0]);
+    count
+}
+
+fn hash_item(hash: &mut blake3::Hasher, item: &Item) {
+    let (tag, bytes): (u8, Vec<u8>) = match &item.kind {
+        Kind::File { size, digest } => (1, [&size.to_be_bytes()[..], &digest.0].concat()),
+        Kind::Directory { .. } => (2, Vec::new()),
+        Kind::Symlink { target } => (3, target.clone()),
+        Kind::CharDevice { major, minor } => {
+            (4, [major.to_be_bytes(), minor.to_be_bytes()].concat())
+        }
+        Kind::BlockDevice { major, minor } => {
+            (5, [major.to_be_bytes(), minor.to_be_bytes()].concat())
+        }
+        Kind::Fifo => (6, Vec::new()),
+        Kind::Hardlink { .. } | Kind::Whiteout => unreachable!("BUG: a view shows {:?}", item.kind),
+    };
+    hash.update(&[tag]);
+    text(hash, &bytes);
+    for number in [item.meta.mode, item.meta.uid, item.meta.gid] {
+        hash.update(&number.to_be_bytes());
+    }
+    hash.update(&(item.meta.xattrs.len() as u64).to_be_bytes());
+    for (name, value) in &item.meta.xattrs {
+        text(hash, name);
+        text(hash, value);
+    }
+}
+
+fn text(hash: &mut blake3::Hasher, bytes: &[u8]) {
+    hash.update(&(bytes.len() as u64).to_be_bytes());
+    hash.update(bytes);
+}

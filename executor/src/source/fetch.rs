@@ -1,0 +1,310 @@
+//! Bringing an image's layers here: fetched and unpacked at the same time, several at once.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use kiln_oci::digest::Sha256Digest;
+use kiln_oci::document::Descriptor;
+use kiln_oci::reference::Reference;
+use kiln_solver::StepSink;
+use kiln_store::{BlobDigest, BlobWriter, Content, DiffId, Lease};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::resolve::{Place, ResolvedImage};
+use crate::combine::clone_layer;
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::unpack::{Of, unpack};
+
+/// Layers that are fetched at once.
+const AT_ONCE: usize = 4;
+/// Pieces of a blob that wait for the unpacker.
+const PIECES: usize = 64;
+/// How the blob that a layer was pulled as is filed beside those that are made here.
+pub(crate) const AS_PULLED: &str = "as pulled";
+
+pub(super) fn bytes_of(digest: &Sha256Digest) -> [u8; 32] {
+    *digest.as_bytes()
+}
+
+/// Sees to it that every layer of an image is in the store and leased.
+///
+/// Tells whether anything had to be brought here.
+pub(crate) async fn fetch(
+    executor: &Executor,
+    lease: &Lease,
+    image: &ResolvedImage,
+    sink: Option<&StepSink>,
+) -> Result<(Vec<Content>, bool), Error> {
+    let layers: Vec<Content> = image
+        .diff_ids
+        .iter()
+        .copied()
+        .map(Content::DiffId)
+        .collect();
+    let missing = executor.store().lease_layers(lease, &layers)?;
+    if missing.is_empty() {
+        return Ok((layers, false));
+    }
+    let mut tasks = JoinSet::new();
+    let gate = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let mut begun: Vec<DiffId> = Vec::new();
+    for (index, &diff_id) in image.diff_ids.iter().enumerate() {
+        if !missing.contains(&Content::DiffId(diff_id)) || begun.contains(&diff_id) {
+            continue;
+        }
+        begun.push(diff_id);
+        let job = Job {
+            executor: executor.clone(),
+            lease: lease.clone(),
+            diff_id,
+            place: match &image.place {
+                Place::Store(stored) => Origin::Layer(stored[index]),
+                Place::Registry { reference, blobs } => Origin::Registry {
+                    reference: reference.clone(),
+                    blob: blobs[index].clone(),
+                },
+                Place::Layout { directory, blobs } => Origin::File {
+                    path: blob_path(directory, &blobs[index]),
+                    blob: blobs[index].clone(),
+                },
+            },
+            sink: sink.cloned(),
+        };
+        let gate = Arc::clone(&gate);
+        tasks.spawn(async move {
+            // The gate is never closed.
+            let _turn = gate.acquire_owned().await;
+            job.run().await
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        match done {
+            Ok(result) => result?,
+            Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    Ok((layers, true))
+}
+
+pub(super) fn blob_path(directory: &std::path::Path, blob: &Descriptor) -> std::path::PathBuf {
+    directory.join("blobs/sha256").join(blob.digest.hex())
+}
+
+enum Origin {
+    Layer(Content),
+    Registry {
+        reference: Reference,
+        blob: Descriptor,
+    },
+    File {
+        path: std::path::PathBuf,
+        blob: Descriptor,
+    },
+}
+
+struct Job {
+    executor: Executor,
+    lease: Lease,
+    diff_id: DiffId,
+    place: Origin,
+    sink: Option<StepSink>,
+}
+
+impl Job {
+    async fn run(self) -> Result<(), Error> {
+        let Job {
+            executor,
+            lease,
+            diff_id,
+            place,
+            sink,
+        } = self;
+        match place {
+            Origin::Layer(from) => {
+                blocking(move || {
+                    clone_layer(executor.store(), &lease, &from, Content::DiffId(diff_id))
+                })
+                .await
+            }
+            Origin::File { path, blob } => {
+                blocking(move || {
+                    let of = Of {
+                        blob: blob.digest.to_string(),
+                        reference: path.display().to_string(),
+                    };
+                    let file = File::open(&path).map_err(Error::io("open", &path))?;
+                    let writer = executor
+                        .store()
+                        .write_blob(Some(BlobDigest(bytes_of(&blob.digest))))?;
+                    keep(&executor, &lease, file, writer, diff_id, of)
+                })
+                .await
+            }
+            Origin::Registry { reference, blob } => {
+                registry(executor, lease, diff_id, reference, blob, sink).await
+            }
+        }
+    }
+}
+
+async fn registry(
+    executor: Executor,
+    lease: Lease,
+    diff_id: DiffId,
+    reference: Reference,
+    blob: Descriptor,
+    sink: Option<StepSink>,
+) -> Result<(), Error> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let of = Of {
+        blob: blob.digest.to_string(),
+        reference: reference.familiar(),
+    };
+    let client = executor.registry()?.clone();
+    let writer = executor
+        .store()
+        .write_blob(Some(BlobDigest(bytes_of(&blob.digest))))?;
+    let unpacking = tokio::task::spawn_blocking({
+        let executor = executor.clone();
+        move || {
+            keep(
+                &executor,
+                &lease,
+                Pieces::new(receiver),
+                writer,
+                diff_id,
+                of,
+            )
+        }
+    });
+    let name = blob.digest.to_string();
+    let mut stream = client.blob(&reference, &blob);
+    let mut done = 0;
+    let mut failure = None;
+    while let Some(piece) = stream.next().await {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                let _ = sender
+                    .send(Err(io::Error::other("the transfer failed")))
+                    .await;
+                failure = Some(error);
+                break;
+            }
+        };
+        done += piece.len() as u64;
+        if let Some(sink) = &sink {
+            sink.progress(name.clone(), done, Some(blob.size));
+        }
+        if sender.send(Ok(piece)).await.is_err() {
+            // The unpacker gave up; it says why.
+            break;
+        }
+    }
+    drop(sender);
+    let unpacked = match unpacking.await {
+        Ok(unpacked) => unpacked,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    match failure {
+        Some(error) => Err(error.into()),
+        None => unpacked,
+    }
+}
+
+/// Unpacks a layer while its blob is written down too, and files the two together.
+fn keep(
+    executor: &Executor,
+    lease: &Lease,
+    archive: impl Read + Send + 'static,
+    writer: BlobWriter,
+    diff_id: DiffId,
+    of: Of,
+) -> Result<(), Error> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let tee = Tee {
+        inner: archive,
+        writer: Some(writer),
+        done: send,
+    };
+    unpack(executor.store(), lease, tee, Some(diff_id), &of)?;
+    // The reader is dropped by now, and hands the blob back.
+    let writer = receive.recv().ok().ok_or(Error::Cancelled)?;
+    let blob = writer.finish(lease)?;
+    executor
+        .store()
+        .put_compressed(&Content::DiffId(diff_id), "", AS_PULLED, &blob, &diff_id)?;
+    Ok(())
+}
+
+/// Passes bytes on and writes them to a blob, which it hands back at the end.
+struct Tee<R> {
+    inner: R,
+    writer: Option<BlobWriter>,
+    done: std::sync::mpsc::Sender<BlobWriter>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if let Some(writer) = &mut self.writer {
+            writer.write_all(&buffer[..count])?;
+        }
+        Ok(count)
+    }
+}
+
+impl<R> Drop for Tee<R> {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            // Nobody waits for it if unpacking failed.
+            let _ = self.done.send(writer);
+        }
+    }
+}
+
+/// The pieces of a transfer as a reader.
+struct Pieces {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Pieces {
+    fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Pieces {
+        Pieces {
+            receiver,
+            current: Bytes::new(),
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.current = piece?,
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+/// Runs something that keeps a processor or a disk busy.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_cancelled() => Err(Error::Cancelled),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,296 @@
+//! From an image's name to what it is: the store first, then the registry.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use kiln_ir::{ImageConfig, Platform, ResolveMode};
+use kiln_oci::document::{Descriptor, Manifest};
+use kiln_oci::reference::Reference;
+use kiln_store::{BlobDigest, Content, DiffId, Lease, Pulled};
+
+use super::age::ago;
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::source::fetch;
+
+/// Names are long, and people know an image by the first digits of its digest.
+const SHOWN_DIGITS: usize = 8;
+
+/// An image that is known, though its layers may not be here.
+#[derive(Debug, Clone)]
+pub struct ResolvedImage {
+    /// Its config.
+    pub config: ImageConfig,
+    /// The digest of its manifest for the platform.
+    pub manifest_digest: String,
+    /// For people, such as `sha256:25109184, pulled 3 days ago`.
+    pub label: String,
+    /// Its diff ids, lowest first.
+    pub(crate) diff_ids: Vec<DiffId>,
+    /// Where its layers are.
+    pub(crate) place: Place,
+}
+
+/// Where the layers of an image are to be had.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// In the store under these ids.
+    Store(Vec<Content>),
+    /// In a registry: the blobs.
+    Registry {
+        reference: Reference,
+        blobs: Vec<Descriptor>,
+    },
+    /// In an OCI layout directory: the blobs.
+    Layout {
+        directory: PathBuf,
+        blobs: Vec<Descriptor>,
+    },
+}
+
+/// Finds out what images are. Answers are remembered for one build, so that a tag that moves
+/// meanwhile cannot split it.
+pub struct Resolver {
+    executor: Executor,
+    lease: Lease,
+    known: tokio::sync::Mutex<BTreeMap<(String, String), ResolvedImage>>,
+}
+
+impl Resolver {
+    /// Begins with nothing known.
+    pub fn new(executor: &Executor) -> Resolver {
+        let lease = executor.store().lease();
+        Resolver {
+            executor: executor.clone(),
+            lease,
+            known: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Finds out what `reference` is for a platform.
+    pub async fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        mode: ResolveMode,
+    ) -> Result<ResolvedImage, Error> {
+        let key = (reference.to_owned(), platform.to_string());
+        let mut known = self.known.lock().await;
+        if let Some(image) = known.get(&key) {
+            return Ok(image.clone());
+        }
+        let image = self.find(reference, platform, mode).await?;
+        known.insert(key, image.clone());
+        Ok(image)
+    }
+
+    async fn find(
+        &self,
+        text: &str,
+        platform: &Platform,
+        mode: ResolveMode,
+    ) -> Result<ResolvedImage, Error> {
+        let reference = Reference::parse(text)?;
+        let name = reference.to_string();
+        let may_ask = mode != ResolveMode::Local && !self.executor.options().offline;
+        let mut other_platform = None;
+        if mode != ResolveMode::Pull || !may_ask {
+            if let Some(image) = self.in_store(&reference, &name, platform, &mut other_platform)? {
+                return Ok(image);
+            }
+        }
+        if !may_ask {
+            return Err(other_platform.unwrap_or(Error::Offline {
+                reference: reference.familiar(),
+            }));
+        }
+        match self.ask(&reference, &name, platform).await {
+            Ok(image) => Ok(image),
+            // A local image of another platform is the better answer where no registry has one.
+            Err(error) => Err(other_platform.unwrap_or(error)),
+        }
+    }
+
+    fn in_store(
+        &self,
+        reference: &Reference,
+        name: &str,
+        platform: &Platform,
+        other_platform: &mut Option<Error>,
+    ) -> Result<Option<ResolvedImage>, Error> {
+        let store = self.executor.store();
+        if let Some(image) = store.image_by_name(&self.lease, name)? {
+            let config = config(&image.config, reference)?;
+            match check_platform(&config, platform, reference) {
+                Err(error) => *other_platform = Some(error),
+                Ok(()) => {
+                    let diff_ids = diff_ids(&image.config, reference)?;
+                    let digest = kiln_oci::digest::Sha256Digest::of(&image.manifest).to_string();
+                    let label = format!(
+                        "{}, built {}",
+                        short(&image.id.to_string()),
+                        ago(image.added)
+                    );
+                    let place = Place::Store(image.layers);
+                    return Ok(Some(ResolvedImage {
+                        config,
+                        manifest_digest: digest,
+                        label,
+                        diff_ids,
+                        place,
+                    }));
+                }
+            }
+        }
+        let Some(pulled) = store.pulled(&self.lease, name, &platform.to_string())? else {
+            return Ok(None);
+        };
+        let manifest = manifest(&pulled.manifest, reference)?;
+        let digest = pulled.manifest_digest.to_string();
+        let label = format!("{}, pulled {}", short(&digest), ago(pulled.pulled_at));
+        Ok(Some(ResolvedImage {
+            config: config(&pulled.config, reference)?,
+            manifest_digest: digest,
+            label,
+            diff_ids: pulled.diff_ids,
+            place: Place::Registry {
+                reference: reference.clone(),
+                blobs: manifest.layers,
+            },
+        }))
+    }
+
+    async fn ask(
+        &self,
+        reference: &Reference,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, Error> {
+        let wanted =
+            kiln_oci::platform::Platform::parse(&platform.to_string()).map_err(|source| {
+                Error::Document {
+                    what: "platform",
+                    reference: reference.familiar(),
+                    source: source.into(),
+                }
+            })?;
+        let image = self.executor.registry()?.image(reference, &wanted).await?;
+        let config = config(&image.config_bytes, reference)?;
+        check_platform(&config, platform, reference)?;
+        let diff_ids = diff_ids(&image.config_bytes, reference)?;
+        if diff_ids.len() != image.layers.len() {
+            return Err(mismatch(reference, diff_ids.len(), image.layers.len()));
+        }
+        let digest = image.manifest.digest.to_string();
+        self.executor.store().put_pulled(&Pulled {
+            reference: name.to_owned(),
+            platform: platform.to_string(),
+            manifest_digest: BlobDigest(fetch::bytes_of(&image.manifest.digest)),
+            manifest: image.manifest.bytes.to_vec(),
+            config: image.config_bytes.to_vec(),
+            diff_ids: diff_ids.clone(),
+            pulled_at: SystemTime::now(),
+        })?;
+        Ok(ResolvedImage {
+            config,
+            label: format!("{}, asked for just now", short(&digest)),
+            manifest_digest: digest,
+            diff_ids,
+            place: Place::Registry {
+                reference: reference.clone(),
+                blobs: image.layers,
+            },
+        })
+    }
+
+    /// Finds an image in an OCI layout directory.
+    pub fn layout(
+        &self,
+        directory: &std::path::Path,
+        reference: Option<&str>,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, Error> {
+        super::layout::resolve(directory, reference, platform)
+    }
+}
+
+pub(super) fn mismatch(reference: &Reference, diff_ids: usize, layers: usize) -> Error {
+    let reason = format!("its config lists {diff_ids} layers and its manifest {layers}");
+    Error::Document {
+        what: "manifest",
+        reference: reference.familiar(),
+        source: reason.into(),
+    }
+}
+
+/// The digest as people see it.
+pub(super) fn short(digest: &str) -> String {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    format!(
+        "sha256:{}",
+        hex.chars().take(SHOWN_DIGITS).collect::<String>()
+    )
+}
+
+pub(super) fn config(bytes: &[u8], reference: &Reference) -> Result<ImageConfig, Error> {
+    ImageConfig::from_json(bytes).map_err(|source| Error::Document {
+        what: "config",
+        reference: reference.familiar(),
+        source: source.into(),
+    })
+}
+
+pub(super) fn manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest, Error> {
+    Manifest::from_slice(bytes).map_err(|source| Error::Document {
+        what: "manifest",
+        reference: reference.familiar(),
+        source: source.into(),
+    })
+}
+
+/// The diff ids that a config lists.
+pub(crate) fn diff_ids(config: &[u8], reference: &Reference) -> Result<Vec<DiffId>, Error> {
+    let document = |source: Box<dyn std::error::Error + Send + Sync>| Error::Document {
+        what: "config",
+        reference: reference.familiar(),
+        source,
+    };
+    let config = kiln_oci::document::ImageConfig::from_slice(config)
+        .map_err(|error| document(error.into()))?;
+    Ok(config
+        .rootfs
+        .diff_ids
+        .iter()
+        .map(|digest| DiffId(fetch::bytes_of(digest)))
+        .collect())
+}
+
+pub(super) fn check_platform(
+    config: &ImageConfig,
+    wanted: &Platform,
+    reference: &Reference,
+) -> Result<(), Error> {
+    let found = Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        ..Platform::default()
+    }
+    .normalized();
+    // A config that names no platform fits every one, as other engines have it.
+    let fits = config.architecture.is_empty()
+        || (found.os == wanted.os
+            && found.architecture == wanted.architecture
+            && (found.variant == wanted.variant
+                || found.variant.is_empty()
+                || wanted.variant.is_empty()));
+    if fits {
+        return Ok(());
+    }
+    Err(Error::Platform {
+        reference: reference.familiar(),
+        found: found.to_string(),
+        wanted: wanted.to_string(),
+    })
+}

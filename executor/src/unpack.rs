@@ -1,0 +1,79 @@
+//! Image layers into the store: decompressed, checked against their diff id, applied.
+
+use std::io::{self, Read};
+
+use kiln_store::{Content, DiffId, Lease, Store};
+use kiln_tree::tar::{ApplyError, ApplyOptions, apply};
+use sha2::{Digest, Sha256};
+
+use crate::archive;
+use crate::error::Error;
+
+/// Passes bytes on and hashes them.
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Who a layer belongs to, for messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Of {
+    pub(crate) blob: String,
+    pub(crate) reference: String,
+}
+
+/// Unpacks a layer from its (perhaps compressed) archive and keeps it under its diff id.
+///
+/// `expected` is checked; without it the layer is kept under whatever its archive hashes to.
+pub(crate) fn unpack(
+    store: &Store,
+    lease: &Lease,
+    archive: impl Read + Send + 'static,
+    expected: Option<DiffId>,
+    of: &Of,
+) -> Result<DiffId, Error> {
+    let refused = |source| Error::Unpack {
+        blob: of.blob.clone(),
+        reference: of.reference.clone(),
+        source,
+    };
+    let unreadable = |source| {
+        refused(ApplyError::Archive {
+            after: String::new(),
+            source,
+        })
+    };
+    let draft = store.begin_layer()?;
+    let options = store.options();
+    // The archive's end is told by its digest; some writers leave out the empty blocks.
+    let limits = ApplyOptions {
+        require_end: expected.is_none(),
+        ..ApplyOptions::new(options.ownership.clone(), options.overlay_xattrs)
+    };
+    let inner = archive::decompress(archive).map_err(unreadable)?;
+    let mut reader = Hashing {
+        inner,
+        hash: Sha256::new(),
+    };
+    let applied = apply(&mut reader, draft.fs(), &limits).map_err(refused)?;
+    // What follows the end of the archive belongs to the blob too.
+    io::copy(&mut reader, &mut io::sink()).map_err(unreadable)?;
+    let found = DiffId(reader.hash.finalize().into());
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        return Err(Error::Layer {
+            blob: of.blob.clone(),
+            reference: of.reference.clone(),
+            reason: format!("its content is {found}, and the image's config says {expected}"),
+        });
+    }
+    store.commit_layer(lease, draft, &applied.manifest, Content::DiffId(found))?;
+    Ok(found)
+}

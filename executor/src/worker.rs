@@ -1,0 +1,680 @@
+//! The solver's view of the world, for one build: facts, records and runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, SourceOp};
+use kiln_solver::{
+    Candidate, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched, FileChange,
+    FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId, RunOutcome,
+    RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone, TreeDiff, TreeRef, Worker,
+};
+use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt};
+use kiln_tree::TreeDigest;
+use kiln_tree::context::{ContextTree, What, changes};
+use serde::{Deserialize, Serialize};
+
+use crate::combine;
+use crate::context::{Locals, ScannedContext};
+use crate::error::Error;
+use crate::exec::{ExecRequest, exec};
+use crate::executor::Executor;
+use crate::file::{self, Base, copy_whole, open_layers};
+use crate::select;
+use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch};
+use crate::stack::{to_solver, to_store};
+
+/// The first pause before a busy lock is tried again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// An output that is here.
+#[derive(Debug, Clone)]
+pub enum Handle {
+    /// Layers in the store, lowest first, leased for the build.
+    #[doc(hidden)]
+    Layers(Arc<[LayerName]>),
+    /// A build context.
+    #[doc(hidden)]
+    Context(Arc<ContextName>),
+}
+
+/// A layer's name in the store.
+pub(crate) type LayerName = Content;
+/// A context that was scanned.
+pub(crate) type ContextName = ScannedContext;
+
+impl Handle {
+    pub(crate) fn layers(layers: Vec<Content>) -> Handle {
+        Handle::Layers(layers.into())
+    }
+
+    /// The layers that hold it; a context becomes one.
+    pub(crate) fn to_layers(
+        &self,
+        executor: &Executor,
+        lease: &Lease,
+    ) -> Result<Vec<Content>, Error> {
+        match self {
+            Handle::Layers(layers) => Ok(layers.to_vec()),
+            Handle::Context(context) => Ok(copy_whole(executor.store(), lease, context)?),
+        }
+    }
+}
+
+/// What a record's parts are filed as.
+#[derive(Serialize, Deserialize)]
+struct FiledParts {
+    definition: [u8; 32],
+    facts: Facts,
+}
+
+/// A context by its name in the plan and its ignore rules, scanned once for a build.
+type Scans = HashMap<(String, Vec<String>), Arc<tokio::sync::OnceCell<Arc<ScannedContext>>>>;
+
+/// Everything that one build asks of this host.
+pub struct BuildWorker {
+    executor: Executor,
+    lease: Lease,
+    resolver: Arc<Resolver>,
+    locals: Locals,
+    scans: Mutex<Scans>,
+    /// Selected trees of this build by digest, kept in the store when something is filed.
+    trees: Mutex<HashMap<[u8; 32], (Arc<ContextTree>, bool)>>,
+    images: Mutex<BTreeMap<NodeId, ResolvedImage>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BuildWorker {
+    /// Makes the worker of a build; `resolver` is the one that answered for lowering.
+    pub fn new(executor: &Executor, resolver: Arc<Resolver>, locals: Locals) -> BuildWorker {
+        BuildWorker {
+            executor: executor.clone(),
+            lease: executor.store().lease(),
+            resolver,
+            locals,
+            scans: Mutex::default(),
+            trees: Mutex::default(),
+            images: Mutex::default(),
+        }
+    }
+
+    /// What the build's results are leased under.
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    async fn context(&self, plan: &Plan, node: NodeId) -> Result<Arc<ScannedContext>, Error> {
+        let Op::Source(SourceOp::Local(local)) = &plan.graph.node(node).op else {
+            unreachable!("BUG: node {node:?} is no local source");
+        };
+        if let Some((name, value)) = local.attrs.first_key_value() {
+            return Err(unknown_attribute(name, value));
+        }
+        let Some(path) = self.locals.directories.get(&local.name).cloned() else {
+            return Err(Error::UnknownLocal {
+                kind: "context",
+                name: local.name.clone(),
+            });
+        };
+        let key = (local.name.clone(), local.exclude.clone());
+        let cell = Arc::clone(lock(&self.scans).entry(key).or_default());
+        let scan = || {
+            let (store, exclude) = (self.executor.store().clone(), local.exclude.clone());
+            blocking(move || ScannedContext::scan(&store, &path, &exclude).map(Arc::new))
+        };
+        cell.get_or_try_init(scan).await.cloned()
+    }
+
+    async fn image(&self, plan: &Plan, node: NodeId) -> Result<ResolvedImage, Error> {
+        if let Some(image) = lock(&self.images).get(&node) {
+            return Ok(image.clone());
+        }
+        let pin = match plan.pins.get(&node) {
+            Some(Pin::Manifest(digest)) => Some(digest.as_str()),
+            _ => None,
+        };
+        let this = plan.graph.node(node);
+        let platform = this.platform.clone().unwrap_or_else(host_platform);
+        let image = match &this.op {
+            Op::Source(SourceOp::Image(source)) => {
+                self.registry_image(source, &platform, pin).await?
+            }
+            Op::Source(SourceOp::OciLayout(source)) => self.layout_image(source, &platform)?,
+            Op::Source(SourceOp::Git(git)) => return Err(unsupported("a git source", &git.remote)),
+            Op::Source(SourceOp::Http(http)) => {
+                return Err(unsupported("an http source", &http.url));
+            }
+            Op::Source(SourceOp::Blob(blob)) => {
+                return Err(unsupported("a blob source", &blob.reference));
+            }
+            _ => unreachable!("BUG: node {node:?} is no source that is pinned"),
+        };
+        lock(&self.images).insert(node, image.clone());
+        Ok(image)
+    }
+
+    async fn registry_image(
+        &self,
+        source: &ImageSource,
+        platform: &Platform,
+        pin: Option<&str>,
+    ) -> Result<ResolvedImage, Error> {
+        if let Some((name, value)) = source.attrs.first_key_value() {
+            return Err(unknown_attribute(name, value));
+        }
+        let image = self
+            .resolver
+            .image(&source.reference, platform, source.resolve_mode)
+            .await?;
+        let wanted = pin.or(source.checksum.as_deref());
+        let image = match wanted {
+            Some(wanted) if image.manifest_digest != wanted => {
+                // The tag moved since the pin was taken; the pin counts.
+                let name = source.reference.split('@').next().unwrap_or_default();
+                let pinned = format!("{name}@{wanted}");
+                self.resolver
+                    .image(&pinned, platform, source.resolve_mode)
+                    .await?
+            }
+            _ => image,
+        };
+        limited(image, source.layer_limit)
+    }
+
+    fn layout_image(
+        &self,
+        source: &OciLayoutSource,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, Error> {
+        if let Some((name, value)) = source.attrs.first_key_value() {
+            return Err(unknown_attribute(name, value));
+        }
+        // NAME, NAME:TAG or NAME@DIGEST.
+        let (name, reference) = match source.reference.split_once('@') {
+            Some((name, digest)) => (name.split(':').next().unwrap_or(name), Some(digest)),
+            None => match source.reference.split_once(':') {
+                Some((name, tag)) => (name, Some(tag)),
+                None => (source.reference.as_str(), None),
+            },
+        };
+        let Some(directory) = self.locals.layouts.get(name) else {
+            return Err(Error::UnknownLocal {
+                kind: "OCI layout",
+                name: name.to_owned(),
+            });
+        };
+        limited(
+            self.resolver.layout(directory, reference, platform)?,
+            source.layer_limit,
+        )
+    }
+
+    /// Keeps the trees of this build's selections, so that a later build can name what changed.
+    fn keep_trees(&self) -> Result<(), Error> {
+        let new: Vec<Arc<ContextTree>> = lock(&self.trees)
+            .values_mut()
+            .filter(|(_, kept)| !kept)
+            .map(|(tree, kept)| {
+                *kept = true;
+                Arc::clone(tree)
+            })
+            .collect();
+        let store = self.executor.store();
+        for tree in new {
+            if !store.has_tree(&tree.digest().0)? {
+                let objects: Vec<(TreeDigest, Vec<u8>)> = tree.objects().collect();
+                let objects: Vec<([u8; 32], &[u8])> = objects
+                    .iter()
+                    .map(|(digest, bytes)| (digest.0, &bytes[..]))
+                    .collect();
+                store.put_trees(&objects)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches the images of this plan that have one of these layers.
+    async fn fetch_missing(&self, missing: &[Content]) -> Result<(), Error> {
+        let images: Vec<ResolvedImage> = lock(&self.images).values().cloned().collect();
+        for image in images {
+            let has = |layer: &Content| matches!(layer, Content::DiffId(id) if image.diff_ids.contains(id));
+            if missing.iter().any(has) {
+                fetch(&self.executor, &self.lease, &image, None).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn limited(mut image: ResolvedImage, limit: Option<u32>) -> Result<ResolvedImage, Error> {
+    if let Some(limit) = limit {
+        image.diff_ids.truncate(limit as usize);
+    }
+    Ok(image)
+}
+
+fn unsupported(what: &'static str, value: &str) -> Error {
+    Error::Unsupported {
+        what,
+        value: value.to_owned(),
+    }
+}
+
+fn unknown_attribute(name: &str, value: &str) -> Error {
+    unsupported("an attribute of a source", &format!("{name}={value}"))
+}
+
+fn host_platform() -> Platform {
+    Platform::linux(match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    })
+    .normalized()
+}
+
+fn store_key(key: &Key) -> kiln_store::Key {
+    match key {
+        Key::Definition(key) => kiln_store::Key(key.0),
+        Key::Content(key) => kiln_store::Key(key.0),
+    }
+}
+
+fn nanos(time: SystemTime) -> i64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn record(found: kiln_store::Record) -> Record {
+    Record {
+        id: RecordId(found.id.0),
+        outputs: found
+            .outputs
+            .iter()
+            .map(|output| output.as_deref().map(to_solver))
+            .collect(),
+        created_unix_nanos: nanos(found.created),
+        duration: found.duration,
+    }
+}
+
+fn candidate(found: kiln_store::Record) -> Option<Candidate> {
+    let filed: FiledParts = serde_json::from_slice(&found.parts).ok()?;
+    Some(Candidate {
+        definition: DefinitionKey(filed.definition),
+        op: OpKey(found.op.0),
+        slot: found.slot.map(|(lineage, step)| Slot {
+            lineage: lineage.to_string(),
+            step,
+        }),
+        facts: filed.facts,
+        outputs: found
+            .outputs
+            .iter()
+            .map(|output| output.as_deref().map(to_solver))
+            .collect(),
+        created_unix_nanos: nanos(found.created),
+    })
+}
+
+/// The lineage as the store names it.
+fn lineage(name: &str) -> Lineage {
+    Lineage(blake3::derive_key("kiln lineage v0", name.as_bytes()))
+}
+
+impl Worker for BuildWorker {
+    type Handle = Handle;
+    type Guard = KeyLock;
+    type Error = Error;
+
+    async fn pin(&self, request: SourceRequest) -> Result<Pinned, Error> {
+        let image = self.image(&request.plan, request.node).await?;
+        let layers: Vec<Content> = image
+            .diff_ids
+            .iter()
+            .copied()
+            .map(Content::DiffId)
+            .collect();
+        Ok(Pinned {
+            identity: image.manifest_digest.clone().into_bytes(),
+            content: Some(to_solver(&layers)),
+            pin: Pin::Manifest(image.manifest_digest),
+            label: image.label,
+        })
+    }
+
+    async fn digest(&self, request: DigestRequest) -> Result<Option<SelectionDigest>, Error> {
+        match request.of {
+            DigestOf::Local(node) => {
+                let context = self.context(&request.plan, node).await?;
+                let selection = Arc::clone(&request.selection);
+                let (digest, tree) = if selection.is_all() {
+                    // Nothing to walk: the scan has digested it.
+                    select::of_context(&context, &selection)?
+                } else {
+                    blocking(move || select::of_context(&context, &selection)).await?
+                };
+                lock(&self.trees)
+                    .entry(digest.digest)
+                    .or_insert((tree, false));
+                Ok(Some(digest))
+            }
+            DigestOf::Layers(content) => {
+                let layers = to_store(&content);
+                let store = self.executor.store().clone();
+                if !store.lease_layers(&self.lease, &layers)?.is_empty() {
+                    return Ok(None);
+                }
+                let selection = Arc::clone(&request.selection);
+                blocking(move || {
+                    let layers = open_layers(&store, &layers)?;
+                    select::of_layers(&layers, &selection).map(Some)
+                })
+                .await
+            }
+        }
+    }
+
+    async fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, Error> {
+        let keys: Vec<kiln_store::Key> = keys.iter().map(store_key).collect();
+        let found = self.executor.store().find(&self.lease, &keys)?;
+        let usable = |found: kiln_store::Record| {
+            let gone = found
+                .missing
+                .iter()
+                .any(|layer| matches!(layer, Content::Layer(_)));
+            (!gone).then(|| record(found))
+        };
+        Ok(found
+            .into_iter()
+            .map(|found| found.and_then(usable))
+            .collect())
+    }
+
+    async fn known_ops(&self, ops: &[OpKey]) -> Result<Vec<bool>, Error> {
+        let store = self.executor.store();
+        ops.iter()
+            .map(|op| Ok(store.has_op(&kiln_store::OpKey(op.0))?))
+            .collect()
+    }
+
+    async fn load(&self, record: &Record) -> Result<Option<Vec<Option<Handle>>>, Error> {
+        let store = self.executor.store();
+        let mut handles = Vec::with_capacity(record.outputs.len());
+        for output in &record.outputs {
+            let Some(content) = output else {
+                handles.push(None);
+                continue;
+            };
+            let layers = to_store(content);
+            let mut missing = store.lease_layers(&self.lease, &layers)?;
+            if missing
+                .iter()
+                .any(|layer| matches!(layer, Content::DiffId(_)))
+            {
+                self.fetch_missing(&missing).await?;
+                missing = store.lease_layers(&self.lease, &layers)?;
+            }
+            if !missing.is_empty() {
+                return Ok(None);
+            }
+            handles.push(Some(Handle::layers(layers)));
+        }
+        Ok(Some(handles))
+    }
+
+    async fn drop_record(&self, record: RecordId) -> Result<(), Error> {
+        Ok(self
+            .executor
+            .store()
+            .drop_record(kiln_store::RecordId(record.0), "its layers are gone")?)
+    }
+
+    async fn fetch(&self, request: FetchRequest) -> Result<Fetched<Handle>, Error> {
+        if let Op::Source(SourceOp::Local(_)) = &request.plan.graph.node(request.node).op {
+            let context = self.context(&request.plan, request.node).await?;
+            return Ok(Fetched {
+                handle: Handle::Context(context),
+                content: Vec::new(),
+                transferred: false,
+            });
+        }
+        let image = self.image(&request.plan, request.node).await?;
+        let (layers, transferred) =
+            fetch(&self.executor, &self.lease, &image, Some(&request.sink)).await?;
+        let content = to_solver(&layers);
+        Ok(Fetched {
+            handle: Handle::layers(layers),
+            content,
+            transferred,
+        })
+    }
+
+    async fn run(&self, request: RunRequest<Handle>) -> Result<RunOutcome<Handle>, Error> {
+        let limits = request
+            .display()
+            .map(|display| display.limits.clone())
+            .unwrap_or_default();
+        let node = request.op_node();
+        let outcome = match &node.op {
+            Op::Exec(op) => {
+                let exec_request = ExecRequest {
+                    op: op.clone(),
+                    inputs: request.inputs,
+                    limits,
+                    sink: request.sink,
+                    cancel: request.cancel.clone(),
+                };
+                return exec(&self.executor, &self.lease, exec_request).await;
+            }
+            Op::File(op) => {
+                let (executor, lease, op) = (self.executor.clone(), self.lease.clone(), op.clone());
+                let inputs = request.inputs;
+                blocking(move || {
+                    let bases: Vec<Base<'_>> = inputs
+                        .iter()
+                        .map(|input| match input {
+                            Handle::Layers(layers) => Base::Layers(layers),
+                            Handle::Context(context) => Base::Context(context),
+                        })
+                        .collect();
+                    Ok(file::run(executor.store(), &lease, &op, &bases)?)
+                })
+                .await?
+            }
+            Op::Merge(op) => {
+                let layers = |input: &Option<u32>| match input {
+                    None => Ok(Vec::new()),
+                    Some(index) => {
+                        request.inputs[*index as usize].to_layers(&self.executor, &self.lease)
+                    }
+                };
+                let inputs: Result<Vec<_>, Error> = op.inputs.iter().map(layers).collect();
+                vec![(0, combine::merge(&inputs?))]
+            }
+            Op::Diff(op) => {
+                let layers = |input: Option<u32>| match input {
+                    None => Ok(Vec::new()),
+                    Some(index) => {
+                        request.inputs[index as usize].to_layers(&self.executor, &self.lease)
+                    }
+                };
+                let (lower, upper) = (layers(op.lower)?, layers(op.upper)?);
+                let (executor, lease) = (self.executor.clone(), self.lease.clone());
+                blocking(move || {
+                    let layers = combine::diff(executor.store(), &lease, &lower, &upper)?;
+                    Ok(vec![(0, layers)])
+                })
+                .await?
+            }
+            Op::Passthrough(op) => {
+                let mut outputs = Vec::new();
+                for (number, input) in op.outputs.iter().enumerate() {
+                    let layers =
+                        request.inputs[*input as usize].to_layers(&self.executor, &self.lease)?;
+                    outputs.push((u32::try_from(number).unwrap_or(u32::MAX), layers));
+                }
+                outputs
+            }
+            Op::Build(_) => return Err(unsupported("a plan within a plan", "the build op")),
+            Op::Source(_) => unreachable!("BUG: a source is fetched, not run"),
+        };
+        if request.cancel.is_cancelled() {
+            return Ok(RunOutcome::Cancelled);
+        }
+        let mut outputs = Vec::new();
+        for (number, layers) in outcome {
+            let number = number as usize;
+            if outputs.len() <= number {
+                outputs.resize_with(number + 1, || None);
+            }
+            let content = to_solver(&layers);
+            outputs[number] = Some((Handle::layers(layers), content));
+        }
+        Ok(RunOutcome::Done { outputs })
+    }
+
+    async fn file(&self, new: NewRecord) -> Result<Record, Error> {
+        self.keep_trees()?;
+        let mut keys = vec![store_key(&Key::Definition(new.definition))];
+        keys.extend(new.content.map(|key| store_key(&Key::Content(key))));
+        let filed = FiledParts {
+            definition: new.definition.0,
+            facts: new.facts,
+        };
+        let parts = serde_json::to_vec(&filed).expect("BUG: facts are always JSON");
+        let created = SystemTime::now();
+        let filed = kiln_store::NewRecord {
+            keys,
+            op: kiln_store::OpKey(new.op.0),
+            slot: new.slot.map(|slot| (lineage(&slot.lineage), slot.step)),
+            outputs: new
+                .outputs
+                .iter()
+                .map(|output| output.as_deref().map(to_store))
+                .collect(),
+            parts,
+            created,
+            duration: new.duration,
+        };
+        let id = self.executor.store().file_record(&self.lease, &filed)?;
+        Ok(Record {
+            id: RecordId(id.0),
+            outputs: new.outputs,
+            created_unix_nanos: nanos(created),
+            duration: new.duration,
+        })
+    }
+
+    async fn alias(&self, record: RecordId, definition: DefinitionKey) -> Result<(), Error> {
+        let key = store_key(&Key::Definition(definition));
+        // A record that is gone by now needs no more keys.
+        self.executor
+            .store()
+            .alias(kiln_store::RecordId(record.0), &key)?;
+        Ok(())
+    }
+
+    async fn lock(
+        &self,
+        key: DefinitionKey,
+        waiting: &(dyn Fn(Option<u32>) + Send + Sync),
+    ) -> Result<Locked<KeyLock>, Error> {
+        let mut waited = false;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.executor.store().try_lock_key(&key.0)? {
+                LockAttempt::Held(guard) => return Ok(Locked { guard, waited }),
+                LockAttempt::Busy(pid) => {
+                    if !waited {
+                        waiting(pid);
+                    }
+                    waited = true;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn nearest(
+        &self,
+        definition: DefinitionKey,
+        op: OpKey,
+        slot: Option<&Slot>,
+    ) -> Result<Nearest, Error> {
+        let store = self.executor.store();
+        let named = slot.map(|slot| (lineage(&slot.lineage), slot.step.as_str()));
+        let near = store.nearest(
+            &kiln_store::OpKey(op.0),
+            named.as_ref().map(|(lineage, step)| (lineage, *step)),
+        )?;
+        let marks = store.tombstones(&[store_key(&Key::Definition(definition))])?;
+        let tombstone = marks.into_iter().flatten().next();
+        // The store knows lineages by their hash; the one that was asked for is the one found.
+        let in_slot = |mut candidate: Candidate| {
+            candidate.slot = slot.cloned();
+            candidate
+        };
+        Ok(Nearest {
+            same_slot: near.by_slot.and_then(candidate).map(in_slot),
+            same_op: near.by_op.and_then(candidate),
+            tombstone: tombstone.map(|mark| Tombstone {
+                rule: mark.rule,
+                when: ago(mark.time),
+            }),
+        })
+    }
+
+    async fn diff_trees(
+        &self,
+        old: TreeRef,
+        new: TreeRef,
+        limit: usize,
+    ) -> Result<Option<TreeDiff>, Error> {
+        let Some(tree) = lock(&self.trees)
+            .get(&new.0)
+            .map(|(tree, _)| Arc::clone(tree))
+        else {
+            return Ok(None);
+        };
+        let store = self.executor.store();
+        if !store.has_tree(&old.0)? {
+            return Ok(None);
+        }
+        // Counting goes on for a while, so that "and 3 more" is mostly exact.
+        let most = limit.saturating_add(10_000);
+        let mut load = |digest: TreeDigest| store.get_tree(&digest.0).ok().flatten();
+        let found = changes(TreeDigest(old.0), &tree, &mut load, most);
+        let more = found.len().saturating_sub(limit);
+        let changes = found
+            .into_iter()
+            .take(limit)
+            .filter_map(file_change)
+            .collect();
+        Ok(Some(TreeDiff { changes, more }))
+    }
+}
+
+fn file_change(change: kiln_tree::context::Change) -> Option<FileChange> {
+    let kind = match change.what {
+        What::Added => FileChangeKind::Added,
+        What::Removed => FileChangeKind::Removed,
+        What::Content { old_size, new_size } => FileChangeKind::Content { old_size, new_size },
+        What::Mode { .. } => FileChangeKind::Mode,
+        What::Type => FileChangeKind::Type,
+        What::Target => FileChangeKind::Target,
+        What::Forgotten => return None,
+    };
+    Some(FileChange {
+        path: String::from_utf8_lossy(change.path.as_bytes()).into_owned(),
+        what: kind,
+    })
+}

@@ -1,0 +1,337 @@
+//! One build, from request to result.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use kiln_executor::{
+    BuildWorker, Error as ExecutorError, Export, Exported, Handle, ImageToExport, Locals, Resolver,
+};
+use kiln_ir::{NodeId, Plan};
+use kiln_solver::{Cancel, Failure, Goal, Need, SolveError, SolveOptions, SolveRequest, Solver};
+
+use crate::dockerfile::{lower_resolving, words};
+use crate::record::{BuildRecord, StepRecord};
+use crate::steps::{Steps, Teller};
+use crate::{BuildRequest, ContextRequest, Error, Event, FailedStep, Findings, Kiln};
+
+/// What a build made.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// What was exported.
+    pub exported: Exported,
+    /// Warnings about the Dockerfile.
+    pub findings: Option<Findings>,
+    /// Build arguments that nothing declares.
+    pub unused_build_args: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What is to be solved, wherever it came from.
+struct Prepared {
+    plan: Plan,
+    locals: Locals,
+    lineage: String,
+    shown_file: String,
+    findings: Option<Findings>,
+    unused_build_args: Vec<String>,
+}
+
+impl Kiln {
+    /// Builds, exports, and remembers the build.
+    ///
+    /// `sink` is called from many threads and must return soon. Setting `cancel` stops the build:
+    /// no process, mount or half record is left.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        sink: impl Fn(Event) + Send + Sync + 'static,
+        cancel: Cancel,
+    ) -> Result<Built, Error> {
+        let started = SystemTime::now();
+        let clock = Instant::now();
+        let resolver = Arc::new(Resolver::new(&self.executor));
+        let prepared = tokio::select! {
+            prepared = self.prepare(&request, &resolver) => prepared?,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        };
+        let Prepared {
+            plan,
+            locals,
+            lineage,
+            shown_file,
+            findings,
+            unused_build_args,
+        } = prepared;
+        let plan = Arc::new(plan);
+        let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
+        let worker = Arc::new(BuildWorker::new(&self.executor, resolver, locals));
+        let result = self
+            .solve_and_export(&request, &plan, &lineage, &teller, &worker, cancel)
+            .await;
+        let took = clock.elapsed();
+        let endings = teller.endings();
+        let steps = teller.steps.infos.iter().enumerate();
+        let record = BuildRecord {
+            id: build_id(started),
+            age: String::new(),
+            started,
+            duration: took,
+            context: request.source.context.display().to_string(),
+            dockerfile: shown_file,
+            target: request.source.target.clone().unwrap_or_default(),
+            tags: request.tags.iter().cloned().collect(),
+            result: match &result {
+                Ok(exported) => exported.image_id.clone().unwrap_or_default(),
+                Err(error) => words(error),
+            },
+            steps: steps
+                .map(|(index, info)| StepRecord::new(info, endings.get(&index)))
+                .collect(),
+        };
+        // A build that cannot be remembered is a build all the same, but its user should know.
+        if let Err(error) = self.remember(record) {
+            teller.tell(Event::Notice(format!(
+                "this build is not remembered: {}",
+                words(&error)
+            )));
+        }
+        let exported = result?;
+        Ok(Built {
+            exported,
+            findings,
+            unused_build_args,
+            took,
+        })
+    }
+
+    async fn prepare(
+        &self,
+        request: &BuildRequest,
+        resolver: &Resolver,
+    ) -> Result<Prepared, Error> {
+        match &request.plan {
+            None => {
+                let source = lower_resolving(&request.source, resolver).await?;
+                Ok(Prepared {
+                    plan: source.lowered.plan,
+                    locals: source.locals,
+                    lineage: source.lineage,
+                    shown_file: source.shown_file,
+                    findings: Some(source.findings),
+                    unused_build_args: source.lowered.unused_build_args,
+                })
+            }
+            Some(text) => prepare_plan(text, request),
+        }
+    }
+
+    async fn solve_and_export<F>(
+        &self,
+        request: &BuildRequest,
+        plan: &Arc<Plan>,
+        lineage: &str,
+        teller: &Arc<Teller<F>>,
+        worker: &Arc<BuildWorker>,
+        cancel: Cancel,
+    ) -> Result<Exported, Error>
+    where
+        F: Fn(Event) + Send + Sync + 'static,
+    {
+        let exports = if request.exports.is_empty() {
+            vec![Export::Image { names: Vec::new() }]
+        } else {
+            request.exports.clone()
+        };
+        let only_cache = exports.iter().all(|export| *export == Export::CacheOnly);
+        let (result_output, config) = match plan.results.values().next() {
+            Some(result) if plan.results.len() == 1 => (result.output, result.config.clone()),
+            _ => {
+                return Err(Error::Plan {
+                    message: format!(
+                        "it has {} results, and exactly one can be built yet",
+                        plan.results.len()
+                    ),
+                });
+            }
+        };
+        let need = if only_cache {
+            Need::Known
+        } else {
+            Need::Present
+        };
+        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let mut options = SolveOptions::for_cores(cores);
+        options.keep_going = request.keep_going;
+        options.jobs = request.jobs.unwrap_or(options.jobs);
+        let solve = SolveRequest {
+            plan: Arc::clone(plan),
+            goals: result_output
+                .iter()
+                .map(|&input| Goal { input, need })
+                .collect(),
+            notes: teller.steps.notes(lineage),
+            options,
+        };
+        let events: Arc<dyn kiln_solver::Events> = Arc::<Teller<F>>::clone(teller);
+        let solved = Solver::new()
+            .solve(Arc::clone(worker), solve, events, cancel.clone())
+            .await;
+        let mut solved = match solved {
+            Ok(solved) => solved,
+            Err(SolveError::Cancelled { .. }) => return Err(Error::Cancelled),
+            Err(SolveError::Failed { failures, .. }) => return Err(failed(plan, teller, failures)),
+            Err(error) => return Err(Error::Solver(Box::new(error))),
+        };
+        let handle: Option<Handle> = solved.goals.pop().and_then(|goal| goal.handle);
+        let to_export = ImageToExport {
+            handle,
+            config,
+            source_date_epoch: request.source.source_date_epoch,
+            tags: request.tags.iter().cloned().collect(),
+            ..ImageToExport::default()
+        };
+        let exporting = {
+            let (executor, worker) = (self.executor.clone(), Arc::clone(worker));
+            let teller = Arc::clone(teller);
+            tokio::task::spawn_blocking(move || {
+                let clock = Instant::now();
+                let current = std::cell::RefCell::new(None::<String>);
+                let finish = |what: Option<String>| {
+                    if let Some(what) = what {
+                        teller.tell(Event::Exported {
+                            what,
+                            took: clock.elapsed(),
+                        });
+                    }
+                };
+                let exported = executor.export(&worker, &to_export, &exports, &|what| {
+                    finish(current.replace(Some(what.clone())));
+                    teller.tell(Event::Exporting(what));
+                });
+                finish(current.take());
+                exported
+            })
+        };
+        let exported = match exporting.await {
+            Ok(exported) => exported?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        Ok(exported)
+    }
+}
+
+/// Reads a plan in text or JSON form; its local sources are the contexts that were given.
+fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
+    let refused = |message: String| Error::Plan { message };
+    let plan = if text.trim_start().starts_with('{') {
+        kiln_ir::json::from_json(text).map_err(|error| refused(words(&error)))?
+    } else {
+        kiln_ir::parse(text).map_err(|error| refused(words(&error)))?
+    };
+    plan.validate().map_err(|error| refused(words(&error)))?;
+    let mut locals = Locals::default();
+    locals
+        .directories
+        .insert("context".to_owned(), request.source.context.clone());
+    for (name, context) in &request.source.contexts {
+        match context {
+            ContextRequest::Directory(path) => {
+                locals.directories.insert(name.clone(), path.clone());
+            }
+            ContextRequest::OciLayout { path, .. } => {
+                locals.layouts.insert(name.clone(), path.clone());
+            }
+            ContextRequest::Image(reference) => {
+                return Err(Error::Usage {
+                    message: format!(
+                        "the context `{name}` is an image (`{reference}`), and a plan names its images itself"
+                    ),
+                    hint: None,
+                });
+            }
+        }
+    }
+    let canonical = request
+        .source
+        .context
+        .canonicalize()
+        .unwrap_or_else(|_| PathBuf::from("."));
+    Ok(Prepared {
+        plan,
+        locals,
+        lineage: format!("{}\nplan", canonical.display()),
+        shown_file: "plan".to_owned(),
+        findings: None,
+        unused_build_args: Vec::new(),
+    })
+}
+
+fn failed<F: Fn(Event) + Send + Sync>(
+    plan: &Plan,
+    teller: &Teller<F>,
+    failures: Vec<(NodeId, Failure<ExecutorError>)>,
+) -> Error {
+    let step = |(node, failure): (NodeId, Failure<ExecutorError>)| {
+        let display = plan.display.get(&node);
+        let name = display
+            .map(|display| display.name.clone())
+            .filter(|name| !name.is_empty());
+        let (failure, causes) = match failure {
+            Failure::Step(failure) => (failure.to_string(), Vec::new()),
+            Failure::Worker(error) => {
+                let mut causes = Vec::new();
+                let mut cause = std::error::Error::source(&error);
+                while let Some(error) = cause {
+                    causes.push(error.to_string());
+                    cause = error.source();
+                }
+                if let Some(hint) = error.hint() {
+                    causes.push(format!("hint: {hint}"));
+                }
+                (error.to_string(), causes)
+            }
+        };
+        FailedStep {
+            stage: display
+                .map(|display| display.stage.clone())
+                .unwrap_or_default(),
+            text: name.unwrap_or_else(|| plan.graph.node(node).op.kind().to_owned()),
+            written: written(plan, node),
+            failure,
+            causes,
+            output: teller.tail(node),
+        }
+    };
+    Error::Steps(failures.into_iter().map(step).collect())
+}
+
+/// The lines of the Dockerfile that a node comes from.
+fn written(plan: &Plan, node: NodeId) -> Option<(String, u32, Vec<String>)> {
+    let range = plan.display.get(&node)?.ranges.first()?;
+    let (file, text) = plan.sources.get(range.source as usize)?;
+    let first = range.start_line.max(1) as usize;
+    let count = (range.end_line.max(range.start_line) - range.start_line) as usize + 1;
+    let lines: Vec<String> = text
+        .lines()
+        .skip(first - 1)
+        .take(count)
+        .map(str::to_owned)
+        .collect();
+    (!lines.is_empty()).then(|| (file.clone(), range.start_line, lines))
+}
+
+/// An id that sorts by time and is unique in practice: nanoseconds since the epoch, in base 36.
+fn build_id(started: SystemTime) -> String {
+    let mut number = started
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
+    let mut digits = Vec::new();
+    while number > 0 {
+        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
+        number /= 36;
+    }
+    digits.iter().rev().collect()
+}

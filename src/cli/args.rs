@@ -1,0 +1,385 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Builds container images: `docker build` as one binary, without a daemon and without root.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  kiln build -t app .              build the Dockerfile in this directory
+  kiln run app                     run what was built
+  kiln plan .                      see what a build would do, without running anything
+  kiln why                         why each step of the last build ran, or did not
+
+Environment:
+  KILN_ROOT                        where images, layers and cache are kept
+  KILN_REGISTRY_MIRROR             docker.io=URL: ask a mirror first
+  KILN_INSECURE_REGISTRIES         HOST,...: registries that speak plain http
+  DOCKER_CONFIG                    directory of docker's config.json (credentials)
+  SOURCE_DATE_EPOCH                seconds: every time in the image is this one
+  NO_COLOR, BUILDKIT_PROGRESS, DOCKER_DEFAULT_PLATFORM, SSL_CERT_FILE
+
+Exit codes: 0 done, 1 the build failed, 2 usage or Dockerfile error,
+3 the environment lacks something, 101 a bug. `kiln run` passes on the program's."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// Show what a build would do, without running anything
+    Plan(Box<PlanArgs>),
+    /// Say why each step of a build ran, or did not
+    Why(WhyArgs),
+    /// Run a program in an image
+    Run(Box<RunArgs>),
+    /// List images
+    #[command(visible_alias = "ls")]
+    Images(ImagesArgs),
+    /// Give an image another name
+    Tag {
+        /// Name or id of the image
+        image: String,
+        /// The new name
+        name: String,
+    },
+    /// Remove names, and images that have none left
+    Rmi {
+        /// Names or ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Make an image from the tar of a root file system
+    #[command(after_help = "\
+Examples:
+  kiln import rootfs.tar.gz mybase
+  mmdebstrap --variant=minbase bookworm | kiln import - debian-base")]
+    Import {
+        /// The archive (plain, gzip, zstd, bzip2 or xz), or - for standard input
+        file: String,
+        /// Name of the image
+        name: String,
+    },
+    /// Show an image's manifest, config and layers as JSON
+    Inspect {
+        /// Name or id
+        image: String,
+    },
+    /// Show how an image was made
+    History {
+        /// Name or id
+        image: String,
+        /// Show whole instructions
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    /// Look at earlier builds
+    Builds {
+        #[command(subcommand)]
+        command: Option<BuildsCommand>,
+    },
+    /// Show what takes up the store
+    Du,
+    /// Remove cache and untagged images
+    #[command(after_help = "\
+Without options it removes cached results and untagged images that no image with a name needs
+and nothing running uses; cache mounts stay unless --all.")]
+    Prune {
+        /// Remove cache mounts too
+        #[arg(short, long)]
+        all: bool,
+        /// Keep what was used within this time (such as 24h or 7d)
+        #[arg(long, value_name = "DURATION", conflicts_with = "keep_storage")]
+        keep_duration: Option<String>,
+        /// Keep at most about this much cache (such as 10GB)
+        #[arg(long, value_name = "SIZE")]
+        keep_storage: Option<String>,
+    },
+    /// Show what kiln finds on this host and what it falls back to
+    Info,
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildsCommand {
+    /// List earlier builds, newest first
+    Ls,
+}
+
+/// What lowering needs to know; the same for `build` and `plan`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceArgs {
+    /// The Dockerfile, relative to this directory [default: PATH/Dockerfile]
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Build this stage instead of the last
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set a build argument; without a value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Another context, by name: a directory or docker-image://REF
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Build for this platform (this host's architecture)
+    #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// Add a label to the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Network of RUN steps: default, none or host
+    #[arg(long, value_name = "MODE")]
+    pub(crate) network: Option<String>,
+    /// Add a line to /etc/hosts of RUN steps
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// Limit a resource of RUN steps
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// Size of /dev/shm of RUN steps
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Run every step, whatever is cached
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Run every step of these stages, whatever is cached
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Ask the registry for every base image, even one that is here
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Never ask a registry
+    #[arg(long, conflicts_with = "pull")]
+    pub(crate) offline: bool,
+    /// The build context: a directory
+    #[arg(value_name = "PATH")]
+    pub(crate) context: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Outputs (-o), several in one build:
+  type=image,name=NAME             kiln's own store (the default)
+  type=oci,dest=FILE[,tar=false]   an OCI archive, or a layout directory
+  type=docker,dest=FILE            an archive for docker load
+  type=local,dest=DIR              the files; -o DIR says the same
+  type=tar,dest=FILE               the files as a tar; -o - writes it to standard output
+  type=cacheonly                   nothing: only the cache is filled
+
+The image id is all that standard output gets, so id=$(kiln build .) works.")]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Name the image; may be given several times
+    #[arg(short = 't', long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// Where the result goes
+    #[arg(short = 'o', long = "output", value_name = "SPEC")]
+    pub(crate) outputs: Vec<String>,
+    /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg"])]
+    pub(crate) plan: Option<String>,
+    /// Run at most so many steps at once [default: 16, or twice the cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// After a failure, finish what does not need the failed step
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    pub(crate) progress: Progress,
+    /// Print nothing but the image id
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the image id to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write the build's results as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) not_yet: NotYet,
+}
+
+/// Flags of `docker buildx build` that are known and refused by name.
+#[derive(Debug, Args)]
+pub(crate) struct NotYet {
+    #[arg(long, hide = true)]
+    push: bool,
+    #[arg(long, hide = true)]
+    load: bool,
+    #[arg(long, hide = true)]
+    check: bool,
+    #[arg(long, hide = true, value_name = "X")]
+    call: Option<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    secret: Vec<String>,
+    #[arg(long, hide = true, value_name = "X", num_args = 0..=1)]
+    ssh: Vec<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    allow: Vec<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    annotation: Vec<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    cache_from: Vec<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    cache_to: Vec<String>,
+    #[arg(long, hide = true, value_name = "X", num_args = 0..=1)]
+    sbom: Vec<String>,
+    #[arg(long, hide = true, value_name = "X", num_args = 0..=1)]
+    provenance: Vec<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    attest: Vec<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    builder: Option<String>,
+    #[arg(long, hide = true, value_name = "X")]
+    cgroup_parent: Option<String>,
+}
+
+impl NotYet {
+    /// The first flag that was given, if any.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given = [
+            (self.push, "--push"),
+            (self.load, "--load"),
+            (self.check, "--check"),
+            (self.call.is_some(), "--call"),
+            (!self.secret.is_empty(), "--secret"),
+            (!self.ssh.is_empty(), "--ssh"),
+            (!self.allow.is_empty(), "--allow"),
+            (!self.annotation.is_empty(), "--annotation"),
+            (!self.cache_from.is_empty(), "--cache-from"),
+            (!self.cache_to.is_empty(), "--cache-to"),
+            (!self.sbom.is_empty(), "--sbom"),
+            (!self.provenance.is_empty(), "--provenance"),
+            (!self.attest.is_empty(), "--attest"),
+            (self.builder.is_some(), "--builder"),
+            (self.cgroup_parent.is_some(), "--cgroup-parent"),
+        ];
+        given.into_iter().find_map(|(is, name)| is.then_some(name))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// Live on a terminal, else plain
+    Auto,
+    /// Live
+    Tty,
+    /// Line by line, nothing clipped
+    Plain,
+    /// Only warnings, errors and the id
+    Quiet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// One op a line; `kiln build --plan` reads it
+    Text,
+    /// The documented interchange form
+    Json,
+    /// For graphviz
+    Dot,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: PlanFormat,
+    /// Ask store and registry for base images instead of assuming empty configs
+    #[arg(long)]
+    pub(crate) resolve: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// Only steps whose text or stage holds this
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Another build than the last: the beginning of its id in `kiln builds ls`
+    #[arg(long, value_name = "ID")]
+    pub(crate) build: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print as JSON, one image a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The container is removed when the program ends. With the host's network (the default) a server
+listens on the host's ports directly, so there is nothing to publish.
+
+Examples:
+  kiln run -it alpine sh
+  kiln run -v \"$PWD:/src\" -w /src app make test
+  kiln run --network none app ./offline-check")]
+pub(crate) struct RunArgs {
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set an environment variable; without a value it is passed on
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Mount a host directory or file
+    #[arg(short, long, value_name = "HOST:PATH[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// User, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// Run this instead of the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// host or none
+    #[arg(long, value_name = "MODE", default_value = "host")]
+    pub(crate) network: String,
+    /// Host name in the container
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Accepted for habit: it is always so
+    #[arg(long)]
+    pub(crate) rm: bool,
+    #[arg(short = 'p', long, hide = true, value_name = "X")]
+    pub(crate) publish: Vec<String>,
+    #[arg(short = 'd', long, hide = true)]
+    pub(crate) detach: bool,
+    #[arg(long, hide = true, value_name = "X")]
+    pub(crate) name: Option<String>,
+    /// Name or id of the image
+    pub(crate) image: String,
+    /// Program and arguments instead of the image's command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, action = ArgAction::Append)]
+    pub(crate) command: Vec<String>,
+}

@@ -1,0 +1,304 @@
+//! `kiln build`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use kiln::{
+    BuildRequest, Built, Cancel, Destination, Error, Export, NoCache, ProxyEnv, ResolveMode,
+    SourceRequest,
+};
+
+use super::args::{BuildArgs, SourceArgs};
+use super::host::{self, Needs};
+use super::progress::{Drawer, Ending};
+use super::{Done, Failure, print, report, spec};
+
+/// Reads what `build` and `plan` have in common.
+pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
+    let context = match args.context.as_deref() {
+        None => {
+            report::usage(
+                "no build context was given",
+                Some("`kiln build .` builds this directory"),
+            );
+            return Err(Failure::Told(2));
+        }
+        Some("-") => return Err(not_yet("a context on standard input")),
+        Some(text) if is_remote(text) => {
+            return Err(not_yet(&format!("the remote context `{text}`")));
+        }
+        Some(path) => PathBuf::from(path),
+    };
+    if args.file.as_deref() == Some(Path::new("-")) {
+        return Err(not_yet("a Dockerfile on standard input"));
+    }
+    let no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
+        (true, _) => NoCache::All,
+        (false, false) => NoCache::Stages(args.no_cache_filter.iter().cloned().collect()),
+        (false, true) => NoCache::No,
+    };
+    let contexts = args.build_context.iter().map(|text| spec::context(text));
+    Ok(SourceRequest {
+        context,
+        dockerfile: args.file.clone(),
+        target: args.target.clone(),
+        build_args: spec::build_args(&args.build_arg),
+        contexts: contexts.collect::<Result<_, _>>()?,
+        platform: args.platform.clone(),
+        labels: spec::labels(&args.label),
+        network: args
+            .network
+            .as_deref()
+            .map_or(Ok(Default::default()), spec::network)?,
+        add_hosts: args
+            .add_host
+            .iter()
+            .map(|text| spec::add_host(text))
+            .collect::<Result<_, _>>()?,
+        ulimits: args
+            .ulimit
+            .iter()
+            .map(|text| spec::ulimit(text))
+            .collect::<Result<_, _>>()?,
+        shm_size_bytes: args.shm_size.as_deref().map(spec::size_bytes).transpose()?,
+        no_cache,
+        resolve_mode: if args.pull {
+            ResolveMode::Pull
+        } else {
+            ResolveMode::Default
+        },
+        proxy: proxy(),
+        source_date_epoch: host::source_date_epoch()?,
+    })
+}
+
+fn is_remote(text: &str) -> bool {
+    [
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
+    ]
+    .iter()
+    .any(|start| text.starts_with(start))
+}
+
+fn not_yet(what: &str) -> Failure {
+    report::usage(
+        &format!("{what} is not supported yet"),
+        Some("give a directory"),
+    );
+    Failure::Told(2)
+}
+
+/// The caller's proxies, which steps use too; they enter no key.
+fn proxy() -> ProxyEnv {
+    let get = |name: &str| {
+        let value = std::env::var(name.to_uppercase()).or_else(|_| std::env::var(name));
+        value.unwrap_or_default()
+    };
+    ProxyEnv {
+        http: get("http_proxy"),
+        https: get("https_proxy"),
+        ftp: get("ftp_proxy"),
+        no: get("no_proxy"),
+        all: get("all_proxy"),
+    }
+}
+
+pub(crate) fn build(args: &BuildArgs) -> Done {
+    let clock = Instant::now();
+    if let Some(flag) = args.not_yet.given() {
+        report::usage(
+            &format!("`{flag}` is not supported yet"),
+            Some("`kiln build --help` lists what is"),
+        );
+        return Err(Failure::Told(2));
+    }
+    let request = request(args)?;
+    let to_stdout = request
+        .exports
+        .iter()
+        .filter(|export| writes_to_stdout(export))
+        .count();
+    if to_stdout > 1 {
+        report::usage("only one output can go to standard output", None);
+        return Err(Failure::Told(2));
+    }
+    let kiln = host::open(Needs::Layers, args.source.offline)?;
+    let runtime = host::runtime()?;
+    let cancel = Cancel::new();
+    runtime.spawn(watch_signals(cancel.clone()));
+    let drawer = Drawer::new(args.progress, args.quiet);
+    let built = runtime.block_on(kiln.build(request, drawer.sink(), cancel));
+    let ending = Ending {
+        took: clock.elapsed(),
+        id: built
+            .as_ref()
+            .ok()
+            .and_then(|built| built.exported.image_id.clone()),
+        same_as_before: built
+            .as_ref()
+            .is_ok_and(|built| built.exported.same_as_before),
+        failed: built.is_err(),
+    };
+    let reached_steps = !matches!(
+        built,
+        Err(Error::Dockerfile(_) | Error::Usage { .. } | Error::Plan { .. })
+    );
+    if reached_steps {
+        drawer.finish(&ending);
+    } else {
+        drawer.discard();
+    }
+    let built = built?;
+    warn(&built);
+    write_files(args, &built)?;
+    let done = match (&built.exported.image_id, to_stdout) {
+        (Some(id), 0) => print(&format!("{id}\n"))?,
+        _ => ExitCode::SUCCESS,
+    };
+    // What a power cut may cost is settled after the result is delivered.
+    drop(runtime);
+    kiln.make_durable()?;
+    Ok(done)
+}
+
+fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
+    // A plan may need no context at all.
+    let context = args
+        .source
+        .context
+        .clone()
+        .or_else(|| args.plan.as_ref().map(|_| ".".to_owned()));
+    let source = source_request(&SourceArgs {
+        context,
+        ..args.source.clone()
+    })?;
+    let plan = match args.plan.as_deref() {
+        None => None,
+        Some(file) => Some(read_plan(file)?),
+    };
+    let exports = args
+        .outputs
+        .iter()
+        .map(|text| spec::output(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(BuildRequest {
+        source,
+        plan,
+        exports,
+        tags: args.tags.iter().cloned().collect(),
+        jobs: args.jobs.map(|jobs| jobs.max(1)),
+        keep_going: args.keep_going,
+    })
+}
+
+fn read_plan(file: &str) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = match file {
+        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
+        path => std::fs::read_to_string(path).map(|read| text = read),
+    };
+    read.map_err(|source| Error::File {
+        attempt: "read the plan",
+        path: file.into(),
+        source,
+    })?;
+    Ok(text)
+}
+
+fn writes_to_stdout(export: &Export) -> bool {
+    matches!(
+        export,
+        Export::Tar {
+            destination: Destination::Stdout
+        } | Export::OciArchive {
+            destination: Destination::Stdout,
+            ..
+        } | Export::DockerArchive {
+            destination: Destination::Stdout,
+            ..
+        }
+    )
+}
+
+/// The first signal stops the build in order; the second ends the process at once.
+async fn watch_signals(cancel: Cancel) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            // The steps' sandboxes notice that this process is gone and end themselves.
+            std::process::exit(130);
+        }
+        cancel.cancel();
+    }
+}
+
+fn warn(built: &Built) {
+    if let Some(findings) = &built.findings {
+        report::findings(findings);
+    }
+    for name in &built.unused_build_args {
+        report::warning(&format!("no ARG declares the build argument `{name}`"));
+    }
+}
+
+fn write_files(args: &BuildArgs, built: &Built) -> Result<(), Failure> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|source| {
+            Failure::Kiln(Error::File {
+                attempt: "write",
+                path: path.to_owned(),
+                source,
+            })
+        })
+    };
+    let exported = &built.exported;
+    if let Some(path) = &args.iidfile {
+        write(path, exported.image_id.clone().unwrap_or_default())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let mut metadata = serde_json::Map::new();
+        if let Some(id) = &exported.image_id {
+            metadata.insert(
+                "containerimage.config.digest".to_owned(),
+                id.as_str().into(),
+            );
+        }
+        if let Some(manifest) = &exported.manifest {
+            metadata.insert(
+                "containerimage.digest".to_owned(),
+                manifest.digest.as_str().into(),
+            );
+            metadata.insert(
+                "containerimage.descriptor".to_owned(),
+                serde_json::json!({
+                    "mediaType": manifest.media_type,
+                    "digest": manifest.digest,
+                    "size": manifest.size,
+                }),
+            );
+        }
+        if !exported.names.is_empty() {
+            metadata.insert("image.name".to_owned(), exported.names.join(",").into());
+        }
+        let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
+        write(path, format!("{text}\n"))?;
+    }
+    Ok(())
+}

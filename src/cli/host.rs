@@ -1,0 +1,131 @@
+//! What the command finds on this host: where the store is, and who it is allowed to be.
+
+use std::path::PathBuf;
+
+use kiln::userns::{self, UserNsSupport};
+use kiln::{Kiln, Options};
+
+use super::{Failure, report};
+
+/// Where root keeps images.
+const SYSTEM_ROOT: &str = "/var/lib/kiln";
+
+/// What a command does to layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Only what the store says of itself.
+    Records,
+    /// Files of layers, and mounts.
+    Layers,
+}
+
+/// Opens the store, entering a user namespace first if an ordinary user needs one.
+///
+/// Must be called before there are threads.
+pub(crate) fn open(needs: Needs, offline: bool) -> Result<Kiln, Failure> {
+    let mut options = Options {
+        root: store_root()?,
+        offline,
+        ..Options::default()
+    };
+    if userns::entered() {
+        options.in_user_namespace = true;
+        options.single_id = single_id();
+    } else if needs == Needs::Layers {
+        match userns::probe() {
+            UserNsSupport::Root => {}
+            support => {
+                // Only a refusal comes back.
+                let error = userns::enter(&support);
+                report::usage(
+                    &error.to_string(),
+                    Some("`kiln plan`, `images` and `inspect` work without one"),
+                );
+                return Err(Failure::Told(3));
+            }
+        }
+    }
+    Ok(Kiln::open(options)?)
+}
+
+/// Whether the namespace has one user only.
+fn single_id() -> bool {
+    userns::current_maps().is_ok_and(|(uids, _)| {
+        uids.ranges
+            .iter()
+            .map(|range| u64::from(range.count))
+            .sum::<u64>()
+            <= 1
+    })
+}
+
+fn store_root() -> Result<PathBuf, Failure> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|source| {
+            Failure::Kiln(kiln::Error::File {
+                attempt: "find",
+                path,
+                source,
+            })
+        })
+    };
+    let named = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(root) = named("KILN_ROOT") {
+        return absolute(root);
+    }
+    // Root within kiln's own namespace is an ordinary user outside.
+    let is_root = userns::is_root() && !userns::entered();
+    if is_root {
+        return Ok(PathBuf::from(SYSTEM_ROOT));
+    }
+    let data =
+        named("XDG_DATA_HOME").or_else(|| named("HOME").map(|home| home.join(".local/share")));
+    match data {
+        Some(data) => absolute(data.join("kiln")),
+        None => {
+            report::usage(
+                "there is no place for the store: neither HOME nor XDG_DATA_HOME is set",
+                Some("set KILN_ROOT"),
+            );
+            Err(Failure::Told(3))
+        }
+    }
+}
+
+/// Makes the runtime of commands that wait for several things at once.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| {
+            Failure::Kiln(kiln::Error::File {
+                attempt: "start",
+                path: "the runtime".into(),
+                source,
+            })
+        })
+}
+
+/// The environment variable `SOURCE_DATE_EPOCH`.
+pub(crate) fn source_date_epoch() -> Result<Option<i64>, Failure> {
+    let Some(text) = std::env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(epoch) if epoch >= 0 => Ok(Some(epoch)),
+        _ => {
+            report::usage(
+                &format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"),
+                Some("as in SOURCE_DATE_EPOCH=0"),
+            );
+            Err(Failure::Told(2))
+        }
+    }
+}

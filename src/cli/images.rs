@@ -1,0 +1,189 @@
+//! `kiln images`, `tag`, `rmi`, `import`, `inspect`, `history`.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::ExitCode;
+
+use console::{Alignment, measure_text_width, pad_str, truncate_str};
+use kiln::Error;
+
+use super::args::ImagesArgs;
+use super::host::{self, Needs};
+use super::progress::words_bytes;
+use super::{Done, Failure, print};
+
+/// Digits of an id that people see.
+const SHOWN_DIGITS: usize = 12;
+/// Instructions in a history are cut to this many characters.
+const SHOWN_INSTRUCTION: usize = 72;
+
+/// Lays rows out in columns, the first row being their heads.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: Vec<usize> = (0..N)
+        .map(|column| {
+            rows.iter()
+                .map(|row| measure_text_width(&row[column]))
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| pad_str(cell, *width, Alignment::Left, None))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn short(id: &str) -> String {
+    id.strip_prefix("sha256:")
+        .unwrap_or(id)
+        .chars()
+        .take(SHOWN_DIGITS)
+        .collect()
+}
+
+pub(crate) fn images(args: &ImagesArgs) -> Done {
+    let kiln = host::open(Needs::Records, true)?;
+    let images = kiln.images()?;
+    if args.quiet {
+        let id = |id: &str| {
+            if args.no_trunc {
+                id.to_owned()
+            } else {
+                short(id)
+            }
+        };
+        return print(
+            &images
+                .iter()
+                .map(|image| format!("{}\n", id(&image.id)))
+                .collect::<String>(),
+        );
+    }
+    if args.json {
+        let line = |image: &kiln::ImageSummary| {
+            let json = serde_json::json!({
+                "id": image.id,
+                "names": image.names,
+                "size": image.size_bytes,
+            });
+            format!("{json}\n")
+        };
+        return print(&images.iter().map(line).collect::<String>());
+    }
+    let mut rows = vec![["NAME", "ID", "ADDED", "SIZE"].map(str::to_owned)];
+    for image in &images {
+        let id = if args.no_trunc {
+            image.id.clone()
+        } else {
+            short(&image.id)
+        };
+        let names = if image.names.is_empty() {
+            vec!["<none>".to_owned()]
+        } else {
+            image.names.clone()
+        };
+        for name in names {
+            rows.push([
+                name,
+                id.clone(),
+                image.added.clone(),
+                words_bytes(image.size_bytes),
+            ]);
+        }
+    }
+    print(&columns(&rows))
+}
+
+pub(crate) fn tag(image: &str, name: &str) -> Done {
+    let kiln = host::open(Needs::Records, true)?;
+    kiln.tag_image(image, name)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn remove(images: &[String]) -> Done {
+    let kiln = host::open(Needs::Records, true)?;
+    let mut code = ExitCode::SUCCESS;
+    for image in images {
+        // One that is not there does not keep the others.
+        match kiln.remove_image(image) {
+            Ok(lines) => {
+                print(
+                    &lines
+                        .iter()
+                        .map(|line| format!("{line}\n"))
+                        .collect::<String>(),
+                )?;
+            }
+            Err(error) => code = ExitCode::from(super::tell(&Failure::Kiln(error.into()))),
+        }
+    }
+    Ok(code)
+}
+
+pub(crate) fn import(file: &str, name: &str) -> Done {
+    let epoch = host::source_date_epoch()?;
+    let kiln = host::open(Needs::Layers, true)?;
+    let archive: Box<dyn Read + Send> = match file {
+        "-" => Box::new(std::io::stdin()),
+        path => Box::new(File::open(path).map_err(|source| Error::File {
+            attempt: "open",
+            path: path.into(),
+            source,
+        })?),
+    };
+    let imported = kiln.import(archive, file, name, epoch)?;
+    print(&format!("{}\n", imported.id))?;
+    kiln.make_durable()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn inspect(image: &str) -> Done {
+    let kiln = host::open(Needs::Records, true)?;
+    let details = kiln.image_details(image)?;
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let layers: Vec<_> = details
+        .layers
+        .iter()
+        .map(|(content, size)| serde_json::json!({ "content": content, "size": size }))
+        .collect();
+    let json = serde_json::json!({
+        "id": details.id,
+        "names": details.names,
+        "size": details.size_bytes,
+        "config": parse(&details.config),
+        "manifest": parse(&details.manifest),
+        "layers": layers,
+    });
+    print(&format!("{json:#}\n"))
+}
+
+pub(crate) fn history(image: &str, no_trunc: bool) -> Done {
+    let kiln = host::open(Needs::Records, true)?;
+    let details = kiln.image_details(image)?;
+    let mut sizes = details.layers.iter().map(|(_, size)| *size);
+    let mut rows = Vec::new();
+    for entry in &details.parsed.history {
+        let size = if entry.empty_layer {
+            0
+        } else {
+            sizes.next().unwrap_or(0)
+        };
+        let by = match no_trunc {
+            true => entry.created_by.clone(),
+            false => truncate_str(&entry.created_by, SHOWN_INSTRUCTION, "..").into_owned(),
+        };
+        let created = entry.created.clone().unwrap_or_default();
+        rows.push([created, by, words_bytes(size), entry.comment.clone()]);
+    }
+    // As everywhere else, the last instruction comes first.
+    rows.push(["CREATED", "CREATED BY", "SIZE", "COMMENT"].map(str::to_owned));
+    rows.reverse();
+    print(&columns(&rows))
+}

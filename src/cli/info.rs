@@ -1,0 +1,29 @@
+//! `kiln info`: what kiln finds on this host, and what it falls back to.
+
+use super::host::{self, Needs};
+use super::images::columns;
+use super::{Done, print};
+
+pub(crate) fn info() -> Done {
+    // Before the store is opened, so that a host that refuses namespaces is told about too.
+    let found = kiln::probe_host();
+    let mut rows: Vec<[String; 2]> =
+        vec![["kiln".to_owned(), env!("CARGO_PKG_VERSION").to_owned()]];
+    rows.extend(
+        found
+            .into_iter()
+            .map(|(name, value)| [name.to_owned(), value]),
+    );
+    let kiln = host::open(Needs::Layers, true)?;
+    let snapshots = kiln.snapshots()?;
+    let how = match &snapshots.reason {
+        None => snapshots.strategy.to_string(),
+        Some(reason) => format!("{} (no overlay: {reason})", snapshots.strategy),
+    };
+    rows.push([
+        "store".to_owned(),
+        kiln.options().root.display().to_string(),
+    ]);
+    rows.push(["snapshots".to_owned(), how]);
+    print(&columns(&rows))
+}

@@ -1,0 +1,131 @@
+//! The command: arguments, progress, diagnostics, exit codes. Nothing else prints.
+
+mod args;
+mod build;
+mod host;
+mod images;
+mod info;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod space;
+mod spec;
+mod why;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{BuildsCommand, Cli, Command};
+use spec::SpecError;
+
+/// Why a command has no result.
+pub(crate) enum Failure {
+    /// The library says so.
+    Kiln(kiln::Error),
+    /// A flag value cannot be read.
+    Spec(SpecError),
+    /// The message was drawn already.
+    Told(u8),
+}
+
+impl From<kiln::Error> for Failure {
+    fn from(error: kiln::Error) -> Failure {
+        Failure::Kiln(error)
+    }
+}
+
+impl From<kiln::ExecutorError> for Failure {
+    fn from(error: kiln::ExecutorError) -> Failure {
+        Failure::Kiln(error.into())
+    }
+}
+
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Failure {
+        Failure::Spec(error)
+    }
+}
+
+/// The result of a command: what it exits with.
+pub(crate) type Done = Result<ExitCode, Failure>;
+
+/// Runs the command that the arguments say.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Build(args) => build::build(&args),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Why(args) => why::why(&args),
+        Command::Run(args) => run_program(&args),
+        Command::Images(args) => images::images(&args),
+        Command::Tag { image, name } => images::tag(&image, &name),
+        Command::Rmi { images } => images::remove(&images),
+        Command::Import { file, name } => images::import(&file, &name),
+        Command::Inspect { image } => images::inspect(&image),
+        Command::History { image, no_trunc } => images::history(&image, no_trunc),
+        Command::Builds {
+            command: None | Some(BuildsCommand::Ls),
+        } => why::builds(),
+        Command::Du => space::du(),
+        Command::Prune {
+            all,
+            keep_duration,
+            keep_storage,
+        } => space::prune(all, keep_duration.as_deref(), keep_storage.as_deref()),
+        Command::Info => info::info(),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kiln", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => ExitCode::from(tell(&failure)),
+    }
+}
+
+/// `kiln run`, whose own failures have exit codes of their own, as in every engine.
+fn run_program(args: &args::RunArgs) -> Done {
+    let opened =
+        host::open(host::Needs::Layers, false).and_then(|kiln| Ok((kiln, host::runtime()?)));
+    match opened {
+        Ok((kiln, runtime)) => Ok(ExitCode::from(run::run(args, &kiln, &runtime))),
+        Err(failure) => {
+            tell(&failure);
+            Ok(ExitCode::from(run::FAILED))
+        }
+    }
+}
+
+/// Draws a failure and returns the exit code that goes with it.
+pub(crate) fn tell(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Kiln(error) => {
+            report::error(error);
+            error.exit_code()
+        }
+        Failure::Spec(error) => {
+            report::usage(&error.message, error.hint.as_deref());
+            2
+        }
+        Failure::Told(code) => *code,
+    }
+}
+
+/// Writes to standard output; a reader that went away has seen enough.
+pub(crate) fn print(text: &str) -> Done {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(source) => Err(Failure::Kiln(kiln::Error::File {
+            attempt: "write to",
+            path: "standard output".into(),
+            source,
+        })),
+    }
+}

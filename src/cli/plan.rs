@@ -1,0 +1,27 @@
+//! `kiln plan`.
+
+use kiln::{PlanForm, Planned};
+
+use super::args::{PlanArgs, PlanFormat};
+use super::build::source_request;
+use super::host::{self, Needs};
+use super::{Done, print, report};
+
+pub(crate) fn plan(args: &PlanArgs) -> Done {
+    let request = source_request(&args.source)?;
+    let planned = if args.resolve {
+        let kiln = host::open(Needs::Records, args.source.offline)?;
+        host::runtime()?.block_on(kiln.plan_resolved(&request))?
+    } else {
+        Planned::assuming(&request)?
+    };
+    report::findings(&planned.findings);
+    for name in &planned.unused_build_args {
+        report::warning(&format!("no ARG declares the build argument `{name}`"));
+    }
+    print(&planned.write(match args.format {
+        PlanFormat::Text => PlanForm::Text,
+        PlanFormat::Json => PlanForm::Json,
+        PlanFormat::Dot => PlanForm::Dot,
+    }))
+}

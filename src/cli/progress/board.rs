@@ -1,0 +1,177 @@
+//! What has happened so far in a build: the state that every view draws.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use kiln::{Event, StepIndex, StepInfo, StepStatus};
+
+use super::words;
+
+/// So many lines of output are kept of each step.
+const TAIL_LINES: usize = 200;
+
+/// One transfer within a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transfer {
+    pub(super) done_bytes: u64,
+    pub(super) total_bytes: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) info: StepInfo,
+    pub(super) started: Option<Instant>,
+    pub(super) ended: Option<(StepStatus, String)>,
+    pub(super) waiting_for: Option<Option<u32>>,
+    pub(super) transfers: BTreeMap<String, Transfer>,
+    pub(super) tail: VecDeque<String>,
+    /// Output after the last line end.
+    partial: Vec<u8>,
+}
+
+impl Step {
+    pub(super) fn is_running(&self) -> bool {
+        self.started.is_some() && self.ended.is_none()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    pub(super) steps: Vec<Step>,
+    pub(super) notices: Vec<String>,
+    pub(super) exporting: Vec<(String, Instant)>,
+}
+
+impl Board {
+    /// Takes in one event; returns the lines of output that it completed.
+    pub(super) fn on(&mut self, event: &Event, now: Instant) -> Vec<String> {
+        match event {
+            Event::Planned { steps } => {
+                self.steps = steps
+                    .iter()
+                    .map(|info| Step {
+                        info: info.clone(),
+                        started: None,
+                        ended: None,
+                        waiting_for: None,
+                        transfers: BTreeMap::new(),
+                        tail: VecDeque::new(),
+                        partial: Vec::new(),
+                    })
+                    .collect();
+            }
+            Event::Started { step } => {
+                if let Some(step) = self.steps.get_mut(*step) {
+                    step.started = Some(now);
+                    step.waiting_for = None;
+                }
+            }
+            Event::Output { step, bytes, .. } => return self.output(*step, bytes),
+            Event::Progress {
+                step,
+                what,
+                done_bytes,
+                total_bytes,
+            } => {
+                if let Some(step) = self.steps.get_mut(*step) {
+                    let transfer = Transfer {
+                        done_bytes: *done_bytes,
+                        total_bytes: *total_bytes,
+                    };
+                    step.transfers.insert(what.clone(), transfer);
+                }
+            }
+            Event::Waiting { step, pid } => {
+                if let Some(step) = self.steps.get_mut(*step) {
+                    step.waiting_for = Some(*pid);
+                }
+            }
+            Event::Finished {
+                step,
+                status,
+                reason,
+            } => {
+                let rest = self.flush(*step);
+                if let Some(step) = self.steps.get_mut(*step) {
+                    step.ended = Some((status.clone(), reason.clone()));
+                    step.waiting_for = None;
+                }
+                return rest;
+            }
+            Event::Notice(text) => self.notices.push(text.clone()),
+            Event::Exporting(what) => self.exporting.push((what.clone(), now)),
+            Event::Exported { what, .. } => self.exporting.retain(|(name, _)| name != what),
+        }
+        Vec::new()
+    }
+
+    fn output(&mut self, index: StepIndex, bytes: &[u8]) -> Vec<String> {
+        let Some(step) = self.steps.get_mut(index) else {
+            return Vec::new();
+        };
+        step.partial.extend_from_slice(bytes);
+        let mut lines = Vec::new();
+        while let Some(end) = step.partial.iter().position(|&byte| byte == b'\n') {
+            let rest = step.partial.split_off(end + 1);
+            let line = std::mem::replace(&mut step.partial, rest);
+            lines.push(words::plain(&String::from_utf8_lossy(&line[..end])));
+        }
+        for line in &lines {
+            if step.tail.len() == TAIL_LINES {
+                step.tail.pop_front();
+            }
+            step.tail.push_back(line.clone());
+        }
+        lines
+    }
+
+    fn flush(&mut self, index: StepIndex) -> Vec<String> {
+        match self.steps.get(index) {
+            Some(step) if !step.partial.is_empty() => self.output(index, b"\n"),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many steps are cached, ran, failed, or never came to it.
+    pub(super) fn tally(&self) -> Tally {
+        let mut tally = Tally {
+            steps: self.steps.len(),
+            ..Tally::default()
+        };
+        for step in &self.steps {
+            match &step.ended {
+                Some((StepStatus::Cached, _)) => tally.cached += 1,
+                Some((StepStatus::Ran(_), _)) => tally.ran += 1,
+                Some((StepStatus::Failed, _)) => tally.failed += 1,
+                Some((StepStatus::Cancelled | StepStatus::Skipped, _)) | None => tally.not_run += 1,
+            }
+        }
+        tally
+    }
+
+    /// The widest stage name.
+    pub(super) fn stage_width(&self) -> usize {
+        self.steps
+            .iter()
+            .map(|step| console::measure_text_width(&step.info.stage))
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Steps by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) steps: usize,
+    pub(super) cached: usize,
+    pub(super) ran: usize,
+    pub(super) failed: usize,
+    pub(super) not_run: usize,
+}
+
+/// How long a step that runs has been running.
+pub(super) fn elapsed(step: &Step, now: Instant) -> Duration {
+    step.started.map_or(Duration::ZERO, |started| {
+        now.saturating_duration_since(started)
+    })
+}

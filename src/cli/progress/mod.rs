@@ -1,0 +1,105 @@
+//! Drawing a build: a live view for terminals, a plain one for everything else.
+//!
+//! Both follow one [`Board`], which holds what has happened so far, and both end with the same
+//! [`table`] of all steps, what became of each and why.
+
+mod board;
+mod live;
+mod plain;
+mod table;
+mod words;
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex};
+
+use kiln::Event;
+
+use super::args::Progress;
+
+pub(crate) use table::Ending;
+pub(crate) use words::{bytes as words_bytes, duration as words_duration};
+
+/// Where events go while a build runs.
+pub(crate) struct Drawer {
+    inner: Arc<Mutex<Inner>>,
+    ticker: Option<live::Ticker>,
+}
+
+enum Inner {
+    Quiet,
+    Plain(plain::Plain),
+    Live(live::Live),
+}
+
+impl Drawer {
+    /// Picks the view that was asked for, or the one that fits standard error.
+    pub(crate) fn new(progress: Progress, quiet: bool) -> Drawer {
+        let terminal = std::io::stderr().is_terminal();
+        let inner = match progress {
+            _ if quiet => Inner::Quiet,
+            Progress::Quiet => Inner::Quiet,
+            Progress::Tty => Inner::Live(live::Live::new()),
+            Progress::Auto if terminal => Inner::Live(live::Live::new()),
+            Progress::Auto | Progress::Plain => Inner::Plain(plain::Plain::new(colours(terminal))),
+        };
+        let is_live = matches!(inner, Inner::Live(_));
+        let inner = Arc::new(Mutex::new(inner));
+        let ticker = is_live.then(|| {
+            let inner = Arc::clone(&inner);
+            live::Ticker::start(move || {
+                if let Inner::Live(live) = &mut *lock(&inner) {
+                    live.redraw();
+                }
+            })
+        });
+        Drawer { inner, ticker }
+    }
+
+    /// Returns the sink for the library's events.
+    pub(crate) fn sink(&self) -> impl Fn(Event) + Send + Sync + 'static {
+        let inner = Arc::clone(&self.inner);
+        move |event| match &mut *lock(&inner) {
+            Inner::Quiet => {}
+            Inner::Plain(plain) => plain.on(event),
+            Inner::Live(live) => live.on(event),
+        }
+    }
+
+    /// Takes back what was drawn: there was nothing to build.
+    pub(crate) fn discard(mut self) {
+        self.ticker.take();
+        if let Inner::Live(live) = &mut *lock(&self.inner) {
+            live.discard();
+        }
+    }
+
+    /// Draws the end: all steps and the summary line.
+    pub(crate) fn finish(mut self, ending: &Ending) {
+        self.ticker.take();
+        match &mut *lock(&self.inner) {
+            Inner::Quiet => {}
+            Inner::Plain(plain) => plain.finish(ending),
+            Inner::Live(live) => live.finish(ending),
+        }
+    }
+}
+
+fn lock(inner: &Mutex<Inner>) -> std::sync::MutexGuard<'_, Inner> {
+    // A view that panicked half-way still holds only text: drawing on is better than losing the end.
+    inner
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Says whether to colour what goes to a stream that is (or is not) a terminal.
+pub(crate) fn colours(terminal: bool) -> bool {
+    let asked_not = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !asked_not
+}
+
+/// Writes text to standard error; a reader that went away is no reason to stop a build.
+fn say(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}

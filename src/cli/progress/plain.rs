@@ -1,0 +1,79 @@
+//! The plain view: a line for what happens when it happens, nothing ever clipped.
+
+use std::time::Instant;
+
+use kiln::{Event, StepStatus};
+
+use super::board::Board;
+use super::say;
+use super::table::{self, Ending, Paint};
+use super::words;
+
+pub(super) struct Plain {
+    board: Board,
+    paint: Paint,
+}
+
+impl Plain {
+    pub(super) fn new(colours: bool) -> Plain {
+        Plain {
+            board: Board::default(),
+            paint: Paint(colours),
+        }
+    }
+
+    pub(super) fn on(&mut self, event: Event) {
+        let lines = self.board.on(&event, Instant::now());
+        let step = match &event {
+            Event::Started { step }
+            | Event::Output { step, .. }
+            | Event::Waiting { step, .. }
+            | Event::Finished { step, .. } => *step,
+            Event::Notice(text) => return say(&format!("{text}\n")),
+            Event::Exported { what, took } => {
+                return say(&format!("{what} · {}\n", words::duration(*took)));
+            }
+            Event::Planned { .. } | Event::Progress { .. } | Event::Exporting(_) => return,
+        };
+        let Some(known) = self.board.steps.get(step) else {
+            return;
+        };
+        let stage = console::pad_str(
+            &known.info.stage,
+            self.board.stage_width(),
+            console::Alignment::Left,
+            None,
+        )
+        .into_owned();
+        for line in lines {
+            say(&format!("{stage}  {} {line}\n", self.paint.dim("|")));
+        }
+        match event {
+            Event::Started { .. } => say(&format!("{stage}  {} ...\n", known.info.text)),
+            Event::Waiting { pid, .. } => {
+                let whom = pid.map_or("another kiln".to_owned(), |pid| {
+                    format!("kiln with pid {pid}")
+                });
+                say(&format!(
+                    "{stage}  {}: {whom} runs it; waiting\n",
+                    known.info.text
+                ));
+            }
+            Event::Finished {
+                status: StepStatus::Failed,
+                ..
+            } => {
+                say(&format!(
+                    "{stage}  {} {}\n",
+                    known.info.text,
+                    self.paint.red("failed")
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn finish(&mut self, ending: &Ending) {
+        say(&table::draw(&self.board, ending, None, self.paint));
+    }
+}

@@ -1,0 +1,151 @@
+//! Errors and diagnostics on standard error, drawn like a good compiler's.
+
+use std::error::Error as _;
+use std::io::{IsTerminal, Write};
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use kiln::diagnostic::{Diagnostic, Severity};
+use kiln::{Error, FailedStep, Findings};
+
+use super::progress::colours;
+
+/// Writes an error with its causes and its way out.
+pub(crate) fn error(error: &Error) {
+    let text = match error {
+        Error::Dockerfile(findings) => draw_findings(findings, paint()),
+        Error::Steps(steps) => steps.iter().map(|step| draw_step(step, paint())).collect(),
+        other => draw_causes(other),
+    };
+    let hint = error
+        .hint()
+        .map(|hint| format!("hint: {hint}\n"))
+        .unwrap_or_default();
+    say(&format!("{text}{hint}"));
+}
+
+/// Writes warnings.
+pub(crate) fn findings(findings: &Findings) {
+    if !findings.diagnostics.is_empty() {
+        say(&draw_findings(findings, paint()));
+    }
+}
+
+/// Writes an error that only the command line knows.
+pub(crate) fn usage(message: &str, hint: Option<&str>) {
+    let hint = hint
+        .map(|hint| format!("hint: {hint}\n"))
+        .unwrap_or_default();
+    say(&format!("{} {message}\n{hint}", label("error:")));
+}
+
+/// Writes a warning that has no place in a file.
+pub(crate) fn warning(message: &str) {
+    say(&format!("{} {message}\n", label("warning:")));
+}
+
+fn paint() -> bool {
+    colours(std::io::stderr().is_terminal())
+}
+
+fn label(text: &str) -> String {
+    if paint() {
+        format!("\x1b[1;31m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+fn say(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = out.write_all(text.as_bytes());
+}
+
+fn draw_causes(error: &Error) -> String {
+    let mut text = format!("{} {error}\n", label("error:"));
+    let mut last = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if words != last {
+            text.push_str(&format!("  because: {words}\n"));
+        }
+        last = words;
+        cause = error.source();
+    }
+    text
+}
+
+fn renderer(colours: bool) -> Renderer {
+    let renderer = if colours {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    renderer.decor_style(DecorStyle::Ascii)
+}
+
+fn draw_findings(findings: &Findings, colours: bool) -> String {
+    let renderer = renderer(colours);
+    let mut text = String::new();
+    for diagnostic in &findings.diagnostics {
+        text.push_str(&renderer.render(&[group(findings, diagnostic)]));
+        text.push_str("\n\n");
+    }
+    text
+}
+
+fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let place = |start: u32, end: u32| {
+        let length = findings.text.len();
+        let start = (start as usize).min(length);
+        start..(end as usize).clamp(start, length)
+    };
+    let primary: Annotation<'a> =
+        AnnotationKind::Primary.span(place(diagnostic.span.start, diagnostic.span.end));
+    let mut snippet = Snippet::source(findings.text.as_str())
+        .path(findings.file_name.as_str())
+        .annotation(primary);
+    for (span, words) in &diagnostic.labels {
+        let context = AnnotationKind::Context.span(place(span.start, span.end));
+        snippet = snippet.annotation(context.label(words.as_str()));
+    }
+    let mut group = level
+        .primary_title(diagnostic.message.as_str())
+        .id(diagnostic.code)
+        .element(snippet);
+    if let Some(help) = &diagnostic.help {
+        group = group.element(Level::HELP.message(help.as_str()));
+    }
+    group
+}
+
+fn draw_step(step: &FailedStep, colours: bool) -> String {
+    let title = format!("`{}` failed: {}", step.text, step.failure);
+    let mut text = match &step.written {
+        Some((file, line, lines)) => {
+            let source = lines.join("\n");
+            let snippet = Snippet::source(source.as_str())
+                .line_start(*line as usize)
+                .path(file.as_str())
+                .annotation(AnnotationKind::Primary.span(0..source.len()));
+            let group = Level::ERROR.primary_title(title.as_str()).element(snippet);
+            format!("{}\n", renderer(colours).render(&[group]))
+        }
+        None => format!("{} {title}\n", label("error:")),
+    };
+    for cause in &step.causes {
+        text.push_str(&format!("  because: {cause}\n"));
+    }
+    if !step.output.is_empty() {
+        text.push_str("the end of its output:\n");
+        for line in &step.output {
+            text.push_str(&format!("  | {line}\n"));
+        }
+    }
+    text
+}

@@ -1,0 +1,156 @@
+//! The command itself.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use kiln::{ContainerRequest, Kiln, ProgramStdio, PullEvent, PullObserver};
+use tokio::runtime::Runtime;
+
+use super::attach::{Console, attach, failed};
+use super::flags::{self, FlagError};
+use super::host_terminal::{self, RawMode};
+use super::signals::Signals;
+use crate::cli::args::RunArgs;
+use crate::cli::{report, spec};
+
+/// The exit code of `kiln run` if it fails before the program does anything.
+pub(crate) const FAILED: u8 = 125;
+
+/// Runs a program in an image; returns the exit code for the shell.
+///
+/// That is the program's own, 128 and the signal that ended it, or kiln's: 125 where it failed
+/// itself, 126 where the program cannot be executed, and 127 where there is none.
+pub(crate) fn run(args: &RunArgs, kiln: &Kiln, runtime: &Runtime) -> u8 {
+    let request = match request(args) {
+        Ok(request) => request,
+        Err(FlagError { message, hint }) => {
+            report::usage(&message, Some(hint).filter(|hint| !hint.is_empty()));
+            return FAILED;
+        }
+    };
+    match start_and_attach(args, request, kiln, runtime) {
+        Ok(code) => code,
+        Err(error) => {
+            report::error(&error);
+            match &error {
+                kiln::Error::Executor(error) => error.program_exit_code(),
+                _ => FAILED,
+            }
+        }
+    }
+}
+
+/// What is asked for, but for the streams.
+fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
+    flags::refuse_unsupported(args)?;
+    if args.tty && args.interactive && !io::stdin().is_terminal() {
+        return Err(FlagError {
+            message: "`-t` with `-i` needs a terminal as standard input".to_owned(),
+            hint: "leave -t out to pass a pipe or a file on",
+        });
+    }
+    let env = args
+        .env
+        .iter()
+        .map(|one| flags::variable(one, |name| std::env::var_os(name)));
+    let network = spec::network(&args.network).map_err(|error| FlagError {
+        message: format!("`--network {}`: {}", args.network, error.message),
+        hint: "host and none are there",
+    })?;
+    Ok(ContainerRequest {
+        image: args.image.clone(),
+        command: args.command.clone(),
+        entrypoint: args.entrypoint.clone(),
+        env: env.collect::<Result<_, _>>()?,
+        volumes: args
+            .volume
+            .iter()
+            .map(|one| flags::volume(one))
+            .collect::<Result<_, _>>()?,
+        user: args.user.clone(),
+        workdir: args.workdir.clone(),
+        network,
+        hostname: args.hostname.clone(),
+        stdio: ProgramStdio::default(),
+        on_pull: Some(PullObserver::new(tell_pull)),
+    })
+}
+
+fn start_and_attach(
+    args: &RunArgs,
+    mut request: ContainerRequest,
+    kiln: &Kiln,
+    runtime: &Runtime,
+) -> Result<u8, kiln::Error> {
+    // Before the program is there, so that no signal falls between.
+    let signals = Signals::catch(runtime).map_err(failed("catch", "signals"))?;
+    let duplicate = |stream: &dyn AsFd| {
+        stream
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(failed("duplicate", "the standard streams"))
+    };
+    let keyboard = args
+        .interactive
+        .then(|| duplicate(&io::stdin()))
+        .transpose()?;
+    let screen = duplicate(&io::stdout())?;
+    let mut console = None;
+    if args.tty {
+        request.stdio = ProgramStdio::Terminal(host_terminal::size());
+        console = Some(Console {
+            keyboard,
+            screen,
+            raw: None,
+        });
+    } else {
+        let stderr = Some(duplicate(&io::stderr())?);
+        request.stdio = ProgramStdio::Streams {
+            stdin: keyboard,
+            stdout: Some(screen),
+            stderr,
+        };
+    }
+    let started =
+        runtime.block_on(async {
+            tokio::select! {
+            started = kiln.start(request) => Ok(started?),
+            signal = signals.interrupted() => Err(signal.map_err(failed("wait for", "signals"))?),
+        }
+        .map_or_else(|signal| Ok::<_, kiln::Error>(Err(signal)), |program| Ok(Ok(program)))
+        })?;
+    let mut program = match started {
+        Ok(program) => program,
+        Err(signal) => return Ok(shell_code(128 + signal.as_raw())),
+    };
+    if let Some(console) = &mut console {
+        if let Some(keyboard) = &console.keyboard {
+            console.raw =
+                Some(RawMode::enter(keyboard).map_err(failed("set the mode of", "the terminal"))?);
+        }
+        // It may have changed since it was asked for, before signals told so.
+        program
+            .resize(host_terminal::size())
+            .map_err(kiln::Error::from)?;
+    }
+    Ok(shell_code(attach(
+        &mut program,
+        &signals,
+        console.as_ref(),
+    )?))
+}
+
+fn shell_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(FAILED)
+}
+
+/// Writes to standard error that an image is pulled.
+fn tell_pull(event: PullEvent) {
+    let text = match event {
+        PullEvent::Asking { reference } => {
+            format!("pulling {reference}, which is not in the store\n")
+        }
+        PullEvent::Done { label } => format!("pulled {label}\n"),
+    };
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

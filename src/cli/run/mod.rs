@@ -1,0 +1,9 @@
+//! `kiln run`: a program in an image, with the caller's streams, terminal and signals.
+
+mod attach;
+mod command;
+mod flags;
+mod host_terminal;
+mod signals;
+
+pub(crate) use command::{FAILED, run};

@@ -1,0 +1,81 @@
+//! Signals as bytes of a pipe, so that one `poll` waits for them and for everything else.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::pipe::PipeFlags;
+use rustix::process::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What is caught: all that end a process by default and come from outside, and those of terminals.
+const CAUGHT: [Signal; 8] = [
+    Signal::INT,
+    Signal::TERM,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+    Signal::CONT,
+];
+
+/// The signals that came since the last look; none has its default effect any more.
+pub(super) struct Signals {
+    pipe: OwnedFd,
+}
+
+impl Signals {
+    /// Begins to catch; it never ends, since the process has nothing else to do afterwards.
+    pub(super) fn catch(runtime: &Runtime) -> io::Result<Signals> {
+        let (pipe, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let write = Arc::new(write);
+        let _inside = runtime.enter();
+        for caught in CAUGHT {
+            let number = caught.as_raw();
+            let mut stream = signal(SignalKind::from_raw(number))?;
+            let write = Arc::clone(&write);
+            runtime.spawn(async move {
+                while stream.recv().await.is_some() {
+                    // A full pipe holds thousands of signals that nobody looked at: enough.
+                    let _ = rustix::io::write(&*write, &[number.unsigned_abs().to_le_bytes()[0]]);
+                }
+            });
+        }
+        Ok(Signals { pipe })
+    }
+
+    /// Returns the oldest signal, if there is one.
+    pub(super) fn take(&self) -> Option<Signal> {
+        let mut number = [0];
+        match rustix::io::read(&self.pipe, &mut number) {
+            Ok(1) => CAUGHT
+                .into_iter()
+                .find(|caught| caught.as_raw() == i32::from(number[0])),
+            _ => None,
+        }
+    }
+
+    /// Waits for a signal that asks to end.
+    pub(super) async fn interrupted(&self) -> io::Result<Signal> {
+        let pipe = AsyncFd::try_with_interest(self.pipe.as_fd(), Interest::READABLE)?;
+        loop {
+            let mut ready = pipe.readable().await?;
+            while let Some(signal) = self.take() {
+                if !matches!(signal, Signal::WINCH | Signal::CONT) {
+                    return Ok(signal);
+                }
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}

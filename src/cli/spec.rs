@@ -1,0 +1,413 @@
+//! The small languages of flag values: `type=oci,dest=x.tar`, `nofile=1024:2048`, `10GB`, `7d`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kiln::{ContextRequest, Destination, Export, HostIp, NetworkMode, Ulimit};
+
+/// A flag value that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpecError {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+type Result<T> = std::result::Result<T, SpecError>;
+
+fn refuse<T>(message: impl Into<String>, hint: &str) -> Result<T> {
+    let hint = (!hint.is_empty()).then(|| hint.to_owned());
+    Err(SpecError {
+        message: message.into(),
+        hint,
+    })
+}
+
+/// `NAME=VALUE`, or `NAME` with what the caller's environment has.
+pub(crate) fn build_args(specs: &[String]) -> BTreeMap<String, Option<String>> {
+    specs
+        .iter()
+        .map(|spec| match spec.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (spec.clone(), std::env::var(spec).ok()),
+        })
+        .collect()
+}
+
+/// `KEY=VALUE`; a key alone has an empty value.
+pub(crate) fn labels(specs: &[String]) -> BTreeMap<String, String> {
+    specs
+        .iter()
+        .map(|spec| spec.split_once('=').unwrap_or((spec, "")))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// `NAME=DIR`, `NAME=docker-image://REF` or `NAME=oci-layout://DIR[:TAG|@DIGEST]`.
+pub(crate) fn context(spec: &str) -> Result<(String, ContextRequest)> {
+    let Some((name, value)) = spec.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+        return refuse(
+            format!("`--build-context {spec}` is not NAME=VALUE"),
+            "as in --build-context assets=../assets",
+        );
+    };
+    let request = match value.split_once("://") {
+        None => ContextRequest::Directory(PathBuf::from(value)),
+        Some(("docker-image", reference)) => ContextRequest::Image(reference.to_owned()),
+        Some(("oci-layout", place)) => oci_layout(place),
+        Some((scheme, _)) => {
+            return refuse(
+                format!(
+                    "`--build-context {spec}`: contexts from `{scheme}://` are not supported yet"
+                ),
+                "a directory, docker-image://REF or oci-layout://DIR works",
+            );
+        }
+    };
+    Ok((name.to_owned(), request))
+}
+
+fn oci_layout(place: &str) -> ContextRequest {
+    let (path, reference) = match place.rsplit_once('@') {
+        Some((path, digest)) => (path, Some(digest.to_owned())),
+        None => match place.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag.to_owned())),
+            _ => (place, None),
+        },
+    };
+    ContextRequest::OciLayout {
+        path: PathBuf::from(path),
+        reference,
+    }
+}
+
+/// `HOST:IP` or `HOST=IP`.
+pub(crate) fn add_host(spec: &str) -> Result<HostIp> {
+    let pair = spec.split_once('=').or_else(|| spec.split_once(':'));
+    let address = pair.and_then(|(host, ip)| {
+        let ip = ip.trim_start_matches('[').trim_end_matches(']');
+        ip.parse::<std::net::IpAddr>()
+            .ok()
+            .filter(|_| !host.is_empty())
+            .map(|ip| (host, ip))
+    });
+    match address {
+        Some((host, ip)) => Ok(HostIp {
+            host: host.to_owned(),
+            ip: ip.to_string(),
+        }),
+        None => refuse(
+            format!("`--add-host {spec}` is not HOST:IP"),
+            "as in --add-host db:10.0.0.7",
+        ),
+    }
+}
+
+/// `NAME=SOFT[:HARD]`; -1 is unlimited.
+pub(crate) fn ulimit(spec: &str) -> Result<Ulimit> {
+    let parsed = spec.split_once('=').and_then(|(name, limits)| {
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        let ulimit = Ulimit {
+            name: name.to_lowercase(),
+            soft: soft.parse().ok()?,
+            hard: hard.parse().ok()?,
+        };
+        (!name.is_empty() && (ulimit.hard == -1 || ulimit.soft <= ulimit.hard)).then_some(ulimit)
+    });
+    parsed.map_or_else(
+        || {
+            refuse(
+                format!("`--ulimit {spec}` is not NAME=SOFT[:HARD]"),
+                "as in --ulimit nofile=1024:4096",
+            )
+        },
+        Ok,
+    )
+}
+
+/// The network of steps, or of a program.
+pub(crate) fn network(mode: &str) -> Result<NetworkMode> {
+    match mode {
+        "default" | "sandbox" | "bridge" => Ok(NetworkMode::Default),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        other => refuse(
+            format!("there is no network `{other}`"),
+            "default, none and host are there",
+        ),
+    }
+}
+
+/// A number of bytes: `512`, `64m`, `10GB`, `1.5GiB`; powers of 1024, as docker has them.
+pub(crate) fn size_bytes(text: &str) -> Result<u64> {
+    let lower = text.trim().to_lowercase();
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => return refuse(format!("`{text}` is not a size"), "as in 64m or 10GB"),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number >= 0.0 && number * (factor as f64) < 9e18 => {
+            Ok((number * factor as f64) as u64)
+        }
+        _ => refuse(format!("`{text}` is not a size"), "as in 64m or 10GB"),
+    }
+}
+
+/// A length of time: `90s`, `30m`, `24h`, `7d`.
+pub(crate) fn duration(text: &str) -> Result<Duration> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => {
+            return refuse(
+                format!("`{text}` is not a duration"),
+                "as in 30m, 24h or 7d",
+            );
+        }
+    };
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(seconds))
+    {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => refuse(
+            format!("`{text}` is not a duration"),
+            "as in 30m, 24h or 7d",
+        ),
+    }
+}
+
+/// One `-o`.
+pub(crate) fn output(spec: &str) -> Result<Export> {
+    if spec == "-" {
+        return Ok(Export::Tar {
+            destination: Destination::Stdout,
+        });
+    }
+    if !spec.contains('=') {
+        return Ok(Export::Local {
+            destination: PathBuf::from(spec),
+        });
+    }
+    let mut fields: BTreeMap<String, String> = BTreeMap::new();
+    for field in split_csv(spec) {
+        let Some((key, value)) = field.split_once('=') else {
+            return refuse(
+                format!("`-o {spec}`: `{field}` is not KEY=VALUE"),
+                "as in -o type=oci,dest=image.tar",
+            );
+        };
+        if fields
+            .insert(key.to_lowercase(), value.to_owned())
+            .is_some()
+        {
+            return refuse(format!("`-o {spec}` says `{key}` twice"), "");
+        }
+    }
+    let Some(kind) = fields.remove("type") else {
+        return refuse(
+            format!("`-o {spec}` has no type"),
+            "as in -o type=local,dest=out",
+        );
+    };
+    let export = match kind.as_str() {
+        "image" => Export::Image {
+            names: names(&mut fields),
+        },
+        "oci" | "docker" => {
+            let as_archive = fields.remove("tar").is_none_or(|value| value != "false");
+            let names = names(&mut fields);
+            let destination = destination(spec, &mut fields)?;
+            match (kind.as_str(), as_archive) {
+                ("oci", true) => Export::OciArchive { destination, names },
+                ("oci", false) => match destination {
+                    Destination::File(destination) => Export::OciDirectory { destination, names },
+                    Destination::Stdout => {
+                        return refuse(
+                            format!("`-o {spec}`: a directory cannot go to standard output"),
+                            "",
+                        );
+                    }
+                },
+                (_, true) => Export::DockerArchive { destination, names },
+                (_, false) => {
+                    return refuse(
+                        format!("`-o {spec}`: a docker image is written as an archive only"),
+                        "",
+                    );
+                }
+            }
+        }
+        "local" => match destination(spec, &mut fields)? {
+            Destination::File(destination) => Export::Local { destination },
+            Destination::Stdout => {
+                return refuse(
+                    format!("`-o {spec}`: a directory cannot go to standard output"),
+                    "use type=tar",
+                );
+            }
+        },
+        "tar" => Export::Tar {
+            destination: destination(spec, &mut fields)?,
+        },
+        "cacheonly" => Export::CacheOnly,
+        "registry" => {
+            return refuse(
+                format!("`-o {spec}`: kiln does not push yet"),
+                "use type=oci and skopeo copy",
+            );
+        }
+        other => {
+            return refuse(
+                format!("`-o {spec}`: there is no output type `{other}`"),
+                "image, oci, docker, local, tar and cacheonly are there",
+            );
+        }
+    };
+    match fields.into_keys().next() {
+        Some(key) => refuse(
+            format!("`-o {spec}`: type={kind} does not know `{key}`"),
+            "",
+        ),
+        None => Ok(export),
+    }
+}
+
+fn names(fields: &mut BTreeMap<String, String>) -> Vec<String> {
+    let names = fields.remove("name").unwrap_or_default();
+    names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn destination(spec: &str, fields: &mut BTreeMap<String, String>) -> Result<Destination> {
+    match fields.remove("dest").as_deref() {
+        None | Some("") => refuse(
+            format!("`-o {spec}` has no dest"),
+            "add dest=PATH, or dest=- for standard output",
+        ),
+        Some("-") => Ok(Destination::Stdout),
+        Some(path) => Ok(Destination::File(PathBuf::from(path))),
+    }
+}
+
+/// Splits at commas outside double quotes, which are removed, as CSV has it.
+fn split_csv(text: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => fields
+                .last_mut()
+                .into_iter()
+                .for_each(|field| field.push(c)),
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs() {
+        let check =
+            |spec: &str, expected: Export| assert_eq!(output(spec).unwrap(), expected, "{spec}");
+        check(
+            "-",
+            Export::Tar {
+                destination: Destination::Stdout,
+            },
+        );
+        check(
+            "out",
+            Export::Local {
+                destination: "out".into(),
+            },
+        );
+        check(
+            "type=local,dest=out",
+            Export::Local {
+                destination: "out".into(),
+            },
+        );
+        check("type=cacheonly", Export::CacheOnly);
+        check(
+            "type=image,\"name=a,b\"",
+            Export::Image {
+                names: vec!["a".into(), "b".into()],
+            },
+        );
+        check(
+            "type=oci,dest=x,tar=false",
+            Export::OciDirectory {
+                destination: "x".into(),
+                names: vec![],
+            },
+        );
+        for wrong in [
+            "type=oci",
+            "type=x,dest=y",
+            "dest=y",
+            "type=tar,dest=a,dest=b",
+            "type=local,dest=-",
+            "type=registry,name=x",
+            "type=tar,dest=a,mode=max",
+        ] {
+            assert!(output(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(size_bytes("64m"), Ok(64 << 20));
+        assert_eq!(size_bytes("1.5GiB"), Ok(3 << 29));
+        assert_eq!(size_bytes("512"), Ok(512));
+        assert!(size_bytes("lots").is_err());
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+        assert!(duration("7").is_err() && duration("").is_err() && duration("é").is_err());
+    }
+
+    #[test]
+    fn hosts_and_limits() {
+        assert_eq!(add_host("db:10.0.0.7").unwrap().ip, "10.0.0.7");
+        assert_eq!(add_host("db=[::1]").unwrap().ip, "::1");
+        assert!(add_host("db").is_err() && add_host("db:name").is_err());
+        assert_eq!(ulimit("nofile=5:9").unwrap().hard, 9);
+        assert!(ulimit("nofile=9:5").is_err() && ulimit("nofile").is_err());
+    }
+
+    #[test]
+    fn contexts() {
+        let check = |spec: &str, expected| assert_eq!(context(spec).unwrap().1, expected, "{spec}");
+        check("a=../a", ContextRequest::Directory("../a".into()));
+        check(
+            "a=docker-image://alpine:3",
+            ContextRequest::Image("alpine:3".into()),
+        );
+        let layout = |path: &str, reference: Option<&str>| ContextRequest::OciLayout {
+            path: path.into(),
+            reference: reference.map(str::to_owned),
+        };
+        check("a=oci-layout:///x/y:v1", layout("/x/y", Some("v1")));
+        check("a=oci-layout://x", layout("x", None));
+        assert!(context("x").is_err() && context("a=https://x").is_err());
+    }
+}

@@ -1,0 +1,346 @@
+//! From a request to a plan: reading the files, lowering, answering what lowering asks.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use kiln_executor::{Error as ExecutorError, Locals, Resolver};
+use kiln_frontend::dockerfile::ignorefile;
+use kiln_frontend::lower::{
+    Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, lower,
+};
+use kiln_ir::Platform;
+
+use crate::{ContextRequest, Error, Findings, SourceRequest};
+
+/// A Dockerfile of more bytes is a mistake.
+const LIMIT_BYTES: u64 = 16 << 20;
+/// The name that local sources of the main context have in plans.
+const CONTEXT: &str = "context";
+const DEFAULT_NAME: &str = "Dockerfile";
+
+/// A Dockerfile that was lowered, and where its sources lie.
+pub(crate) struct Source {
+    pub(crate) lowered: Lowered,
+    pub(crate) findings: Findings,
+    pub(crate) locals: Locals,
+    /// What builds of the same thing have in common.
+    pub(crate) lineage: String,
+    /// The Dockerfile as people know it.
+    pub(crate) shown_file: String,
+}
+
+/// What has been read before lowering begins.
+struct Loaded {
+    input: LowerInput,
+    locals: Locals,
+    lineage: String,
+    shown_file: String,
+}
+
+/// The platform that this program was built for.
+pub(crate) fn host_platform() -> Platform {
+    Platform::linux(match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    })
+    .normalized()
+}
+
+/// Lowers with every base image taken to have an empty config: nothing is asked.
+pub(crate) fn lower_assuming(request: &SourceRequest) -> Result<Source, Error> {
+    let loaded = load(request)?;
+    let mut answers = Answers::default();
+    loop {
+        match lower(&loaded.input, &answers) {
+            Lowering::Needs(questions) => answers.assume(questions),
+            done => return finish(done, loaded),
+        }
+    }
+}
+
+/// Lowers with what store and registries say of base images.
+pub(crate) async fn lower_resolving(
+    request: &SourceRequest,
+    resolver: &Resolver,
+) -> Result<Source, Error> {
+    let loaded = load(request)?;
+    let mut answers = Answers::default();
+    loop {
+        match lower(&loaded.input, &answers) {
+            Lowering::Needs(questions) => {
+                for question in questions {
+                    let Question::ImageConfig {
+                        reference,
+                        platform,
+                    } = &question;
+                    let found = resolver
+                        .image(reference, platform, request.resolve_mode)
+                        .await;
+                    let answer = match found {
+                        Ok(image) => ImageAnswer::Resolved {
+                            config: Box::new(image.config),
+                            digest: image.manifest_digest,
+                        },
+                        Err(error) if says_no_such_image(&error) => {
+                            ImageAnswer::Unavailable(words(&error))
+                        }
+                        Err(error) => return Err(error.into()),
+                    };
+                    answers.image(question, answer);
+                }
+            }
+            done => return finish(done, loaded),
+        }
+    }
+}
+
+/// Whether the instruction that names the image is at fault, not the host or the network.
+fn says_no_such_image(error: &ExecutorError) -> bool {
+    match error {
+        ExecutorError::Registry(_)
+        | ExecutorError::Offline { .. }
+        | ExecutorError::Reference(_)
+        | ExecutorError::Platform { .. }
+        | ExecutorError::Document { .. } => true,
+        _ => false,
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !words.ends_with(&next) {
+            words.push_str(": ");
+            words.push_str(&next);
+        }
+        cause = error.source();
+    }
+    words
+}
+
+fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
+    let Loaded {
+        input,
+        locals,
+        lineage,
+        shown_file,
+    } = loaded;
+    let findings = |diagnostics| Findings {
+        file_name: input.file_name.clone(),
+        text: input.text.clone(),
+        diagnostics,
+    };
+    match lowering {
+        Lowering::Lowered(lowered) => {
+            let findings = findings(lowered.diagnostics.clone());
+            Ok(Source {
+                lowered: *lowered,
+                findings,
+                locals,
+                lineage,
+                shown_file,
+            })
+        }
+        Lowering::Failed(diagnostics) => Err(Error::Dockerfile(Box::new(findings(diagnostics)))),
+        Lowering::Needs(_) => unreachable!("BUG: questions are answered before"),
+    }
+}
+
+fn load(request: &SourceRequest) -> Result<Loaded, Error> {
+    let platform = platform(request.platform.as_deref())?;
+    let path = find_dockerfile(request)?;
+    let bytes = read(&path)?.ok_or_else(|| Error::File {
+        attempt: "read the Dockerfile",
+        path: path.clone(),
+        source: io::ErrorKind::NotFound.into(),
+    })?;
+    let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(&bytes);
+    drop(parsed);
+    let mut locals = Locals::default();
+    locals
+        .directories
+        .insert(CONTEXT.to_owned(), request.context.clone());
+    let mut contexts = BTreeMap::new();
+    for (name, context) in &request.contexts {
+        let named = match context {
+            ContextRequest::Directory(directory) => {
+                locals.directories.insert(name.clone(), directory.clone());
+                NamedContext::Local {
+                    source: name.clone(),
+                    ignore: ignore_rules(directory, None)?,
+                }
+            }
+            ContextRequest::Image(reference) => NamedContext::Image(reference.clone()),
+            ContextRequest::OciLayout { path, reference } => {
+                locals.layouts.insert(name.clone(), path.clone());
+                return Err(Error::Usage {
+                    message: format!(
+                        "the context `{name}` is an OCI layout (`{}`{}), which only plans can read yet",
+                        path.display(),
+                        reference
+                            .as_ref()
+                            .map(|tag| format!(", {tag}"))
+                            .unwrap_or_default()
+                    ),
+                    hint: Some("build it with --plan, or import the image".to_owned()),
+                });
+            }
+        };
+        contexts.insert(name.clone(), named);
+    }
+    let shown_file = shown_name(&path, &request.context);
+    let canonical = |path: &Path| {
+        path.canonicalize()
+            .unwrap_or_else(|_| path.to_owned())
+            .display()
+            .to_string()
+    };
+    let target = request.target.clone().unwrap_or_default();
+    let lineage = format!(
+        "{}\n{}\n{target}",
+        canonical(&request.context),
+        canonical(&path)
+    );
+    let input = LowerInput {
+        text,
+        file_name: shown_file.clone(),
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        platforms: vec![platform],
+        build_platform: host_platform(),
+        no_cache: request.no_cache.clone(),
+        network: request.network,
+        add_hosts: request.add_hosts.clone(),
+        ulimits: request.ulimits.clone(),
+        shm_size_bytes: request.shm_size_bytes,
+        contexts,
+        ignore: ignore_rules(&request.context, Some(&path))?,
+        proxy: request.proxy.clone(),
+        source_date_epoch: request.source_date_epoch,
+        resolve_mode: request.resolve_mode,
+        ..LowerInput::default()
+    };
+    Ok(Loaded {
+        input,
+        locals,
+        lineage,
+        shown_file,
+    })
+}
+
+fn platform(wanted: Option<&str>) -> Result<Platform, Error> {
+    let host = host_platform();
+    let Some(text) = wanted else { return Ok(host) };
+    let usage = |message: String, hint: &str| Error::Usage {
+        message,
+        hint: Some(hint.to_owned()),
+    };
+    let platform = Platform::parse(text).map_err(|error| {
+        usage(
+            format!("`--platform {text}`: {error}"),
+            "as in --platform linux/amd64",
+        )
+    })?;
+    if platform != host {
+        return Err(usage(
+            format!(
+                "`--platform {text}`: this host is {host}, and building for others is not supported yet"
+            ),
+            "leave --platform out",
+        ));
+    }
+    Ok(platform)
+}
+
+/// `-f` is relative to the working directory; without it, the context has the file.
+fn find_dockerfile(request: &SourceRequest) -> Result<PathBuf, Error> {
+    if let Some(path) = &request.dockerfile {
+        return Ok(path.clone());
+    }
+    if !request.context.is_dir() {
+        return Err(Error::Usage {
+            message: format!(
+                "the build context `{}` is not a directory",
+                request.context.display()
+            ),
+            hint: Some(
+                "give the directory that holds the Dockerfile, as in `kiln build .`".to_owned(),
+            ),
+        });
+    }
+    let named = request.context.join(DEFAULT_NAME);
+    let lower = request.context.join(DEFAULT_NAME.to_lowercase());
+    if !named.exists() && lower.exists() {
+        return Ok(lower);
+    }
+    if !named.exists() {
+        return Err(Error::Usage {
+            message: format!("there is no Dockerfile in `{}`", request.context.display()),
+            hint: Some("name another file with -f".to_owned()),
+        });
+    }
+    Ok(named)
+}
+
+/// The rules for a context: those beside the Dockerfile go before those in its root.
+fn ignore_rules(context: &Path, dockerfile: Option<&Path>) -> Result<Vec<String>, Error> {
+    if let Some(path) = dockerfile {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".dockerignore");
+        if let Some(bytes) = read(Path::new(&name))? {
+            return Ok(ignorefile::parse_bytes(&bytes));
+        }
+    }
+    let bytes = read(&context.join(".dockerignore"))?;
+    Ok(bytes
+        .map(|bytes| ignorefile::parse_bytes(&bytes))
+        .unwrap_or_default())
+}
+
+/// Reads a small file; none if it is not there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |attempt| {
+        let path = path.to_owned();
+        move |source| Error::File {
+            attempt,
+            path,
+            source,
+        }
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed("open")(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(LIMIT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read"))?;
+    if bytes.len() as u64 > LIMIT_BYTES {
+        let source = io::Error::other(format!("it has more than {LIMIT_BYTES} bytes"));
+        return Err(failed("read")(source));
+    }
+    Ok(Some(bytes))
+}
+
+/// The file as people know it: without the context's own path in front.
+fn shown_name(path: &Path, context: &Path) -> String {
+    path.strip_prefix(context)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}

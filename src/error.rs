@@ -1,0 +1,107 @@
+//! What can go wrong, with what a command needs to say about it.
+
+use std::path::PathBuf;
+
+use kiln_frontend::diagnostic::Diagnostic;
+
+/// A Dockerfile (or another text) and what there is to say about it.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// The file's name as people know it.
+    pub file_name: String,
+    /// Its text, which the spans point into.
+    pub text: String,
+    /// Warnings and errors, in the order of the text.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedStep {
+    /// Its stage.
+    pub stage: String,
+    /// The instruction.
+    pub text: String,
+    /// File, first line and the lines of the instruction, where it is written somewhere.
+    pub written: Option<(String, u32, Vec<String>)>,
+    /// What happened, such as `exit code 2`.
+    pub failure: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// The end of what it wrote.
+    pub output: Vec<String>,
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Dockerfile is wrong.
+    #[error("`{}` cannot be built", .0.file_name)]
+    Dockerfile(Box<Findings>),
+    /// The plan is wrong.
+    #[error("the plan cannot be read: {message}")]
+    Plan {
+        /// What is wrong and where.
+        message: String,
+    },
+    /// A request contradicts itself or names something that is not there.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// A way out.
+        hint: Option<String>,
+    },
+    /// A file that the caller named cannot be read or written.
+    #[error("could not {attempt} `{}`", path.display())]
+    File {
+        /// What was tried.
+        attempt: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Steps failed; never empty.
+    #[error("{}", failed_words(.0))]
+    Steps(Vec<FailedStep>),
+    /// The build was stopped by its caller.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// The host lacks something, or the world refused something.
+    #[error(transparent)]
+    Executor(#[from] kiln_executor::Error),
+    /// The cache's bookkeeping failed.
+    #[error("the build could not go on")]
+    Solver(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn failed_words(steps: &[FailedStep]) -> String {
+    match steps {
+        [step] => format!("`{}` failed: {}", step.text, step.failure),
+        steps => format!("{} steps failed", steps.len()),
+    }
+}
+
+impl Error {
+    /// Returns a way out, where there is one to name.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Usage { hint, .. } => hint.clone(),
+            Error::Executor(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// The exit code that a command ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } => 2,
+            Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
+            Error::Cancelled => 130,
+            Error::Executor(error) if error.is_environment() => 3,
+            Error::Executor(_) => 1,
+        }
+    }
+}

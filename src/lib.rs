@@ -1,0 +1,50 @@
+//! kiln as a library: builds container images from Dockerfiles and other plans.
+//!
+//! It composes the rooms and owns no terminal: a caller makes a [`Kiln`], gives it a
+//! [`BuildRequest`], and is told of [`Event`]s while the build goes on.
+//!
+//! ```no_run
+//! use kiln::{BuildRequest, Cancel, Kiln, Options, SourceRequest};
+//!
+//! // First of all in `main`: steps run in re-executions of this very binary.
+//! kiln::init_if_requested();
+//! # async fn build() -> Result<(), kiln::Error> {
+//! let kiln = Kiln::open(Options { root: "/var/lib/kiln".into(), ..Options::default() })?;
+//! let source = SourceRequest { context: ".".into(), ..SourceRequest::default() };
+//! let request = BuildRequest { source, ..BuildRequest::default() };
+//! let built = kiln.build(request, |event| drop(event), Cancel::new()).await?;
+//! assert!(built.exported.image_id.is_some());
+//! # Ok(())
+//! # }
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod event;
+mod request;
+
+mod build;
+mod dockerfile;
+mod open;
+mod plan;
+mod record;
+mod steps;
+
+pub use build::Built;
+pub use error::{Error, FailedStep, Findings};
+pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream};
+pub use open::{Kiln, Options};
+pub use plan::{PlanForm, Planned};
+pub use record::{BuildRecord, StepRecord};
+pub use request::{BuildRequest, ContextRequest, SourceRequest};
+
+pub use kiln_executor::{
+    ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
+    ImageDetails, ImageSummary, ImportedImage, Keep, Program, ProgramStdio, PullEvent,
+    PullObserver, SpaceLine, Swept, Terminal, Volume, init_if_requested, probe_host, userns,
+};
+pub use kiln_frontend::diagnostic;
+pub use kiln_frontend::dockerfile::span;
+pub use kiln_frontend::lower::NoCache;
+pub use kiln_ir::{HostIp, NetworkMode, ProxyEnv, ResolveMode, Ulimit};
+pub use kiln_solver::Cancel;

@@ -1,0 +1,11 @@
+//! The `kiln` command.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    // Steps run in re-executions of this binary; nothing may happen before that is told apart.
+    kiln::init_if_requested();
+    cli::main()
+}

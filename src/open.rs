@@ -1,0 +1,50 @@
+//! Opening kiln: a store on this host.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use kiln_executor::{Executor, ExecutorOptions};
+
+use crate::Error;
+
+/// What kiln is told about the host.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The store's directory, made if it is not there.
+    pub root: PathBuf,
+    /// This process is root only within a user namespace that kiln made.
+    pub in_user_namespace: bool,
+    /// Only one id is mapped there.
+    pub single_id: bool,
+    /// Registries are never asked.
+    pub offline: bool,
+}
+
+/// A store, and everything that can be done with it. Clones share it.
+///
+/// What concerns images and space is the executor's, which this dereferences to.
+#[derive(Clone)]
+pub struct Kiln {
+    pub(crate) executor: Executor,
+}
+
+impl Kiln {
+    /// Opens the store.
+    pub fn open(options: Options) -> Result<Kiln, Error> {
+        let executor = Executor::open(ExecutorOptions {
+            root: options.root,
+            in_user_namespace: options.in_user_namespace,
+            single_id: options.single_id,
+            offline: options.offline,
+        })?;
+        Ok(Kiln { executor })
+    }
+}
+
+impl Deref for Kiln {
+    type Target = Executor;
+
+    fn deref(&self) -> &Executor {
+        &self.executor
+    }
+}

@@ -1,0 +1,72 @@
+#!/bin/sh
+# Sees to it that what `make $1` needs is on this machine.
+#
+# As root it says what it installs and installs it (Debian's packages); otherwise it prints the one
+# line to run and stops. It touches nothing else.
+set -eu
+
+goal=${1:-demo}
+missing=
+
+need() { # need PROGRAM PACKAGES...: unless the program is there, the packages are missing
+    program=$1
+    shift
+    command -v "$program" >/dev/null 2>&1 || missing="$missing $*"
+}
+
+# The version of Rust that Cargo.toml asks for, as one comparable number.
+number() { echo "$1" | awk -F. '{ printf "%d%03d", $1, $2 }'; }
+wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml" | head -n 1)
+have=$(cargo --version 2>/dev/null | awk '{ print $2 }')
+if [ -z "$have" ] || [ "$(number "$have")" -lt "$(number "$wanted")" ]; then
+    # Debian keeps a current compiler for its browsers, under these names.
+    missing="$missing cargo-web rustc-web"
+fi
+need cc gcc libc6-dev
+need tar tar
+if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then missing="$missing ca-certificates"; fi
+
+case $goal in
+demo)
+    need busybox busybox-static
+    ;;
+test)
+    need busybox busybox-static
+    need docker-registry docker-registry
+    need skopeo skopeo
+    need umoci umoci
+    need runc runc
+    need newuidmap uidmap
+    need setpriv util-linux
+    need python3 python3
+    ;;
+bench)
+    need busybox busybox-static
+    need buildah buildah
+    need runc runc
+    need hyperfine hyperfine
+    need pigz pigz
+    ;;
+*)
+    echo "setup.sh: no such goal: $goal" >&2
+    exit 2
+    ;;
+esac
+
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "make $goal needs (by their names in Debian):$missing" >&2
+    echo "Rust must be $wanted or newer. Install them, and run make $goal again." >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "make $goal needs packages that are not here. Run this as root, then make $goal again:" >&2
+    echo "    apt-get update && apt-get install -y --no-install-recommends$missing" >&2
+    exit 1
+fi
+echo "make $goal needs these packages; installing them now:$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of package names
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
