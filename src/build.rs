@@ -1,5 +1,6 @@
 //! One build, from request to result.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +9,9 @@ use kiln_executor::{
     BuildWorker, Error as ExecutorError, Export, Exported, Handle, ImageToExport, Locals, Resolver,
 };
 use kiln_ir::{NodeId, Plan};
-use kiln_solver::{Cancel, Failure, Goal, Need, SolveError, SolveOptions, SolveRequest, Solver};
+use kiln_solver::{
+    Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
+};
 
 use crate::dockerfile::{lower_resolving, words};
 use crate::record::{BuildRecord, StepRecord};
@@ -33,6 +36,7 @@ struct Prepared {
     plan: Plan,
     locals: Locals,
     lineage: String,
+    declared_args: BTreeSet<String>,
     shown_file: String,
     findings: Option<Findings>,
     unused_build_args: Vec<String>,
@@ -60,6 +64,7 @@ impl Kiln {
             plan,
             locals,
             lineage,
+            declared_args,
             shown_file,
             findings,
             unused_build_args,
@@ -67,8 +72,9 @@ impl Kiln {
         let plan = Arc::new(plan);
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
         let worker = Arc::new(BuildWorker::new(&self.executor, resolver, locals));
+        let notes = teller.steps.notes(&lineage, &declared_args);
         let result = self
-            .solve_and_export(&request, &plan, &lineage, &teller, &worker, cancel)
+            .solve_and_export(&request, &plan, notes, &teller, &worker, cancel)
             .await;
         let took = clock.elapsed();
         let endings = teller.endings();
@@ -118,6 +124,7 @@ impl Kiln {
                     plan: source.lowered.plan,
                     locals: source.locals,
                     lineage: source.lineage,
+                    declared_args: source.declared_args,
                     shown_file: source.shown_file,
                     findings: Some(source.findings),
                     unused_build_args: source.lowered.unused_build_args,
@@ -131,7 +138,7 @@ impl Kiln {
         &self,
         request: &BuildRequest,
         plan: &Arc<Plan>,
-        lineage: &str,
+        notes: BTreeMap<NodeId, NodeNote>,
         teller: &Arc<Teller<F>>,
         worker: &Arc<BuildWorker>,
         cancel: Cancel,
@@ -171,7 +178,7 @@ impl Kiln {
                 .iter()
                 .map(|&input| Goal { input, need })
                 .collect(),
-            notes: teller.steps.notes(lineage),
+            notes,
             options,
         };
         let events: Arc<dyn kiln_solver::Events> = Arc::<Teller<F>>::clone(teller);
@@ -262,6 +269,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         plan,
         locals,
         lineage: format!("{}\nplan", canonical.display()),
+        declared_args: BTreeSet::new(),
         shown_file: "plan".to_owned(),
         findings: None,
         unused_build_args: Vec::new(),

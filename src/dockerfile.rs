@@ -1,11 +1,12 @@
 //! From a request to a plan: reading the files, lowering, answering what lowering asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use kiln_executor::{Error as ExecutorError, Locals, Resolver};
+use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::dockerfile::ignorefile;
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, lower,
@@ -27,6 +28,8 @@ pub(crate) struct Source {
     pub(crate) locals: Locals,
     /// What builds of the same thing have in common.
     pub(crate) lineage: String,
+    /// The names that ARG declares anywhere in the file.
+    pub(crate) declared_args: BTreeSet<String>,
     /// The Dockerfile as people know it.
     pub(crate) shown_file: String,
 }
@@ -36,6 +39,7 @@ struct Loaded {
     input: LowerInput,
     locals: Locals,
     lineage: String,
+    declared_args: BTreeSet<String>,
     shown_file: String,
 }
 
@@ -129,6 +133,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
         input,
         locals,
         lineage,
+        declared_args,
         shown_file,
     } = loaded;
     let findings = |diagnostics| Findings {
@@ -144,6 +149,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
                 findings,
                 locals,
                 lineage,
+                declared_args,
                 shown_file,
             })
         }
@@ -161,7 +167,7 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
         source: io::ErrorKind::NotFound.into(),
     })?;
     let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(&bytes);
-    drop(parsed);
+    let declared_args = declared_args(&parsed.dockerfile);
     let mut locals = Locals::default();
     locals
         .directories
@@ -201,12 +207,7 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
             .display()
             .to_string()
     };
-    let target = request.target.clone().unwrap_or_default();
-    let lineage = format!(
-        "{}\n{}\n{target}",
-        canonical(&request.context),
-        canonical(&path)
-    );
+    let lineage = format!("{}\n{}", canonical(&request.context), canonical(&path));
     let input = LowerInput {
         text,
         file_name: shown_file.clone(),
@@ -231,6 +232,7 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
         input,
         locals,
         lineage,
+        declared_args,
         shown_file,
     })
 }
@@ -343,4 +345,24 @@ fn shown_name(path: &Path, context: &Path) -> String {
         .unwrap_or(path)
         .display()
         .to_string()
+}
+
+/// The names that ARG declares, so that a change of one is told as such and not as one of ENV.
+fn declared_args(dockerfile: &Dockerfile) -> BTreeSet<String> {
+    let in_stage = |instruction: &Instruction| match &instruction.kind {
+        Kind::Arg(arg) => arg.declarations.clone(),
+        _ => Vec::new(),
+    };
+    let global = dockerfile
+        .global_args
+        .iter()
+        .flat_map(|arg| arg.kind.declarations.clone());
+    let local = dockerfile
+        .stages
+        .iter()
+        .flat_map(|stage| stage.instructions.iter().flat_map(in_stage));
+    global
+        .chain(local)
+        .map(|declaration| declaration.name.text)
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! The steps that people see, out of a plan's nodes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use kiln_ir::{NodeId, Op, Plan, SourceOp};
@@ -63,7 +63,11 @@ impl Steps {
     }
 
     /// What the solver cannot know: the place of each step in the file.
-    pub(crate) fn notes(&self, lineage: &str) -> BTreeMap<NodeId, NodeNote> {
+    pub(crate) fn notes(
+        &self,
+        lineage: &str,
+        build_args: &BTreeSet<String>,
+    ) -> BTreeMap<NodeId, NodeNote> {
         let mut ordinals: BTreeMap<&str, usize> = BTreeMap::new();
         let mut by_index: Vec<(&NodeId, &StepIndex)> = self.by_node.iter().collect();
         by_index.sort_by_key(|(_, index)| **index);
@@ -80,6 +84,7 @@ impl Steps {
                 *node,
                 NodeNote {
                     slot: Some(slot),
+                    build_args: build_args.clone(),
                     ..NodeNote::default()
                 },
             );

@@ -34,11 +34,11 @@ pub enum AccountError {
 }
 
 impl Accounts {
-    /// Finds the uid of a user by name.
-    pub(crate) fn uid(&self, name: &str) -> Result<u32, AccountError> {
+    /// Finds the uid and the primary gid of a user by name.
+    pub(crate) fn user_ids(&self, name: &str) -> Result<(u32, u32), AccountError> {
         let found = self.user(|fields| fields[0] == name);
         found
-            .map(|(uid, ..)| uid)
+            .map(|(uid, gid, ..)| (uid, gid))
             .ok_or_else(|| AccountError::User(name.to_owned()))
     }
 

@@ -613,7 +613,8 @@ pub struct SymlinkAction {
     pub timestamp: Option<i64>,
 }
 
-/// An owner; a part that is not given is 0.
+/// An owner. A user that is not given is 0; a group that is not given is the primary one of a user
+/// given by name, else 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Owner {

@@ -456,16 +456,18 @@ impl Step<'_> {
         action: &FileAction,
         owner: Option<&Owner>,
     ) -> Result<Option<(u32, u32)>, FileError> {
-        let Some(owner) = owner else { return Ok(None) };
-        let uid = match &owner.user {
-            None => 0,
-            Some(UserRef::Id(uid)) => *uid,
+        let Some(owner) = owner else {
+            return Ok(None);
+        };
+        let (uid, primary) = match &owner.user {
+            None => (0, 0),
+            Some(UserRef::Id(uid)) => (*uid, 0),
             Some(UserRef::Name { name, input }) => {
-                self.accounts(changes, action, *input)?.uid(name)?
+                self.accounts(changes, action, *input)?.user_ids(name)?
             }
         };
         let gid = match &owner.group {
-            None => 0,
+            None => primary,
             Some(UserRef::Id(gid)) => *gid,
             Some(UserRef::Name { name, input }) => {
                 self.accounts(changes, action, *input)?.gid(name)?
