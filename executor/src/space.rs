@@ -66,7 +66,10 @@ impl Executor {
             Keep::UsedWithin(time) => Policy::KeepDuration(*time),
             Keep::Bytes(bytes) => Policy::KeepBytes(*bytes),
         };
-        let report = self.store().sweep(policy)?;
+        let report = match cache_mounts {
+            true => self.store().sweep(policy)?,
+            false => self.store().sweep_keeping_mounts(policy)?,
+        };
         let removed = [
             ("records", report.records),
             ("untagged images", report.images),

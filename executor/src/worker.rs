@@ -434,7 +434,7 @@ impl Worker for BuildWorker {
         Ok(self
             .executor
             .store()
-            .drop_record(kiln_store::RecordId(record.0), "its layers are gone")?)
+            .drop_record(kiln_store::RecordId(record.0), "the loss of its layers")?)
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched<Handle>, Error> {

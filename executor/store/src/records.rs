@@ -162,7 +162,7 @@ impl Store {
             }
             lease.hold(t, process, Leased::Record, &id.0.to_be_bytes())?;
             for key in &new.keys {
-                point(t, key, id, "replaced by a newer result")?;
+                point(t, key, id, "a newer result")?;
             }
             Ok(id)
         })
@@ -175,7 +175,7 @@ impl Store {
                 .prepare_cached("SELECT 1 FROM record WHERE id = ?1")?
                 .exists([record.0])?;
             if there {
-                point(t, key, record, "replaced by a result with the same content")?;
+                point(t, key, record, "a result with the same content")?;
             }
             Ok(there)
         })

@@ -71,11 +71,24 @@ enum Candidate {
 }
 
 impl Store {
-    /// Removes what `policy` lets go.
+    /// Removes what `policy` lets go, cache mounts among it.
     pub fn sweep(&self, policy: Policy) -> Result<SweepReport, StoreError> {
+        let mounts = self.cache_mounts()?;
+        self.sweep_with(policy, mounts)
+    }
+
+    /// Removes what `policy` lets go, but no cache mount: nothing can make those anew.
+    pub fn sweep_keeping_mounts(&self, policy: Policy) -> Result<SweepReport, StoreError> {
+        self.sweep_with(policy, Vec::new())
+    }
+
+    fn sweep_with(
+        &self,
+        policy: Policy,
+        mounts: Vec<CacheMountInfo>,
+    ) -> Result<SweepReport, StoreError> {
         let mut report = SweepReport::default();
         self.bury_the_dead(&mut report)?;
-        let mounts = self.cache_mounts()?;
         let rule = rule(policy);
         let sized = self.mount_sizes(&mounts, policy)?;
         let mut size = self.row_bytes()? + sized.iter().map(|(_, bytes)| bytes).sum::<u64>();
@@ -394,9 +407,9 @@ fn cutoff(age: Duration) -> i64 {
 /// What tombstones say.
 fn rule(policy: Policy) -> &'static str {
     match policy {
-        Policy::KeepBytes(_) => "removed to keep the store below its size",
-        Policy::KeepDuration(_) => "removed because it was not used for long",
-        Policy::All => "removed by a prune of everything",
-        Policy::UnusedOnly => "removed because nothing used it",
+        Policy::KeepBytes(_) => "prune --keep-storage",
+        Policy::KeepDuration(_) => "prune --keep-duration",
+        Policy::All => "prune",
+        Policy::UnusedOnly => "prune",
     }
 }

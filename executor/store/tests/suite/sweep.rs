@@ -51,7 +51,7 @@ fn records_and_named_images_keep_their_layers() {
     assert_eq!((report.records, report.images, report.layers), (1, 0, 1));
     assert_eq!([there(&recorded), there(&named)], [false, true]);
     let mark = f.store.tombstones(&[key(1)]).unwrap().remove(0).unwrap();
-    assert_eq!(mark.rule, "removed by a prune of everything");
+    assert_eq!(mark.rule, "prune");
 }
 
 #[test]
