@@ -69,7 +69,14 @@ impl Executor {
             .collect())
     }
 
+    /// Tells whether a loss of power could take results of finished builds.
+    pub fn has_volatile(&self) -> Result<bool, Error> {
+        Ok(self.store().has_volatile()?)
+    }
+
     /// Lets the results of finished builds outlive a loss of power.
+    ///
+    /// Waits for the disk, which may take a second: call it when nobody waits for you.
     pub fn make_durable(&self) -> Result<(), Error> {
         Ok(self.store().mark_durable()?)
     }

@@ -1,10 +1,9 @@
 //! Merge, diff and clones: layers made of other layers' files, which are linked and not copied.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use kiln_store::{Content, Lease, Store};
-use kiln_tree::{Entry, FsError, Kind, Manifest, TreePath, View, handle, marks, view};
+use kiln_tree::{Entry, FsError, Kind, Manifest, TreePath, handle, marks, view};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::error::Error;
@@ -124,9 +123,4 @@ fn link_entries<'a>(
         set(&options.ownership, &made, &entry.path, &entry.meta, true).map_err(FileError::from)?;
     }
     Ok(())
-}
-
-/// The merged view of layers.
-pub(crate) fn view_of(store: &Store, layers: &[Content]) -> Result<Arc<View>, Error> {
-    Ok(Arc::new(store.layers_view(layers)?))
 }

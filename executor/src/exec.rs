@@ -25,7 +25,7 @@ use crate::hostfiles;
 use crate::source::blocking;
 use crate::stack::to_solver;
 use crate::users::Identity;
-use crate::worker::Handle;
+use crate::worker::{Handle, Tree};
 
 /// How long a busy cache mount is left alone before it is asked for again.
 const CACHE_MOUNT_PAUSE: Duration = Duration::from_millis(25);
@@ -486,7 +486,7 @@ fn bind(
     let store = executor.store();
     let whole = matches!(mount.selector.as_str(), "" | "/" | ".");
     let input = mount.input.map(|index| &inputs[index as usize]);
-    if mount.output.is_some() || (whole && !matches!(input, Some(Handle::Context(_)))) {
+    if mount.output.is_some() || (whole && !matches!(input, Some(Handle(Tree::Context(_))))) {
         let layers = layers_of(executor, lease, mount, inputs)?;
         if !whole {
             return Err(Error::Unsupported {
@@ -509,8 +509,10 @@ fn bind(
     // A part of a tree, or a context: a directory of its own, of links where nobody can write.
     let draft = store.begin_layer()?;
     let file = match input {
-        Some(Handle::Context(context)) => fill(executor, &**context, &mount.selector, draft.fs())?,
-        Some(Handle::Layers(layers)) => {
+        Some(Handle(Tree::Context(context))) => {
+            fill(executor, &**context, &mount.selector, draft.fs())?
+        }
+        Some(Handle(Tree::Layers(layers))) => {
             let mut source = open_layers(store, layers)?;
             source.may_link = mount.readonly;
             fill(executor, &source, &mount.selector, draft.fs())?

@@ -41,11 +41,12 @@ pub use context::Locals;
 pub use error::Error;
 pub use executor::{Executor, ExecutorOptions, Found};
 pub use export::{Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor};
-pub use file::FileError;
+pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use images::{ImageDetails, ImageSummary};
 pub use import::ImportedImage;
 pub use source::{ResolvedImage, Resolver};
 pub use space::{Keep, SpaceLine, Swept};
+pub use users::AccountError;
 pub use worker::{BuildWorker, Handle};
 
 pub use kiln_sandbox::{init_if_requested, probe_report as probe_host, userns};

@@ -29,25 +29,22 @@ use crate::stack::{to_solver, to_store};
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// An output that is here.
+/// An output that is here. What it is made of is the executor's secret.
 #[derive(Debug, Clone)]
-pub enum Handle {
-    /// Layers in the store, lowest first, leased for the build.
-    #[doc(hidden)]
-    Layers(Arc<[LayerName]>),
-    /// A build context.
-    #[doc(hidden)]
-    Context(Arc<ContextName>),
-}
+pub struct Handle(pub(crate) Tree);
 
-/// A layer's name in the store.
-pub(crate) type LayerName = Content;
-/// A context that was scanned.
-pub(crate) type ContextName = ScannedContext;
+/// What an output is made of.
+#[derive(Debug, Clone)]
+pub(crate) enum Tree {
+    /// Layers in the store, lowest first, leased for the build.
+    Layers(Arc<[Content]>),
+    /// A build context.
+    Context(Arc<ScannedContext>),
+}
 
 impl Handle {
     pub(crate) fn layers(layers: Vec<Content>) -> Handle {
-        Handle::Layers(layers.into())
+        Handle(Tree::Layers(layers.into()))
     }
 
     /// The layers that hold it; a context becomes one.
@@ -56,9 +53,9 @@ impl Handle {
         executor: &Executor,
         lease: &Lease,
     ) -> Result<Vec<Content>, Error> {
-        match self {
-            Handle::Layers(layers) => Ok(layers.to_vec()),
-            Handle::Context(context) => Ok(copy_whole(executor.store(), lease, context)?),
+        match &self.0 {
+            Tree::Layers(layers) => Ok(layers.to_vec()),
+            Tree::Context(context) => Ok(copy_whole(executor.store(), lease, context)?),
         }
     }
 }
@@ -73,6 +70,9 @@ struct FiledParts {
 /// A context by its name in the plan and its ignore rules, scanned once for a build.
 type Scans = HashMap<(String, Vec<String>), Arc<tokio::sync::OnceCell<Arc<ScannedContext>>>>;
 
+/// A tree with whether the store keeps it already; it does when something is filed.
+type SelectedTree = (Arc<ContextTree>, bool);
+
 /// Everything that one build asks of this host.
 pub struct BuildWorker {
     executor: Executor,
@@ -80,8 +80,8 @@ pub struct BuildWorker {
     resolver: Arc<Resolver>,
     locals: Locals,
     scans: Mutex<Scans>,
-    /// Selected trees of this build by digest, kept in the store when something is filed.
-    trees: Mutex<HashMap<[u8; 32], (Arc<ContextTree>, bool)>>,
+    /// Selected trees of this build by digest.
+    trees: Mutex<HashMap<[u8; 32], SelectedTree>>,
     images: Mutex<BTreeMap<NodeId, ResolvedImage>>,
 }
 
@@ -441,7 +441,7 @@ impl Worker for BuildWorker {
         if let Op::Source(SourceOp::Local(_)) = &request.plan.graph.node(request.node).op {
             let context = self.context(&request.plan, request.node).await?;
             return Ok(Fetched {
-                handle: Handle::Context(context),
+                handle: Handle(Tree::Context(context)),
                 content: Vec::new(),
                 transferred: false,
             });
@@ -480,9 +480,9 @@ impl Worker for BuildWorker {
                 blocking(move || {
                     let bases: Vec<Base<'_>> = inputs
                         .iter()
-                        .map(|input| match input {
-                            Handle::Layers(layers) => Base::Layers(layers),
-                            Handle::Context(context) => Base::Context(context),
+                        .map(|input| match &input.0 {
+                            Tree::Layers(layers) => Base::Layers(layers),
+                            Tree::Context(context) => Base::Context(context),
                         })
                         .collect();
                     Ok(file::run(executor.store(), &lease, &op, &bases)?)

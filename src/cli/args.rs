@@ -107,6 +107,11 @@ and nothing running uses; cache mounts stay unless --all.")]
     },
     /// Show what kiln finds on this host and what it falls back to
     Info,
+    /// Wait until what was built would outlive a loss of power
+    ///
+    /// Every build starts this in the background; it ends as soon as the disk has it all.
+    #[command(hide = true)]
+    Settle,
     /// Print a shell's completion script
     Completion {
         /// The shell

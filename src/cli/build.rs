@@ -164,7 +164,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     };
     // What a power cut may cost is settled after the result is delivered.
     drop(runtime);
-    kiln.make_durable()?;
+    host::settle_later(&kiln)?;
     Ok(done)
 }
 

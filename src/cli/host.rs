@@ -129,3 +129,36 @@ pub(crate) fn source_date_epoch() -> Result<Option<i64>, Failure> {
         }
     }
 }
+
+/// Lets what was built outlive a loss of power, without keeping the caller waiting for the disk: a
+/// process of its own waits, and ends within a second or so.
+pub(crate) fn settle_later(kiln: &Kiln) -> Result<(), Failure> {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    if !kiln.has_volatile()? {
+        return Ok(());
+    }
+    let spawned = std::env::current_exe().and_then(|program| {
+        Command::new(program)
+            .arg("settle")
+            .env("KILN_ROOT", &kiln.options().root)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+    });
+    match spawned {
+        Ok(_) => Ok(()),
+        // No process to be had: then the caller waits after all.
+        Err(_) => Ok(kiln.make_durable()?),
+    }
+}
+
+/// The process that waits.
+pub(crate) fn settle() -> super::Done {
+    open(Needs::Records, true)?.make_durable()?;
+    Ok(std::process::ExitCode::SUCCESS)
+}

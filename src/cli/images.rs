@@ -140,7 +140,7 @@ pub(crate) fn import(file: &str, name: &str) -> Done {
     };
     let imported = kiln.import(archive, file, name, epoch)?;
     print(&format!("{}\n", imported.id))?;
-    kiln.make_durable()?;
+    host::settle_later(&kiln)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -76,6 +76,7 @@ pub(crate) fn main() -> ExitCode {
             keep_storage,
         } => space::prune(all, keep_duration.as_deref(), keep_storage.as_deref()),
         Command::Info => info::info(),
+        Command::Settle => host::settle(),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kiln", &mut script);

@@ -95,10 +95,10 @@ impl Resolver {
         let name = reference.to_string();
         let may_ask = mode != ResolveMode::Local && !self.executor.options().offline;
         let mut other_platform = None;
-        if mode != ResolveMode::Pull || !may_ask {
-            if let Some(image) = self.in_store(&reference, &name, platform, &mut other_platform)? {
-                return Ok(image);
-            }
+        if (mode != ResolveMode::Pull || !may_ask)
+            && let Some(image) = self.in_store(&reference, &name, platform, &mut other_platform)?
+        {
+            return Ok(image);
         }
         if !may_ask {
             return Err(other_platform.unwrap_or(Error::Offline {

@@ -50,6 +50,21 @@ impl Store {
         self.database().checkpoint()
     }
 
+    /// Tells whether a loss of power could take something that this boot wrote.
+    pub fn has_volatile(&self) -> Result<bool, StoreError> {
+        let boot = &self.inner.boot;
+        self.database()
+            .read("look for what is not yet durable", |c| {
+                for table in TABLES {
+                    let sql = format!("SELECT 1 FROM {table} WHERE boot = ?1 LIMIT 1");
+                    if c.prepare_cached(&sql)?.exists([boot])? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })
+    }
+
     /// Drops what another boot wrote and no sync covered.
     pub(crate) fn drop_unsynced(&self) -> Result<(), StoreError> {
         let boot = &self.inner.boot;

@@ -24,7 +24,7 @@ pub(super) struct Console {
     pub(super) keyboard: Option<OwnedFd>,
     /// Where output goes.
     pub(super) screen: OwnedFd,
-    /// Held while keys are passed on.
+    /// Held while the program has the terminal.
     pub(super) raw: Option<RawMode>,
 }
 

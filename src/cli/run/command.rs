@@ -111,27 +111,27 @@ fn start_and_attach(
             stderr,
         };
     }
-    let started =
-        runtime.block_on(async {
-            tokio::select! {
-            started = kiln.start(request) => Ok(started?),
-            signal = signals.interrupted() => Err(signal.map_err(failed("wait for", "signals"))?),
+    let started = runtime.block_on(async {
+        tokio::select! {
+            started = kiln.start(request) => started.map(Ok),
+            signal = signals.interrupted() => Ok(Err(signal)),
         }
-        .map_or_else(|signal| Ok::<_, kiln::Error>(Err(signal)), |program| Ok(Ok(program)))
-        })?;
+    })?;
     let mut program = match started {
         Ok(program) => program,
         Err(signal) => return Ok(shell_code(128 + signal.as_raw())),
     };
     if let Some(console) = &mut console {
-        if let Some(keyboard) = &console.keyboard {
-            console.raw =
-                Some(RawMode::enter(keyboard).map_err(failed("set the mode of", "the terminal"))?);
-        }
+        let raw = match &console.keyboard {
+            Some(keyboard) => Some(RawMode::keys_and_output(keyboard)),
+            None if console.screen.is_terminal() => Some(RawMode::output(&console.screen)),
+            None => None,
+        };
+        console.raw = raw
+            .transpose()
+            .map_err(failed("set the mode of", "the terminal"))?;
         // It may have changed since it was asked for, before signals told so.
-        program
-            .resize(host_terminal::size())
-            .map_err(kiln::Error::from)?;
+        program.resize(host_terminal::size())?;
     }
     Ok(shell_code(attach(
         &mut program,

@@ -1,10 +1,10 @@
 //! The terminal that kiln itself was started in.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use kiln::Terminal;
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 
 /// What a program is told where no size can be had.
 const FALLBACK: Terminal = Terminal { rows: 24, cols: 80 };
@@ -26,27 +26,43 @@ pub(super) fn size() -> Terminal {
         })
 }
 
-/// A terminal in raw mode, so that every key reaches the program; dropping it restores the mode.
+/// A terminal in a mode for a program that has a terminal of its own; dropping it restores the mode.
 pub(super) struct RawMode {
     terminal: OwnedFd,
     before: Termios,
+    raw: Termios,
 }
 
 impl RawMode {
-    /// Switches to raw mode.
-    pub(super) fn enter(terminal: impl AsFd) -> io::Result<RawMode> {
-        let terminal = terminal.as_fd().try_clone_to_owned()?;
-        let before = rustix::termios::tcgetattr(&terminal)?;
-        let raw = RawMode { terminal, before };
-        raw.apply()?;
-        Ok(raw)
+    /// Switches to raw mode, so that every key reaches the program and output stays as it is.
+    pub(super) fn keys_and_output(terminal: impl AsFd) -> io::Result<RawMode> {
+        RawMode::enter(terminal.as_fd(), Termios::make_raw)
     }
 
-    /// Switches to raw mode again, after a shell had the terminal in between.
+    /// Lets output stay as it is, while keys keep their meaning: Ctrl-C is a signal.
+    pub(super) fn output(terminal: impl AsFd) -> io::Result<RawMode> {
+        RawMode::enter(terminal.as_fd(), |mode| {
+            mode.output_modes.remove(OutputModes::OPOST);
+        })
+    }
+
+    fn enter(terminal: BorrowedFd<'_>, change: impl Fn(&mut Termios)) -> io::Result<RawMode> {
+        let terminal = terminal.try_clone_to_owned()?;
+        let before = rustix::termios::tcgetattr(&terminal)?;
+        let mut raw = before.clone();
+        change(&mut raw);
+        let mode = RawMode {
+            terminal,
+            before,
+            raw,
+        };
+        mode.apply()?;
+        Ok(mode)
+    }
+
+    /// Switches again, after a shell had the terminal in between.
     pub(super) fn apply(&self) -> io::Result<()> {
-        let mut raw = self.before.clone();
-        raw.make_raw();
-        rustix::termios::tcsetattr(&self.terminal, OptionalActions::Now, &raw)?;
+        rustix::termios::tcsetattr(&self.terminal, OptionalActions::Now, &self.raw)?;
         Ok(())
     }
 }
@@ -74,7 +90,7 @@ mod tests {
         let mode = || rustix::termios::tcgetattr(&slave).unwrap().local_modes;
         let before = mode();
         let panicked = std::panic::catch_unwind(|| {
-            let _raw = RawMode::enter(&slave).unwrap();
+            let _raw = RawMode::keys_and_output(&slave).unwrap();
             assert_ne!(mode(), before);
             std::panic::resume_unwind(Box::new(()));
         });

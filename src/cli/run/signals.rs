@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 /// What is caught: all that end a process by default and come from outside, and those of terminals.
 const CAUGHT: [Signal; 8] = [
@@ -26,6 +25,7 @@ const CAUGHT: [Signal; 8] = [
 /// The signals that came since the last look; none has its default effect any more.
 pub(super) struct Signals {
     pipe: OwnedFd,
+    written: Arc<Notify>,
 }
 
 impl Signals {
@@ -33,19 +33,21 @@ impl Signals {
     pub(super) fn catch(runtime: &Runtime) -> io::Result<Signals> {
         let (pipe, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let write = Arc::new(write);
+        let written = Arc::new(Notify::new());
         let _inside = runtime.enter();
         for caught in CAUGHT {
             let number = caught.as_raw();
             let mut stream = signal(SignalKind::from_raw(number))?;
-            let write = Arc::clone(&write);
+            let (write, written) = (Arc::clone(&write), Arc::clone(&written));
             runtime.spawn(async move {
                 while stream.recv().await.is_some() {
                     // A full pipe holds thousands of signals that nobody looked at: enough.
                     let _ = rustix::io::write(&*write, &[number.unsigned_abs().to_le_bytes()[0]]);
+                    written.notify_one();
                 }
             });
         }
-        Ok(Signals { pipe })
+        Ok(Signals { pipe, written })
     }
 
     /// Returns the oldest signal, if there is one.
@@ -60,16 +62,14 @@ impl Signals {
     }
 
     /// Waits for a signal that asks to end.
-    pub(super) async fn interrupted(&self) -> io::Result<Signal> {
-        let pipe = AsyncFd::try_with_interest(self.pipe.as_fd(), Interest::READABLE)?;
+    pub(super) async fn interrupted(&self) -> Signal {
         loop {
-            let mut ready = pipe.readable().await?;
             while let Some(signal) = self.take() {
                 if !matches!(signal, Signal::WINCH | Signal::CONT) {
-                    return Ok(signal);
+                    return signal;
                 }
             }
-            ready.clear_ready();
+            self.written.notified().await;
         }
     }
 }
