@@ -218,15 +218,6 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// An image layout that cannot be read.
-    #[error("could not read the OCI image layout `{}`", path.display())]
-    Layout {
-        /// Its directory.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: kiln_oci::layout::LayoutError,
-    },
     /// A directory that files cannot be written to.
     #[error("could not write to the directory `{}`", path.display())]
     Destination {
@@ -272,6 +263,10 @@ impl Error {
             }
             Error::NothingToRun { image } => {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
+            }
+            Error::ForeignLayer { .. } => "pull its image again".to_owned(),
+            Error::NotALayout { .. } => {
+                "choose another directory, or remove what is in this one".to_owned()
             }
             _ => return None,
         })

@@ -75,3 +75,157 @@ impl Executor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use kiln_ir::ImageConfig;
+
+    use super::*;
+    use crate::executor::ExecutorOptions;
+
+    fn executor() -> (tempfile::TempDir, Executor) {
+        let directory = tempfile::tempdir().unwrap();
+        let single_id = !rustix::process::geteuid().is_root();
+        let root = directory.path().join("store");
+        let options = ExecutorOptions {
+            root,
+            in_user_namespace: false,
+            single_id,
+            offline: true,
+        };
+        let executor = Executor::open(options).unwrap();
+        (directory, executor)
+    }
+
+    fn root(paths: &[&str]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for path in paths {
+            let mut header = tar::Header::new_gnu();
+            // The crate's own setter refuses what hostile archives have.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_size(5);
+            header.set_mode(0o755);
+            header.set_mtime(1_500_000_000);
+            header.set_cksum();
+            builder.append(&header, &b"hello"[..]).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn import(
+        executor: &Executor,
+        archive: Vec<u8>,
+        epoch: Option<i64>,
+    ) -> Result<ImportedImage, Error> {
+        executor.import(Cursor::new(archive), "root.tar", "base:1", epoch)
+    }
+
+    #[test]
+    fn the_same_archive_is_the_same_image_however_it_is_compressed() {
+        let (_directory, executor) = executor();
+        let plain = root(&["bin/sh", "etc/passwd"]);
+        let first = import(&executor, plain.clone(), None).unwrap();
+        assert!(!first.same_as_before);
+        assert_eq!(
+            (first.name.as_str(), first.size_bytes, first.layers.len()),
+            ("base:1", 10, 1)
+        );
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(&plain).unwrap();
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(&plain).unwrap();
+        let packed = [
+            gzip.finish().unwrap(),
+            bzip2.finish().unwrap(),
+            xz.finish().unwrap(),
+            zstd::encode_all(&plain[..], 1).unwrap(),
+        ];
+        for archive in packed {
+            let again = import(&executor, archive, None).unwrap();
+            assert_eq!(
+                again,
+                ImportedImage {
+                    same_as_before: true,
+                    ..first.clone()
+                }
+            );
+        }
+        // And in another store, at another time.
+        let (_directory, other) = self::executor();
+        assert_eq!(import(&other, plain, None).unwrap(), first);
+    }
+
+    #[test]
+    fn the_image_says_when_and_nothing_else() {
+        let (_directory, executor) = executor();
+        let imported = import(&executor, root(&["bin/sh"]), Some(1_000_000_000)).unwrap();
+        let lease = executor.store().lease();
+        let image = executor.find_image(&lease, "base:1").unwrap();
+        assert_eq!(image.id.to_string(), imported.id);
+        let config = ImageConfig::from_json(&image.config).unwrap();
+        assert_eq!(config.created.as_deref(), Some("2001-09-09T01:46:40Z"));
+        assert_eq!(config.config, kiln_ir::Config::default());
+        assert_eq!(config.history.len(), 1);
+        assert_eq!(config.os, "linux");
+    }
+
+    #[test]
+    fn what_is_imported_can_be_exported() {
+        use crate::context::Locals;
+        use crate::export::{Destination, Export, ImageToExport};
+        use crate::source::Resolver;
+        use crate::worker::{BuildWorker, Handle};
+        let (directory, executor) = executor();
+        let imported = import(&executor, root(&["bin/sh"]), None).unwrap();
+        let lease = executor.store().lease();
+        let image = executor.find_image(&lease, "base:1").unwrap();
+        let given = ImageToExport {
+            handle: Some(Handle::layers(image.layers)),
+            config: Some(ImageConfig::from_json(&image.config).unwrap()),
+            ..ImageToExport::default()
+        };
+        let worker = BuildWorker::new(
+            &executor,
+            std::sync::Arc::new(Resolver::new(&executor)),
+            Locals::default(),
+        );
+        let destination = Destination::File(directory.path().join("x.tar"));
+        let exports = [Export::OciArchive {
+            destination,
+            names: vec![],
+        }];
+        let exported = executor.export(&worker, &given, &exports, &|_| {}).unwrap();
+        assert_eq!(exported.image_id, Some(imported.id));
+    }
+
+    fn check_refused(archive: Vec<u8>) {
+        let (directory, executor) = executor();
+        let error = import(&executor, archive, None).unwrap_err();
+        assert_eq!(error.to_string(), "could not import `root.tar`");
+        assert!(executor.images().unwrap().is_empty());
+        assert!(!directory.path().join("escaped").exists());
+    }
+
+    #[test]
+    fn hostile_archives_are_refused() {
+        check_refused(root(&["../escaped"]));
+        check_refused(root(&["store/../../escaped"]));
+        check_refused(b"no archive at all, but text that goes on for a while".repeat(40));
+        let mut cut = root(&["bin/sh", "bin/ls"]);
+        cut.truncate(1200);
+        check_refused(cut);
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused_first() {
+        let (_directory, executor) = executor();
+        let error = executor
+            .import(Cursor::new(root(&["a"])), "root.tar", "Not A Name", None)
+            .unwrap_err();
+        assert!(matches!(error, Error::Reference(_)), "{error:?}");
+    }
+}

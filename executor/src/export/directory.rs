@@ -9,7 +9,7 @@ use std::path::Path;
 
 use kiln_oci::document::{Descriptor, Index, annotation};
 use kiln_oci::layout::{
-    self, Content, Export, INDEX_FILE, LAYOUT_FILE, check_version, oci_layout, read_index,
+    Content, Export, INDEX_FILE, LAYOUT_FILE, check_version, oci_layout, read_index,
 };
 use kiln_store::Store;
 
@@ -133,13 +133,4 @@ fn replaces(new: &Descriptor, old: &Descriptor) -> bool {
         // An image that nobody named and that is there twice, or has a name now.
         (None, None) => old.digest == new.digest,
     }
-}
-
-/// The path of a blob in a layout, for messages and tests.
-#[cfg(test)]
-pub(super) fn blob_path(
-    directory: &Path,
-    digest: &kiln_oci::digest::Sha256Digest,
-) -> std::path::PathBuf {
-    directory.join(layout::blob_path(digest))
 }

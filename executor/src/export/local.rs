@@ -137,12 +137,12 @@ impl Writer<'_> {
                     .map_err(failed("make hard link"));
             }
             Kind::CharDevice { major, minor } => {
-                node(&parent, name, FileType::CharacterDevice, (*major, *minor))?;
+                node(parent, name, FileType::CharacterDevice, (*major, *minor))?;
             }
             Kind::BlockDevice { major, minor } => {
-                node(&parent, name, FileType::BlockDevice, (*major, *minor))?;
+                node(parent, name, FileType::BlockDevice, (*major, *minor))?;
             }
-            Kind::Fifo => node(&parent, name, FileType::Fifo, (0, 0))?,
+            Kind::Fifo => node(parent, name, FileType::Fifo, (0, 0))?,
             Kind::Directory { .. } | Kind::Whiteout => return Ok(()),
         }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
