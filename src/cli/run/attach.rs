@@ -54,8 +54,8 @@ pub(super) fn attach(
                 Signal::WINCH | Signal::CONT => {
                     if let Some(console) = console {
                         if let (Signal::CONT, Some(raw)) = (signal, &console.raw) {
-                            raw.apply()
-                                .map_err(failed("set the mode of", "the terminal"))?;
+                            // A terminal that hangs up continues its processes too, and has no mode.
+                            let _ = raw.apply();
                         }
                         program.resize(host_terminal::size())?;
                     }
