@@ -52,6 +52,9 @@ fn start(
 ) -> Result<Program, Error> {
     let process = process(&image.config.config, &request)?;
     let identity = accounts(executor.store(), &image.layers)?.resolve(&process.user)?;
+    if executor.options().single_id && (identity.uid, identity.gid) != (0, 0) {
+        return Err(Error::OneId { user: process.user });
+    }
     let mounts = volume::mounts(&request.volumes)?;
     let root = executor.snapshotter()?.prepare(&lease, &image.layers)?;
     make_cwd(&root, &process.cwd)?;
