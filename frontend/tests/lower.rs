@@ -3,7 +3,7 @@
 //!
 //! An options file has one option a line: `build-arg K=V`, `build-arg K`, `label K=V`, `target S`,
 //! `platform P`, `ignore PATTERN`, `no-cache` or `no-cache STAGE`, `network none|host`,
-//! `context NAME=docker-image://REF|local:NAME|URL`, `image REF JSON`, `unavailable REF REASON`,
+//! `context NAME=docker-image://REF|oci-layout:NAME|local:NAME|URL`, `image REF JSON`, `unavailable REF REASON`,
 //! `epoch N`, `hostname H`, `add-host NAME=IP`, `ulimit NAME=SOFT:HARD`, `shm-size N`,
 //! `proxy-http URL`, `cache-ns NS`. Images without an answer are assumed.
 
@@ -71,6 +71,8 @@ impl Case {
             "context" => {
                 let context = if let Some(image) = rest.strip_prefix("docker-image://") {
                     NamedContext::Image(image.to_owned())
+                } else if let Some(layout) = rest.strip_prefix("oci-layout:") {
+                    NamedContext::OciLayout(layout.to_owned())
                 } else if let Some(source) = rest.strip_prefix("local:") {
                     NamedContext::Local {
                         source: source.to_owned(),
@@ -131,8 +133,8 @@ impl Case {
             assert!(!questions.is_empty(), "a round asks something");
             for question in &questions {
                 assert!(answers.get(question).is_none(), "asked again: {question:?}");
-                let Question::ImageConfig { reference, .. } = question;
-                let known = self.images.iter().find(|(name, _)| name == reference);
+                let known = |(name, _): &&(String, _)| name == question.reference();
+                let known = self.images.iter().find(known);
                 let answer = known.map_or(ImageAnswer::Assumed, |(_, answer)| answer.clone());
                 answers.image(question.clone(), answer);
             }
@@ -144,12 +146,13 @@ impl Case {
         let (rounds, outcome) = self.lower();
         let mut out = String::new();
         for (number, questions) in rounds.iter().enumerate() {
-            for Question::ImageConfig {
-                reference,
-                platform,
-            } in questions
-            {
-                writeln!(out, "round {}: {reference} {platform}", number + 1).unwrap();
+            for question in questions {
+                let layout = match question {
+                    Question::ImageConfig { .. } => "",
+                    Question::LayoutConfig { .. } => "layout ",
+                };
+                let (reference, platform) = (question.reference(), question.platform());
+                writeln!(out, "round {}: {layout}{reference} {platform}", number + 1).unwrap();
             }
         }
         match outcome {

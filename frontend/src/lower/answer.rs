@@ -14,9 +14,36 @@ pub enum Question {
         /// The platform to choose from an index.
         platform: Platform,
     },
+    /// The same of an image in an OCI layout directory.
+    LayoutConfig {
+        /// The name that the client gave the layout, with a tag or digest where it gave one.
+        reference: String,
+        /// The platform to choose from an index.
+        platform: Platform,
+    },
 }
 
-/// The answer to [`Question::ImageConfig`].
+impl Question {
+    /// Returns the name of the image.
+    pub fn reference(&self) -> &str {
+        match self {
+            Question::ImageConfig { reference, .. } | Question::LayoutConfig { reference, .. } => {
+                reference
+            }
+        }
+    }
+
+    /// Returns the platform that it is needed for.
+    pub fn platform(&self) -> &Platform {
+        match self {
+            Question::ImageConfig { platform, .. } | Question::LayoutConfig { platform, .. } => {
+                platform
+            }
+        }
+    }
+}
+
+/// The answer to a [`Question`], all of which are about images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageAnswer {
     /// The image is known.

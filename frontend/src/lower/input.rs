@@ -79,6 +79,9 @@ pub enum NamedContext {
     },
     /// An image: `docker-image://REFERENCE`, the value here is the reference.
     Image(String),
+    /// An image in an OCI layout directory of the client: the layout's name, as the executor knows
+    /// it, with `:TAG` or `@DIGEST` where the client chose one.
+    OciLayout(String),
     /// A git repository or an archive over http, as a URL.
     Url(String),
 }

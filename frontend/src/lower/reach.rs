@@ -256,14 +256,23 @@ impl Reach {
 
 /// Returns what must be asked about a base: only images have something to tell.
 pub(super) fn question(base: &Base<'_>, platform: &Platform) -> Option<Question> {
-    let reference = match base {
-        Base::Image(reference) => reference.clone(),
-        Base::Context(NamedContext::Image(name)) => reference::normalize(name).ok()?,
-        _ => return None,
-    };
-    Some(Question::ImageConfig {
-        reference,
-        platform: platform.clone(),
+    let platform = platform.clone();
+    Some(match base {
+        Base::Image(reference) => Question::ImageConfig {
+            reference: reference.clone(),
+            platform,
+        },
+        Base::Context(NamedContext::Image(name)) => Question::ImageConfig {
+            reference: reference::normalize(name).ok()?,
+            platform,
+        },
+        Base::Context(NamedContext::OciLayout(reference)) => Question::LayoutConfig {
+            reference: reference.clone(),
+            platform,
+        },
+        Base::Context(NamedContext::Local { .. } | NamedContext::Url(_))
+        | Base::Scratch
+        | Base::Stage(_) => return None,
     })
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_ir::{
-    Display, GitSource, HttpSource, ImageConfig, ImageSource, Input, LocalSource, Node, NodeId, Op,
-    PatternList, Pin, Plan, Platform, SourceOp, SourceRange,
+    Display, GitSource, HttpSource, ImageConfig, ImageSource, Input, LocalSource, Node, NodeId,
+    OciLayoutSource, Op, PatternList, Pin, Plan, Platform, SourceOp, SourceRange,
 };
 
 use super::answer::{Answers, ImageAnswer, Question};
@@ -209,15 +209,11 @@ impl<'a> Round<'a> {
     /// BUG if the image was not asked for.
     pub(super) fn image(
         &mut self,
-        reference: &str,
-        platform: &Platform,
+        question: &Question,
         label: &Label,
     ) -> Step<(Input, Option<&'a ImageConfig>)> {
-        let question = Question::ImageConfig {
-            reference: reference.to_owned(),
-            platform: platform.clone(),
-        };
-        let Some(answer) = self.answers.get(&question) else {
+        let reference = question.reference();
+        let Some(answer) = self.answers.get(question) else {
             unreachable!("BUG: `{reference}` was never asked for");
         };
         let (config, digest) = match answer {
@@ -232,12 +228,18 @@ impl<'a> Round<'a> {
                 )));
             }
         };
-        let op = Op::Source(SourceOp::Image(ImageSource {
-            reference: reference.to_owned(),
-            resolve_mode: self.input.resolve_mode,
-            ..ImageSource::default()
-        }));
-        let node = self.add(op, Vec::new(), Some(platform), label)?;
+        let op = Op::Source(match question {
+            Question::ImageConfig { reference, .. } => SourceOp::Image(ImageSource {
+                reference: reference.clone(),
+                resolve_mode: self.input.resolve_mode,
+                ..ImageSource::default()
+            }),
+            Question::LayoutConfig { reference, .. } => SourceOp::OciLayout(OciLayoutSource {
+                reference: reference.clone(),
+                ..OciLayoutSource::default()
+            }),
+        });
+        let node = self.add(op, Vec::new(), Some(question.platform()), label)?;
         match digest {
             Some(digest) => {
                 let pin = Pin::Manifest(digest.clone());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kiln_ir::{History, ImageConfig, Input, Platform};
 
+use super::answer::Question;
 use super::input::{NamedContext, NoCache};
 use super::reach::Trigger;
 use super::remote::{self, Remote};
@@ -166,7 +167,10 @@ impl<'r, 'a> StageLowering<'r, 'a> {
                 Some(state) => state.clone(),
                 None => unreachable!("BUG: stage {index} was not lowered before its child"),
             },
-            Base::Image(reference) => self.image_base(reference, from.span, &platform)?,
+            Base::Image(reference) => {
+                let question = image_question(reference.clone(), &platform);
+                self.image_base(&question, from.span)?
+            }
             Base::Context(context) => self.context_base(context, from.span, &platform)?,
         };
         let image = &mut self.state.image;
@@ -185,13 +189,14 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         self.round.charge(bytes, from.span)
     }
 
-    fn image_base(&mut self, reference: &str, span: Span, platform: &Platform) -> Step<State> {
+    fn image_base(&mut self, question: &Question, span: Span) -> Step<State> {
+        let platform = question.platform();
         let mut label = self.label(&self.stage.ast.from, span);
-        label.name = format!("FROM {reference}");
+        label.name = format!("FROM {}", question.reference());
         label.ignore_cache = false;
         let (fs, config) = self
             .round
-            .image(reference, platform, &label)
+            .image(question, &label)
             .map_err(|error| self.suggest_base(error))?;
         let Some(config) = config else {
             return Ok(State::new(Some(fs), assumed_image(platform), platform));
@@ -222,9 +227,8 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         span: Span,
         platform: &Platform,
     ) -> Step<State> {
-        if let NamedContext::Image(name) = context {
-            let reference = context_reference(name, span)?;
-            return self.image_base(&reference, span, platform);
+        if let Some(question) = context_question(context, span, platform)? {
+            return self.image_base(&question, span);
         }
         let source = self.context(context, span)?;
         let fs = self.input(&source, BTreeSet::new(), span)?;
@@ -233,12 +237,14 @@ impl<'r, 'a> StageLowering<'r, 'a> {
 
     /// Returns the files of a named context that is no image's.
     fn context(&mut self, context: &'a NamedContext, span: Span) -> Step<Source<'a>> {
+        let platform = self.stages.target_platform();
+        if let Some(question) = context_question(context, span, platform)? {
+            return self.image_source(&question, span);
+        }
         match context {
             NamedContext::Local { source, ignore } => Ok(Source::Local(source, ignore)),
-            NamedContext::Image(name) => {
-                let reference = context_reference(name, span)?;
-                let platform = self.stages.target_platform().clone();
-                self.image_source(&reference, &platform, span)
+            NamedContext::Image(_) | NamedContext::OciLayout(_) => {
+                unreachable!("BUG: an image that is not asked about: {context:?}")
             }
             NamedContext::Url(url) => {
                 let remote = remote::classify(url)
@@ -265,18 +271,13 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         }
     }
 
-    fn image_source(
-        &mut self,
-        reference: &str,
-        platform: &Platform,
-        span: Span,
-    ) -> Step<Source<'a>> {
+    fn image_source(&mut self, question: &Question, span: Span) -> Step<Source<'a>> {
         let label = Label {
-            name: format!("FROM {reference}"),
+            name: format!("FROM {}", question.reference()),
             span,
             ..Label::default()
         };
-        let (fs, _) = self.round.image(reference, platform, &label)?;
+        let (fs, _) = self.round.image(question, &label)?;
         Ok(Source::Tree(Some(fs)))
     }
 
@@ -310,8 +311,8 @@ impl<'r, 'a> StageLowering<'r, 'a> {
                 }
             },
             Base::Image(reference) => {
-                let platform = self.stages.target_platform().clone();
-                self.image_source(&reference, &platform, span)
+                let question = image_question(reference, self.stages.target_platform());
+                self.image_source(&question, span)
             }
             Base::Context(context) => self.context(context, span),
         }
@@ -487,11 +488,33 @@ fn assumed_image(platform: &Platform) -> ImageConfig {
     image
 }
 
-fn context_reference(name: &str, span: Span) -> Step<String> {
-    reference::normalize(name).map_err(|reason| {
-        let message = format!("named context image `{name}` is no image: {reason}");
-        error("invalid-context", span, message)
+/// Returns what to ask about a named context: only images have something to tell.
+fn context_question(
+    context: &NamedContext,
+    span: Span,
+    platform: &Platform,
+) -> Step<Option<Question>> {
+    Ok(match context {
+        NamedContext::Image(name) => {
+            let reference = reference::normalize(name).map_err(|reason| {
+                let message = format!("named context image `{name}` is no image: {reason}");
+                error("invalid-context", span, message)
+            })?;
+            Some(image_question(reference, platform))
+        }
+        NamedContext::OciLayout(reference) => Some(Question::LayoutConfig {
+            reference: reference.clone(),
+            platform: platform.clone(),
+        }),
+        NamedContext::Local { .. } | NamedContext::Url(_) => None,
     })
+}
+
+fn image_question(reference: String, platform: &Platform) -> Question {
+    Question::ImageConfig {
+        reference,
+        platform: platform.clone(),
+    }
 }
 
 /// Control characters become spaces, so that a step's text is one line.
