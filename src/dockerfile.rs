@@ -76,13 +76,20 @@ pub(crate) async fn lower_resolving(
         match lower(&loaded.input, &answers) {
             Lowering::Needs(questions) => {
                 for question in questions {
-                    let Question::ImageConfig {
-                        reference,
-                        platform,
-                    } = &question;
-                    let found = resolver
-                        .image(reference, platform, request.resolve_mode)
-                        .await;
+                    let found = match &question {
+                        Question::ImageConfig {
+                            reference,
+                            platform,
+                        } => {
+                            resolver
+                                .image(reference, platform, request.resolve_mode)
+                                .await
+                        }
+                        Question::LayoutConfig {
+                            reference,
+                            platform,
+                        } => resolver.layout(&loaded.locals, reference, platform),
+                    };
                     let answer = match found {
                         Ok(image) => ImageAnswer::Resolved {
                             config: Box::new(image.config),
@@ -108,6 +115,9 @@ fn says_no_such_image(error: &ExecutorError) -> bool {
         | ExecutorError::Offline { .. }
         | ExecutorError::Reference(_)
         | ExecutorError::Platform { .. }
+        | ExecutorError::Layout { .. }
+        | ExecutorError::Io { .. }
+        | ExecutorError::Layer { .. }
         | ExecutorError::Document { .. } => true,
         _ => false,
     }
@@ -185,17 +195,11 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
             ContextRequest::Image(reference) => NamedContext::Image(reference.clone()),
             ContextRequest::OciLayout { path, reference } => {
                 locals.layouts.insert(name.clone(), path.clone());
-                return Err(Error::Usage {
-                    message: format!(
-                        "the context `{name}` is an OCI layout (`{}`{}), which only plans can read yet",
-                        path.display(),
-                        reference
-                            .as_ref()
-                            .map(|tag| format!(", {tag}"))
-                            .unwrap_or_default()
-                    ),
-                    hint: Some("build it with --plan, or import the image".to_owned()),
-                });
+                NamedContext::OciLayout(match reference {
+                    None => name.clone(),
+                    Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+                    Some(tag) => format!("{name}:{tag}"),
+                })
             }
         };
         contexts.insert(name.clone(), named);

@@ -217,6 +217,9 @@ impl Source for ScannedContext {
     }
 }
 
+/// What an OCI layout is called in errors.
+pub(crate) const LAYOUT: &str = "OCI layout";
+
 /// Where the named contexts of a build lie on this host.
 #[derive(Debug, Clone, Default)]
 pub struct Locals {
@@ -224,4 +227,66 @@ pub struct Locals {
     pub directories: std::collections::BTreeMap<String, PathBuf>,
     /// OCI layout directories by the names that oci-layout sources have in the plan.
     pub layouts: std::collections::BTreeMap<String, PathBuf>,
+}
+
+impl Locals {
+    /// Finds the OCI layout that `reference` is about, and the tag or digest that it names in it.
+    ///
+    /// Forms are `NAME`, `NAME:TAG` and `NAME@DIGEST`, also with both. A name may hold colons
+    /// itself, as in `alpine:3`; the longest one that was given counts.
+    pub(crate) fn layout<'a>(
+        &self,
+        reference: &'a str,
+    ) -> Result<(&Path, Option<&'a str>), Error> {
+        let fits = |name: &str| {
+            let rest = reference.strip_prefix(name)?;
+            (rest.is_empty() || rest.starts_with([':', '@'])).then_some(rest)
+        };
+        let given = self.layouts.iter();
+        let found = given
+            .filter_map(|(name, path)| Some((name.len(), path, fits(name)?)))
+            .max_by_key(|(length, ..)| *length);
+        let Some((_, path, rest)) = found else {
+            let name = reference.split([':', '@']).next().unwrap_or_default();
+            return Err(Error::UnknownLocal {
+                kind: LAYOUT,
+                name: name.to_owned(),
+            });
+        };
+        let selector = match rest.split_once('@') {
+            Some((_, digest)) => Some(digest),
+            None => rest.strip_prefix(':'),
+        };
+        Ok((path, selector))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_by_name() {
+        let names = ["base", "alpine:3", "alpine"];
+        let locals = Locals {
+            layouts: names
+                .map(|name| (name.to_owned(), PathBuf::from(format!("/{name}"))))
+                .into(),
+            ..Locals::default()
+        };
+        let check = |reference: &str, expected: Option<(&str, Option<&str>)>| {
+            let found = locals.layout(reference).ok();
+            let expected = expected.map(|(path, selector)| (Path::new(path), selector));
+            assert_eq!(found, expected, "{reference}");
+        };
+        check("base", Some(("/base", None)));
+        check("base:v1", Some(("/base", Some("v1"))));
+        check("base@sha256:00", Some(("/base", Some("sha256:00"))));
+        check("base:v1@sha256:00", Some(("/base", Some("sha256:00"))));
+        check("alpine:3", Some(("/alpine:3", None)));
+        check("alpine:3:v1", Some(("/alpine:3", Some("v1"))));
+        check("alpine:3@sha256:00", Some(("/alpine:3", Some("sha256:00"))));
+        check("alpine:3.18", Some(("/alpine", Some("3.18"))));
+        check("basement", None);
+    }
 }

@@ -9,6 +9,7 @@ use kiln_oci::registry;
 use kiln_store::StoreError;
 use kiln_tree::context::ScanError;
 
+use crate::context::LAYOUT;
 use crate::file::FileError;
 use crate::users::AccountError;
 
@@ -267,6 +268,9 @@ impl Error {
             Error::ForeignLayer { .. } => "pull its image again".to_owned(),
             Error::NotALayout { .. } => {
                 "choose another directory, or remove what is in this one".to_owned()
+            }
+            Error::UnknownLocal { kind: LAYOUT, name } => {
+                format!("give one with --build-context {name}=oci-layout://DIR")
             }
             _ => return None,
         })

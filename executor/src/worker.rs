@@ -144,7 +144,7 @@ impl BuildWorker {
             Op::Source(SourceOp::Image(source)) => {
                 self.registry_image(source, &platform, pin).await?
             }
-            Op::Source(SourceOp::OciLayout(source)) => self.layout_image(source, &platform)?,
+            Op::Source(SourceOp::OciLayout(source)) => self.layout_image(source, &platform, pin)?,
             Op::Source(SourceOp::Git(git)) => return Err(unsupported("a git source", &git.remote)),
             Op::Source(SourceOp::Http(http)) => {
                 return Err(unsupported("an http source", &http.url));
@@ -190,28 +190,24 @@ impl BuildWorker {
         &self,
         source: &OciLayoutSource,
         platform: &Platform,
+        pin: Option<&str>,
     ) -> Result<ResolvedImage, Error> {
         if let Some((name, value)) = source.attrs.first_key_value() {
             return Err(unknown_attribute(name, value));
         }
-        // NAME, NAME:TAG or NAME@DIGEST.
-        let (name, reference) = match source.reference.split_once('@') {
-            Some((name, digest)) => (name.split(':').next().unwrap_or(name), Some(digest)),
-            None => match source.reference.split_once(':') {
-                Some((name, tag)) => (name, Some(tag)),
-                None => (source.reference.as_str(), None),
-            },
+        let image = self
+            .resolver
+            .layout(&self.locals, &source.reference, platform)?;
+        let image = match pin {
+            Some(pin) if image.manifest_digest != pin => {
+                // The layout was written to since the pin was taken; the pin counts.
+                let name = source.reference.split('@').next().unwrap_or_default();
+                let pinned = format!("{name}@{pin}");
+                self.resolver.layout(&self.locals, &pinned, platform)?
+            }
+            _ => image,
         };
-        let Some(directory) = self.locals.layouts.get(name) else {
-            return Err(Error::UnknownLocal {
-                kind: "OCI layout",
-                name: name.to_owned(),
-            });
-        };
-        limited(
-            self.resolver.layout(directory, reference, platform)?,
-            source.layer_limit,
-        )
+        limited(image, source.layer_limit)
     }
 
     /// Keeps the trees of this build's selections, so that a later build can name what changed.

@@ -10,6 +10,7 @@ use kiln_oci::reference::Reference;
 use kiln_store::{BlobDigest, Content, DiffId, Lease, Pulled};
 
 use super::age::ago;
+use crate::context::Locals;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::source::fetch;
@@ -204,14 +205,17 @@ impl Resolver {
         })
     }
 
-    /// Finds an image in an OCI layout directory.
+    /// Finds an image in one of the OCI layout directories that a build was given.
+    ///
+    /// `reference` is the layout's name, with `:TAG` or `@DIGEST` unless it holds one image only.
     pub fn layout(
         &self,
-        directory: &std::path::Path,
-        reference: Option<&str>,
+        locals: &Locals,
+        reference: &str,
         platform: &Platform,
     ) -> Result<ResolvedImage, Error> {
-        super::layout::resolve(directory, reference, platform)
+        let (directory, selector) = locals.layout(reference)?;
+        super::layout::resolve(directory, selector, platform)
     }
 }
 
