@@ -15,6 +15,14 @@ pub struct Findings {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+impl Findings {
+    /// Whether nothing is wrong but that base images cannot be had now.
+    fn lacks_images_only(&self) -> bool {
+        let mut errors = self.diagnostics.iter().filter(|finding| finding.is_error());
+        errors.all(|error| error.code == "image-unavailable")
+    }
+}
+
 /// A step that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedStep {
@@ -97,6 +105,7 @@ impl Error {
     /// The exit code that a command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Dockerfile(findings) if findings.lacks_images_only() => 1,
             Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } => 2,
             Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
             Error::Cancelled => 130,

@@ -7,6 +7,7 @@ use kiln_ir::{NodeId, Op, Plan, SourceOp};
 use kiln_solver::{NodeNote, Slot};
 
 use crate::event::{Event, StepIndex, StepInfo, StepStatus, Stream};
+use crate::lines::OutputLines;
 
 /// Lines of output kept of each step, for when it fails.
 const TAIL_LINES: usize = 30;
@@ -36,7 +37,8 @@ impl Steps {
                 .and_then(|display| display.ranges.first())
                 .map_or(0, |range| range.start_line);
             let text = match name.is_empty() {
-                false => name,
+                // Continued lines leave blanks that say nothing.
+                false => name.split_whitespace().collect::<Vec<_>>().join(" "),
                 // What a front end adds for itself is no step of the file.
                 true if !plan.sources.is_empty() => continue,
                 true => unnamed(&this.op),
@@ -119,8 +121,8 @@ struct State {
 
 #[derive(Default)]
 struct Tail {
-    lines: VecDeque<String>,
-    partial: Vec<u8>,
+    lines: VecDeque<Vec<u8>>,
+    end: OutputLines,
 }
 
 impl<F: Fn(Event) + Send + Sync> Teller<F> {
@@ -145,9 +147,11 @@ impl<F: Fn(Event) + Send + Sync> Teller<F> {
         let Some(tail) = state.tails.get(&node) else {
             return Vec::new();
         };
-        let rest =
-            (!tail.partial.is_empty()).then(|| String::from_utf8_lossy(&tail.partial).into_owned());
-        tail.lines.iter().cloned().chain(rest).collect()
+        let rest = Some(tail.end.partial()).filter(|rest| !rest.is_empty());
+        let lines = tail.lines.iter().map(Vec::as_slice).chain(rest);
+        lines
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect()
     }
 
     /// How each step ended, by its index.
@@ -162,16 +166,18 @@ impl<F: Fn(Event) + Send + Sync> Teller<F> {
     fn keep(&self, node: NodeId, bytes: &[u8]) {
         let mut state = self.state();
         let tail = state.tails.entry(node).or_default();
-        tail.partial.extend_from_slice(bytes);
-        while let Some(end) = tail.partial.iter().position(|&byte| byte == b'\n') {
-            let rest = tail.partial.split_off(end + 1);
-            let line = std::mem::replace(&mut tail.partial, rest);
-            if tail.lines.len() == TAIL_LINES {
-                tail.lines.pop_front();
-            }
-            tail.lines
-                .push_back(String::from_utf8_lossy(&line[..end]).into_owned());
-        }
+        let Tail { lines, end } = tail;
+        end.push(bytes, |line| {
+            // The oldest line's room is used again: a flood of lines allocates nothing.
+            let mut kept = if lines.len() == TAIL_LINES {
+                lines.pop_front().unwrap_or_default()
+            } else {
+                Vec::new()
+            };
+            kept.clear();
+            kept.extend_from_slice(line);
+            lines.push_back(kept);
+        });
     }
 }
 
