@@ -228,9 +228,21 @@ pub enum Error {
         #[source]
         source: kiln_tree::FsError,
     },
+    /// A digest where a name for a new image is wanted.
+    #[error("could not name an image `{name}`: its digest is not for anybody to choose")]
+    NameWithDigest {
+        /// The name.
+        name: String,
+    },
     /// A config that cannot be written.
     #[error("could not write the image config")]
     ImageConfig(#[from] kiln_ir::ImageConfigError),
+    /// A user that has no id here.
+    #[error("nothing can run as `{user}`: only one id is mapped here, and it is root's")]
+    OneId {
+        /// As asked for, or as the image says.
+        user: String,
+    },
     /// A step was asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -257,10 +269,17 @@ impl Error {
             Error::Offline { reference } => {
                 format!("build once without --offline, or import `{reference}`")
             }
+            Error::UnknownLocal { kind: LAYOUT, name } => {
+                format!("give one with --build-context {name}=oci-layout://DIR")
+            }
             Error::UnknownLocal { name, .. } => format!("give one with --build-context {name}=DIR"),
             Error::Platform { .. } => "only this host's architecture can be built for".to_owned(),
             Error::File(FileError::ContextChanged { .. }) => {
                 "build again when nothing writes there".to_owned()
+            }
+            Error::OneId { .. } => {
+                "give yourself more ids with a line such as NAME:100000:65536 in /etc/subuid and /etc/subgid"
+                    .to_owned()
             }
             Error::NothingToRun { image } => {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
@@ -268,9 +287,6 @@ impl Error {
             Error::ForeignLayer { .. } => "pull its image again".to_owned(),
             Error::NotALayout { .. } => {
                 "choose another directory, or remove what is in this one".to_owned()
-            }
-            Error::UnknownLocal { kind: LAYOUT, name } => {
-                format!("give one with --build-context {name}=oci-layout://DIR")
             }
             _ => return None,
         })

@@ -2,14 +2,13 @@
 
 use std::io::Read;
 
-use kiln_oci::reference::Reference;
 use kiln_store::Content;
 use kiln_tree::tar::{ApplyError, ApplyOptions, DirectoryFiles, WriteOptions, apply, write_layer};
 
 use crate::archive;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::export::Hashing;
+use crate::export::{self, Hashing};
 
 /// What was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +41,7 @@ impl Executor {
             name: shown_name.to_owned(),
             source,
         };
-        let name = Reference::parse(reference)?;
+        let name = export::reference(reference)?;
         let store = self.store();
         let lease = store.lease();
         let reader = archive::decompress(archive).map_err(|source| {

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
@@ -67,9 +66,9 @@ pub(super) fn describe(
     let open: Vec<usize> = (0..layers.len())
         .filter(|&index| known[index].is_none())
         .collect();
-    for (index, diff_id) in open.iter().zip(hash_all(store, layers, &open, mtime)?) {
-        store.put_diff_id(&layers[*index], &filed_tar(mtime), &diff_id)?;
-        known[*index] = Some(diff_id);
+    for (index, diff_id) in hash_all(store, layers, &open, mtime)? {
+        store.put_diff_id(&layers[index], &filed_tar(mtime), &diff_id)?;
+        known[index] = Some(diff_id);
     }
     let found = layers.iter().zip(known);
     found
@@ -96,41 +95,33 @@ fn hash_all(
     layers: &[Content],
     wanted: &[usize],
     mtime: MtimePolicy,
-) -> Result<Vec<DiffId>, Error> {
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(wanted.len());
+) -> Result<Vec<(usize, DiffId)>, Error> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(vec![None; wanted.len()]);
-    let failed = Mutex::new(None);
-    let lock = |done| -> std::sync::MutexGuard<'_, Vec<Option<DiffId>>> {
-        Mutex::lock(done).unwrap_or_else(PoisonError::into_inner)
+    let work = || {
+        let mut mine = Vec::new();
+        while let Some(&index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let diff_id = hash(store, &layers[index], mtime).inspect_err(|_| {
+                // The others need not go on.
+                next.store(wanted.len(), Ordering::Relaxed);
+            })?;
+            mine.push((index, diff_id));
+        }
+        Ok::<_, Error>(mine)
     };
     thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let turn = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&index) = wanted.get(turn) else {
-                        return;
-                    };
-                    match hash(store, &layers[index], mtime) {
-                        Ok(diff_id) => lock(&done)[turn] = Some(diff_id),
-                        Err(error) => {
-                            next.store(wanted.len(), Ordering::Relaxed);
-                            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                            return;
-                        }
-                    }
-                }
-            });
+        let working: Vec<_> = (0..threads.min(wanted.len()))
+            .map(|_| scope.spawn(&work))
+            .collect();
+        let mut all = Vec::with_capacity(wanted.len());
+        for thread in working {
+            match thread.join() {
+                Ok(hashed) => all.extend(hashed?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
-    });
-    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error);
-    }
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(done.into_iter().flatten().collect())
+        Ok(all)
+    })
 }
 
 fn hash(store: &Store, content: &Content, mtime: MtimePolicy) -> Result<DiffId, Error> {

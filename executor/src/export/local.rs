@@ -5,6 +5,7 @@
 //! followed, so nothing outside it is touched. Files are copied, never linked, since the store's own
 //! must not change when the caller edits them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -41,13 +42,13 @@ pub(super) fn write(
         layers,
         rules,
         parent: None,
-        left_out: 0,
+        left_out: BTreeSet::new(),
     };
     writer.write(changes).map_err(|source| Error::Destination {
         path: destination.to_owned(),
         source,
     })?;
-    Ok(writer.left_out)
+    Ok(writer.left_out.len())
 }
 
 struct Writer<'a> {
@@ -56,7 +57,8 @@ struct Writer<'a> {
     rules: Rules,
     /// The directory that was written to last.
     parent: Option<(TreePath, OwnedFd)>,
-    left_out: usize,
+    /// Devices that could not be made.
+    left_out: BTreeSet<TreePath>,
 }
 
 impl Writer<'_> {
@@ -87,23 +89,30 @@ impl Writer<'_> {
     fn entry(&mut self, entry: &Entry, origin: Option<BorrowedFd<'_>>) -> Result<(), FsError> {
         let (root, rules) = (self.root, self.rules);
         let name = entry.path.name();
+        let is_device = matches!(
+            entry.kind,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. }
+        );
+        let is_left_out = match &entry.kind {
+            Kind::Hardlink { to } => self.left_out.contains(to),
+            _ => is_device && !rules.devices,
+        };
+        if is_left_out {
+            self.left_out.insert(entry.path.clone());
+            return Ok(());
+        }
         let parent = self.parent_of(&entry.path)?;
         let there = handle::stat(&parent, name)?;
         if let Kind::Directory { .. } = entry.kind {
             if there.is_some_and(|stat| handle::file_type(&stat) == FileType::Directory) {
+                // The last export may have left it closed to its owner, too.
+                let there = handle::open_directory(&parent, name)?;
+                let _ = rustix::fs::fchmod(&there, Mode::from_raw_mode(0o700));
                 return Ok(());
             }
             remove_tree(&parent, name)?;
             return rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))
                 .map_err(|error| FsError::new("make directory", name, error));
-        }
-        let is_device = matches!(
-            entry.kind,
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. }
-        );
-        if is_device && !rules.devices {
-            self.left_out += 1;
-            return Ok(());
         }
         if there.is_some() {
             remove_tree(&parent, name)?;
@@ -129,11 +138,6 @@ impl Writer<'_> {
                 let above = to.parent().unwrap_or(TreePath::ROOT);
                 let from = handle::open_beneath(root, above.as_bytes(), handle::READ_DIRECTORY)?;
                 return rustix::fs::linkat(from, to.name(), &parent, name, AtFlags::empty())
-                    .or_else(|error| match error {
-                        // The target is a device that was left out.
-                        rustix::io::Errno::NOENT if !rules.devices => Ok(()),
-                        error => Err(error),
-                    })
                     .map_err(failed("make hard link"));
             }
             Kind::CharDevice { major, minor } => {

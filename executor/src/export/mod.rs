@@ -203,14 +203,8 @@ impl<'a> Run<'a> {
         let mut packs = false;
         references(&given.tags)?;
         for export in exports {
-            match export {
-                Export::OciDirectory { destination, .. } => directory::check(destination)?,
-                Export::Image { .. }
-                | Export::OciArchive { .. }
-                | Export::DockerArchive { .. }
-                | Export::Local { .. }
-                | Export::Tar { .. }
-                | Export::CacheOnly => {}
+            if let Export::OciDirectory { destination, .. } = export {
+                directory::check(destination)?;
             }
             references(export.names())?;
             packs |= export.has_blobs();
@@ -422,11 +416,19 @@ impl Executor {
     }
 }
 
+/// Reads a name that an image is to get.
+pub(crate) fn reference(name: &str) -> Result<Reference, Error> {
+    let reference = Reference::parse(name)?;
+    match reference.digest() {
+        Some(_) => Err(Error::NameWithDigest {
+            name: name.to_owned(),
+        }),
+        None => Ok(reference),
+    }
+}
+
 fn references(names: &[String]) -> Result<Vec<Reference>, Error> {
-    Ok(names
-        .iter()
-        .map(|name| Reference::parse(name))
-        .collect::<Result<_, _>>()?)
+    names.iter().map(|name| reference(name)).collect()
 }
 
 impl Export {

@@ -674,6 +674,19 @@ fn bad_names_are_refused_before_anything_is_written() {
         world.try_export(&image, &exports).unwrap_err(),
         Error::Reference(_)
     ));
+    let digest = format!("app@sha256:{}", "a".repeat(64));
+    let exports = [
+        Export::Local {
+            destination: out.clone(),
+        },
+        Export::Image {
+            names: vec![digest],
+        },
+    ];
+    assert!(matches!(
+        world.try_export(&image, &exports).unwrap_err(),
+        Error::NameWithDigest { .. }
+    ));
     assert!(!out.exists());
 }
 
@@ -912,5 +925,62 @@ fn scratch_is_an_image_too() {
     assert_eq!(
         (config.os.as_str(), config.architecture.is_empty()),
         ("linux", false)
+    );
+}
+
+#[test]
+fn exported_bytes_are_those_of_the_format() {
+    // See docs/formats/image-export.md; the platform is fixed, so that every host agrees.
+    let world = World::new();
+    let mut image = world.image(vec![
+        world.keep(&archive(APP), false),
+        world.keep(&archive(&["app/.wh.two: "]), false),
+    ]);
+    let config = image.config.as_mut().unwrap();
+    (config.architecture, config.variant) = ("amd64".to_owned(), String::new());
+    image.source_date_epoch = Some(1_000_000_000);
+    let out = world.path("x.tar");
+    world.export(
+        &image,
+        Export::DockerArchive {
+            destination: file(&out),
+            names: vec![],
+        },
+    );
+    let mut text = String::new();
+    for (path, bytes) in files(&fs::read(&out).unwrap()) {
+        text.push_str(&format!("{path} {}\n", bytes.len()));
+        if let Ok(json) = String::from_utf8(bytes) {
+            text.push_str(&json);
+            text.push('\n');
+        }
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_a_directory_holds_gives_way_whatever_it_is() {
+    let world = World::new();
+    let out = world.path("out");
+    fs::create_dir_all(out.join("app/one/deep")).unwrap();
+    fs::write(out.join("app/one/deep/file"), "old").unwrap();
+    let image = world.image(vec![world.keep(&archive(APP), false)]);
+    world.export(
+        &image,
+        Export::Local {
+            destination: out.clone(),
+        },
+    );
+    assert_eq!(fs::read(out.join("app/one")).unwrap(), b"first");
+    fs::set_permissions(out.join("app"), fs::Permissions::from_mode(0o555)).unwrap();
+    world.export(
+        &image,
+        Export::Local {
+            destination: out.clone(),
+        },
+    );
+    assert_eq!(
+        fs::metadata(out.join("app")).unwrap().permissions().mode() & 0o777,
+        0o750
     );
 }
