@@ -1,0 +1,51 @@
+//! Whole builds through the command: each case has a store, a home and a context of its own.
+//!
+//! `KILN_TEST_REQUIRE=1` makes a case that cannot run here a failure; otherwise it is listed as
+//! ignored, with what it lacks. `KILN_TEST_KEEP=1` leaves the directories of failed cases behind.
+//! `INSTA_UPDATE=always` writes the snapshots, which are then to be read.
+
+#![allow(clippy::unwrap_used)] // a case that cannot go on fails
+
+mod builds;
+mod commands;
+mod exports;
+mod failures;
+mod images;
+mod interrupts;
+mod language;
+mod plans;
+mod reasons;
+mod registries;
+mod robustness;
+mod run;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use support::Case;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    support::settle();
+    let rooms: [(&str, fn() -> Vec<Case>); 12] = [
+        ("reasons", reasons::cases),
+        ("builds", builds::cases),
+        ("failures", failures::cases),
+        ("interrupts", interrupts::cases),
+        ("language", language::cases),
+        ("plans", plans::cases),
+        ("commands", commands::cases),
+        ("images", images::cases),
+        ("exports", exports::cases),
+        ("run", run::cases),
+        ("registries", registries::cases),
+        ("robustness", robustness::cases),
+    ];
+    let mut trials = Vec::new();
+    for (room, cases) in rooms {
+        trials.extend(cases().into_iter().map(|case| case.into_trial(room)));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

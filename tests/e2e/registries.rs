@@ -1,0 +1,7 @@
+//! Bases from registries.
+
+use crate::support::Case;
+
+pub(crate) fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,119 @@
+//! What a host may lack, looked for once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use super::base;
+
+/// Something that not every host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Capability {
+    /// Steps can run: as root, or in a user namespace.
+    Containers,
+    /// The tests run as root.
+    Root,
+    /// An ordinary user may make user namespaces, tried from root through `setpriv`.
+    OrdinaryUser,
+    /// Overlay mounts, as root.
+    Overlay,
+    /// The base image is busybox, not the host's coreutils.
+    Busybox,
+    /// `skopeo`.
+    Skopeo,
+    /// `umoci`.
+    Umoci,
+    /// `runc`, able to start a container here.
+    Runc,
+    /// `docker-registry`.
+    DockerRegistry,
+    /// `python3`.
+    Python,
+    /// `setpriv`.
+    Setpriv,
+    /// `bash`.
+    Bash,
+}
+
+impl Capability {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Containers => "root or user namespaces",
+            Self::Root => "root",
+            Self::OrdinaryUser => "user namespaces of an ordinary user",
+            Self::Overlay => "overlay mounts",
+            Self::Busybox => "a static busybox",
+            Self::Skopeo => "skopeo",
+            Self::Umoci => "umoci",
+            Self::Runc => "runc",
+            Self::DockerRegistry => "docker-registry",
+            Self::Python => "python3",
+            Self::Setpriv => "setpriv",
+            Self::Bash => "bash",
+        }
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Self::Root => nix::unistd::geteuid().is_root(),
+            Self::Containers => {
+                nix::unistd::geteuid().is_root()
+                    || succeeds("unshare", &["--user", "--map-root-user", "--mount", "true"])
+            }
+            Self::OrdinaryUser => {
+                let unshare = ["unshare", "--user", "--map-root-user", "--mount", "true"];
+                let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+                nix::unistd::geteuid().is_root()
+                    && succeeds("setpriv", &[&user[..], &unshare[..]].concat())
+            }
+            Self::Overlay => overlay_mounts(),
+            Self::Busybox => base::has_busybox(),
+            Self::Runc => nix::unistd::geteuid().is_root() && find_program("runc").is_some(),
+            Self::Skopeo => find_program("skopeo").is_some(),
+            Self::Umoci => find_program("umoci").is_some(),
+            Self::DockerRegistry => find_program("docker-registry").is_some(),
+            Self::Python => find_program("python3").is_some(),
+            Self::Setpriv => find_program("setpriv").is_some(),
+            Self::Bash => find_program("bash").is_some(),
+        }
+    }
+}
+
+/// Returns what of `needs` this host lacks, in words, or nothing.
+pub(super) fn missing(needs: &[Capability]) -> Option<String> {
+    static KNOWN: Mutex<BTreeMap<Capability, bool>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let lacking: Vec<&str> = needs
+        .iter()
+        .filter(|need| !*known.entry(**need).or_insert_with(|| need.is_here()))
+        .map(|need| need.words())
+        .collect();
+    (!lacking.is_empty()).then(|| lacking.join(" and "))
+}
+
+/// Where a program is, also where an ordinary user's `PATH` does not lead.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+        .map(|directory| Path::new(directory).join(name))
+        .find(|file| file.is_file())
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn overlay_mounts() -> bool {
+    let script = "d=$(mktemp -d) && mount -t tmpfs t $d && mkdir $d/l $d/u $d/w $d/m && \
+                  mount -t overlay o -o lowerdir=$d/l,upperdir=$d/u,workdir=$d/w $d/m; r=$?; \
+                  umount -l $d; rmdir $d; exit $r";
+    succeeds("unshare", &["--mount", "sh", "-c", script])
+}

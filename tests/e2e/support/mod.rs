@@ -1,0 +1,21 @@
+//! What a case stands on: a world of its own, the command in it, and what this host can do.
+
+mod base;
+mod capability;
+mod case;
+mod kiln;
+mod leftovers;
+mod mask;
+mod text;
+mod world;
+
+pub(crate) use capability::Capability;
+pub(crate) use case::{Case, case};
+pub(crate) use kiln::{Kiln, Ran, Running};
+pub(crate) use text::{dedent, table};
+pub(crate) use world::World;
+
+/// Makes this process, and so every child, independent of how the tests were started.
+pub(crate) fn settle() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+}
