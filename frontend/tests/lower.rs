@@ -3,7 +3,7 @@
 //!
 //! An options file has one option a line: `build-arg K=V`, `build-arg K`, `label K=V`, `target S`,
 //! `platform P`, `ignore PATTERN`, `no-cache` or `no-cache STAGE`, `network none|host`,
-//! `context NAME=docker-image://REF|oci-layout:NAME|local:NAME|URL`, `image REF JSON`, `unavailable REF REASON`,
+//! `context NAME=docker-image://REF|oci-layout:NAME|local:NAME|URL`, `image REF JSON`, `unavailable REF REASON[; help: HELP]`,
 //! `epoch N`, `hostname H`, `add-host NAME=IP`, `ulimit NAME=SOFT:HARD`, `shm-size N`,
 //! `proxy-http URL`, `cache-ns NS`. Images without an answer are assumed.
 
@@ -96,7 +96,12 @@ impl Case {
             }
             "unavailable" => {
                 let (reference, reason) = value.split_once(' ').unwrap();
-                let answer = ImageAnswer::Unavailable(reason.to_owned());
+                let (reason, help) = match reason.split_once("; help: ") {
+                    Some((reason, help)) => (reason, Some(help.to_owned())),
+                    None => (reason, None),
+                };
+                let reason = reason.to_owned();
+                let answer = ImageAnswer::Unavailable { reason, help };
                 self.images.push((reference.to_owned(), answer));
             }
             "epoch" => input.source_date_epoch = Some(value.parse().unwrap()),

@@ -55,8 +55,13 @@ pub enum ImageAnswer {
     },
     /// Nobody was asked: the config is taken to be empty, and the plan has no pin for it.
     Assumed,
-    /// It cannot be had; the reason becomes part of the diagnostic at the instruction.
-    Unavailable(String),
+    /// It cannot be had, which becomes a diagnostic at the instruction.
+    Unavailable {
+        /// Why not.
+        reason: String,
+        /// A way out.
+        help: Option<String>,
+    },
 }
 
 /// The answers so far.

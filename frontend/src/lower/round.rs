@@ -219,13 +219,11 @@ impl<'a> Round<'a> {
         let (config, digest) = match answer {
             ImageAnswer::Resolved { config, digest } => (Some(&**config), Some(digest)),
             ImageAnswer::Assumed => (None, None),
-            ImageAnswer::Unavailable(reason) => {
+            ImageAnswer::Unavailable { reason, help } => {
                 let message = format!("image `{reference}` cannot be had: {reason}");
-                return Err(Box::new(Diagnostic::error(
-                    "image-unavailable",
-                    label.span,
-                    message,
-                )));
+                let mut error = Diagnostic::error("image-unavailable", label.span, message);
+                error.help.clone_from(help);
+                return Err(Box::new(error));
             }
         };
         let op = Op::Source(match question {

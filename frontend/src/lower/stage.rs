@@ -192,7 +192,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
     fn image_base(&mut self, question: &Question, span: Span) -> Step<State> {
         let platform = question.platform();
         let mut label = self.label(&self.stage.ast.from, span);
-        label.name = format!("FROM {}", question.reference());
+        label.name = format!("FROM {}", self.stage.base_name);
         label.ignore_cache = false;
         let (fs, config) = self
             .round
@@ -273,7 +273,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
 
     fn image_source(&mut self, question: &Question, span: Span) -> Step<Source<'a>> {
         let label = Label {
-            name: format!("FROM {}", question.reference()),
+            name: format!("FROM {}", reference::familiar(question.reference())),
             span,
             ..Label::default()
         };
