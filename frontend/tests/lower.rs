@@ -222,7 +222,7 @@ fn assumed_images_are_named() {
         .iter()
         .map(|node| plan.display[node].name.as_str())
         .collect();
-    assert_eq!(names, ["FROM docker.io/library/golang:latest"]);
+    assert_eq!(names, ["FROM golang"]);
     assert_eq!(plan.pins.len(), 1);
 }
 
