@@ -16,7 +16,8 @@ use kiln_oci::media_type::Compression;
 const GZIP_CHUNK_BYTES: usize = 1 << 20;
 /// What a zstd frame holds; its window at level 3 is 2 MiB.
 const ZSTD_CHUNK_BYTES: usize = 4 << 20;
-/// Between 5 and 6 lie a few per cent of size and a third of the time.
+/// On 300 MB of programs and texts, 6 takes a seventh more time for nothing, and 3 a quarter less for
+/// 3 % more bytes.
 const GZIP_LEVEL: u32 = 5;
 /// What zstd itself takes for its default.
 const ZSTD_LEVEL: i32 = 3;

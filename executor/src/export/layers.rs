@@ -111,7 +111,7 @@ fn hash_all(
     };
     thread::scope(|scope| {
         let working: Vec<_> = (0..threads.min(wanted.len()))
-            .map(|_| scope.spawn(&work))
+            .map(|_| scope.spawn(work))
             .collect();
         let mut all = Vec::with_capacity(wanted.len());
         for thread in working {

@@ -102,20 +102,20 @@ impl Writer<'_> {
             return Ok(());
         }
         let parent = self.parent_of(&entry.path)?;
-        let there = handle::stat(&parent, name)?;
+        let there = handle::stat(parent, name)?;
         if let Kind::Directory { .. } = entry.kind {
             if there.is_some_and(|stat| handle::file_type(&stat) == FileType::Directory) {
                 // The last export may have left it closed to its owner, too.
-                let there = handle::open_directory(&parent, name)?;
+                let there = handle::open_directory(parent, name)?;
                 let _ = rustix::fs::fchmod(&there, Mode::from_raw_mode(0o700));
                 return Ok(());
             }
-            remove_tree(&parent, name)?;
-            return rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))
+            remove_tree(parent, name)?;
+            return rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))
                 .map_err(|error| FsError::new("make directory", name, error));
         }
         if there.is_some() {
-            remove_tree(&parent, name)?;
+            remove_tree(parent, name)?;
         }
         let failed = |attempt| move |error| FsError::new(attempt, name, error);
         match &entry.kind {
@@ -126,18 +126,18 @@ impl Writer<'_> {
                     entry.path.as_bytes(),
                     handle::READ,
                 )?;
-                let to = create_file(&parent, name)?;
+                let to = create_file(parent, name)?;
                 copy_bytes_unseen(from, &to, *size)?;
                 return dress(to, &entry.meta, rules);
             }
             Kind::Symlink { target } => {
-                rustix::fs::symlinkat(&target[..], &parent, name).map_err(failed("make link"))?;
+                rustix::fs::symlinkat(&target[..], parent, name).map_err(failed("make link"))?;
             }
             Kind::Hardlink { to } => {
                 // Its target comes first in order, so it is one of ours by now.
                 let above = to.parent().unwrap_or(TreePath::ROOT);
                 let from = handle::open_beneath(root, above.as_bytes(), handle::READ_DIRECTORY)?;
-                return rustix::fs::linkat(from, to.name(), &parent, name, AtFlags::empty())
+                return rustix::fs::linkat(from, to.name(), parent, name, AtFlags::empty())
                     .map_err(failed("make hard link"));
             }
             Kind::CharDevice { major, minor } => {
@@ -151,11 +151,11 @@ impl Writer<'_> {
         }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             let mode = Mode::from_raw_mode(entry.meta.mode & 0o1777);
-            rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
                 .map_err(failed("set the mode of"))?;
         }
         rustix::fs::utimensat(
-            &parent,
+            parent,
             name,
             &times(&entry.meta, rules),
             AtFlags::SYMLINK_NOFOLLOW,

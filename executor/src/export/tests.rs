@@ -172,6 +172,7 @@ fn files(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Runs a tool that knows images; tells so if it is not there.
+#[allow(clippy::print_stderr)]
 fn tool(name: &str, arguments: &[&OsStr]) -> Option<String> {
     let Ok(output) = Command::new(name).args(arguments).output() else {
         eprintln!("{name} is not here to look at what was written");
