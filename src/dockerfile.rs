@@ -95,9 +95,10 @@ pub(crate) async fn lower_resolving(
                             config: Box::new(image.config),
                             digest: image.manifest_digest,
                         },
-                        Err(error) if says_no_such_image(&error) => {
-                            ImageAnswer::Unavailable(words(&error))
-                        }
+                        Err(error) if says_no_such_image(&error) => ImageAnswer::Unavailable {
+                            reason: words(&error),
+                            help: error.hint(),
+                        },
                         Err(error) => return Err(error.into()),
                     };
                     answers.image(question, answer);

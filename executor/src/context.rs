@@ -234,10 +234,7 @@ impl Locals {
     ///
     /// Forms are `NAME`, `NAME:TAG` and `NAME@DIGEST`, also with both. A name may hold colons
     /// itself, as in `alpine:3`; the longest one that was given counts.
-    pub(crate) fn layout<'a>(
-        &self,
-        reference: &'a str,
-    ) -> Result<(&Path, Option<&'a str>), Error> {
+    pub(crate) fn layout<'a>(&self, reference: &'a str) -> Result<(&Path, Option<&'a str>), Error> {
         let fits = |name: &str| {
             let rest = reference.strip_prefix(name)?;
             (rest.is_empty() || rest.starts_with([':', '@'])).then_some(rest)
