@@ -10,7 +10,7 @@ use kiln_store::Store;
 use kiln_tree::context::{
     ContextTree, Decision, HashMemory, ItemKind, ScanOptions, Seen, Select, scan,
 };
-use kiln_tree::{Kind, Meta, TreePath, handle};
+use kiln_tree::{Kind, Meta, Mtime, TreePath, handle};
 use rustix::fs::OFlags;
 
 use crate::error::Error;
@@ -170,6 +170,18 @@ impl Source for ScannedContext {
             .within(path.as_bytes())
             .map(|(path, item)| Self::item(path, item));
         root.into_iter().chain(below).collect()
+    }
+
+    /// The scan keeps the times of files only; those of what is rarer are asked for when needed.
+    fn mtime(&self, item: &Item) -> Mtime {
+        if matches!(item.kind, Kind::File { .. }) {
+            return item.meta.mtime;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let stat = handle::open_beneath(&*self.root, item.path.as_bytes(), flags)
+            .and_then(|opened| Seen::of(&opened));
+        // What is gone meanwhile has no bytes that could be wrong.
+        stat.map_or_else(|_| item.meta.mtime, |seen| seen.modified())
     }
 
     fn put(

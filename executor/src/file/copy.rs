@@ -174,7 +174,11 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
         let item = &picked.item;
         let is_directory = item.kind.is_directory();
         let is_link = matches!(item.kind, Kind::Symlink { .. });
-        let meta = self.treatment.meta(&item.meta, is_directory, is_link);
+        let dated = Meta {
+            mtime: self.from.mtime(item),
+            ..item.meta.clone()
+        };
+        let meta = self.treatment.meta(&dated, is_directory, is_link);
         let there = self.into.get(at);
         if self.treatment.replace
             && there

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use kiln_tree::{Kind, Meta, Ownership, TreePath, View, handle};
+use kiln_tree::{Kind, Meta, Mtime, Ownership, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
@@ -40,6 +40,10 @@ pub(crate) trait Source {
     fn list(&self, path: &TreePath) -> Vec<Vec<u8>>;
     /// What is at `path` and below it, sorted, `path` itself first.
     fn within(&self, path: &TreePath) -> Vec<Item>;
+    /// When an item was last changed.
+    fn mtime(&self, item: &Item) -> Mtime {
+        item.meta.mtime
+    }
     /// Opens the bytes of a regular file.
     fn open(&self, item: &Item) -> Result<OwnedFd, FileError>;
     /// Makes a file of this tree in a layer, with new attributes.
