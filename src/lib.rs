@@ -21,6 +21,7 @@
 
 mod error;
 mod event;
+mod lines;
 mod request;
 
 mod build;
@@ -33,6 +34,7 @@ mod steps;
 pub use build::Built;
 pub use error::{Error, FailedStep, Findings};
 pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream};
+pub use lines::OutputLines;
 pub use open::{Kiln, Options};
 pub use plan::{PlanForm, Planned};
 pub use record::{BuildRecord, StepRecord};

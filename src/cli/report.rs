@@ -8,7 +8,7 @@ use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snip
 use kiln::diagnostic::{Diagnostic, Severity};
 use kiln::{Error, FailedStep, Findings};
 
-use super::progress::colours;
+use super::progress::{colours, words_plain, words_visible};
 
 /// Writes an error with its causes and its way out.
 pub(crate) fn error(error: &Error) {
@@ -62,13 +62,17 @@ fn say(text: &str) {
 }
 
 fn draw_causes(error: &Error) -> String {
-    let mut text = format!("{} {error}\n", label("error:"));
+    let mut text = format!(
+        "{} {}\n",
+        label("error:"),
+        words_visible(&error.to_string())
+    );
     let mut last = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let words = error.to_string();
         if words != last {
-            text.push_str(&format!("  because: {words}\n"));
+            text.push_str(&format!("  because: {}\n", words_visible(&words)));
         }
         last = words;
         cause = error.source();
@@ -125,7 +129,7 @@ fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
 }
 
 fn draw_step(step: &FailedStep, colours: bool) -> String {
-    let title = format!("`{}` failed: {}", step.text, step.failure);
+    let title = words_visible(&format!("`{}` failed: {}", step.text, step.failure));
     let mut text = match &step.written {
         Some((file, line, lines)) => {
             let source = lines.join("\n");
@@ -139,12 +143,12 @@ fn draw_step(step: &FailedStep, colours: bool) -> String {
         None => format!("{} {title}\n", label("error:")),
     };
     for cause in &step.causes {
-        text.push_str(&format!("  because: {cause}\n"));
+        text.push_str(&format!("  because: {}\n", words_visible(cause)));
     }
     if !step.output.is_empty() {
         text.push_str("the end of its output:\n");
         for line in &step.output {
-            text.push_str(&format!("  | {line}\n"));
+            text.push_str(&format!("  | {}\n", words_plain(line)));
         }
     }
     text

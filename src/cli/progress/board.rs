@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use kiln::{Event, StepIndex, StepInfo, StepStatus};
+use kiln::{Event, OutputLines, StepIndex, StepInfo, StepStatus};
 
 use super::words;
 
@@ -25,13 +25,21 @@ pub(super) struct Step {
     pub(super) waiting_for: Option<Option<u32>>,
     pub(super) transfers: BTreeMap<String, Transfer>,
     pub(super) tail: VecDeque<String>,
-    /// Output after the last line end.
-    partial: Vec<u8>,
+    end: OutputLines,
 }
 
 impl Step {
     pub(super) fn is_running(&self) -> bool {
         self.started.is_some() && self.ended.is_none()
+    }
+
+    fn keep(&mut self, lines: &[String]) {
+        for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+            if self.tail.len() == TAIL_LINES {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line.clone());
+        }
     }
 }
 
@@ -50,13 +58,17 @@ impl Board {
                 self.steps = steps
                     .iter()
                     .map(|info| Step {
-                        info: info.clone(),
+                        info: StepInfo {
+                            stage: words::visible(&info.stage),
+                            text: words::visible(&info.text),
+                            ..info.clone()
+                        },
                         started: None,
                         ended: None,
                         waiting_for: None,
                         transfers: BTreeMap::new(),
                         tail: VecDeque::new(),
-                        partial: Vec::new(),
+                        end: OutputLines::default(),
                     })
                     .collect();
             }
@@ -93,12 +105,12 @@ impl Board {
             } => {
                 let rest = self.flush(*step);
                 if let Some(step) = self.steps.get_mut(*step) {
-                    step.ended = Some((status.clone(), reason.clone()));
+                    step.ended = Some((status.clone(), words::visible(reason)));
                     step.waiting_for = None;
                 }
                 return rest;
             }
-            Event::Notice(text) => self.notices.push(text.clone()),
+            Event::Notice(text) => self.notices.push(words::visible(text)),
             Event::Exporting(what) => self.exporting.push((what.clone(), now)),
             Event::Exported { what, .. } => self.exporting.retain(|(name, _)| name != what),
         }
@@ -106,30 +118,21 @@ impl Board {
     }
 
     fn output(&mut self, index: StepIndex, bytes: &[u8]) -> Vec<String> {
-        let Some(step) = self.steps.get_mut(index) else {
-            return Vec::new();
-        };
-        step.partial.extend_from_slice(bytes);
         let mut lines = Vec::new();
-        while let Some(end) = step.partial.iter().position(|&byte| byte == b'\n') {
-            let rest = step.partial.split_off(end + 1);
-            let line = std::mem::replace(&mut step.partial, rest);
-            lines.push(words::plain(&String::from_utf8_lossy(&line[..end])));
-        }
-        for line in &lines {
-            if step.tail.len() == TAIL_LINES {
-                step.tail.pop_front();
-            }
-            step.tail.push_back(line.clone());
+        if let Some(step) = self.steps.get_mut(index) {
+            step.end.push(bytes, |line| lines.push(readable(line)));
+            step.keep(&lines);
         }
         lines
     }
 
     fn flush(&mut self, index: StepIndex) -> Vec<String> {
-        match self.steps.get(index) {
-            Some(step) if !step.partial.is_empty() => self.output(index, b"\n"),
-            _ => Vec::new(),
+        let mut lines = Vec::new();
+        if let Some(step) = self.steps.get_mut(index) {
+            step.end.finish(|line| lines.push(readable(line)));
+            step.keep(&lines);
         }
+        lines
     }
 
     /// How many steps are cached, ran, failed, or never came to it.
@@ -167,6 +170,10 @@ pub(super) struct Tally {
     pub(super) ran: usize,
     pub(super) failed: usize,
     pub(super) not_run: usize,
+}
+
+fn readable(line: &[u8]) -> String {
+    words::plain(&String::from_utf8_lossy(line))
 }
 
 /// How long a step that runs has been running.

@@ -17,7 +17,10 @@ use kiln::Event;
 use super::args::Progress;
 
 pub(crate) use table::Ending;
-pub(crate) use words::{bytes as words_bytes, duration as words_duration};
+pub(crate) use words::{
+    bytes as words_bytes, duration as words_duration, plain as words_plain,
+    visible as words_visible,
+};
 
 /// Where events go while a build runs.
 pub(crate) struct Drawer {

@@ -29,7 +29,7 @@ impl Plain {
             | Event::Output { step, .. }
             | Event::Waiting { step, .. }
             | Event::Finished { step, .. } => *step,
-            Event::Notice(text) => return say(&format!("{text}\n")),
+            Event::Notice(text) => return say(&format!("{}\n", words::visible(text))),
             Event::Exported { what, took } => {
                 return say(&format!("{what} · {}\n", words::duration(*took)));
             }
@@ -45,8 +45,13 @@ impl Plain {
             None,
         )
         .into_owned();
-        for line in lines {
-            say(&format!("{stage}  {} {line}\n", self.paint.dim("|")));
+        let bar = self.paint.dim("|");
+        let output: String = lines
+            .iter()
+            .map(|line| format!("{stage}  {bar} {line}\n"))
+            .collect();
+        if !output.is_empty() {
+            say(&output);
         }
         match event {
             Event::Started { .. } => say(&format!("{stage}  {} ...\n", known.info.text)),
