@@ -21,4 +21,4 @@ lint:
 bench:
 	@tools/setup.sh bench
 	$(CARGO) build --locked --release --bin kiln
-	@tools/bench.sh
+	@tools/bench.py

@@ -44,8 +44,11 @@ bench)
     need busybox busybox-static
     need buildah buildah
     need runc runc
-    need hyperfine hyperfine
+    need docker-registry docker-registry
+    need curl curl
     need pigz pigz
+    need python3 python3-minimal
+    need unshare util-linux
     ;;
 *)
     echo "setup.sh: no such goal: $goal" >&2

@@ -1,0 +1,694 @@
+#!/usr/bin/env python3
+"""Measures kiln beside buildah and beside the plainest tool for the heart of the same work.
+
+    tools/bench.py [--runs N] [--without-buildah] [ROW...]      all rows, or the named ones
+    tools/bench.py --list
+
+Whole processes are timed, in turns, with a warm page cache; the table on standard output has the
+median and the fastest run. Everything lies in one temporary directory, which is removed at the end
+(TMPDIR says where), and the only network is loopback. Needs root. KILN names the binary to measure;
+by default it is the release build of this checkout.
+"""
+
+import argparse
+import ctypes
+import datetime
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+BASE = "localhost/bench-base"
+MIB = 1 << 20
+# Instructions of which each makes a layer of its own.
+STEPS = 19
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def adopt_orphans():
+    """Makes what a measured process leaves behind our child, so that the next turn can wait for it."""
+    set_child_subreaper = 36
+    ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+class Bench:
+    """One run of the benchmark: its directory, its engines, and what it measured."""
+
+    def __init__(self, kiln, work, with_buildah):
+        self.kiln_binary = kiln
+        self.work = work
+        self.with_buildah = with_buildah
+        self.registry = None
+        self.serial = 0
+        self.made = {}
+        self.devnull = os.open(os.devnull, os.O_RDWR)
+        self.log = os.path.join(work, "log")
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("KILN_", "SOURCE_DATE_EPOCH", "BUILDAH_", "STORAGE_"))
+        }
+
+    def path(self, *names):
+        return os.path.join(self.work, *names)
+
+    def fresh(self, name):
+        self.serial += 1
+        return self.path(f"{name}-{self.serial}")
+
+    # Processes
+
+    def run(self, command, environment=None):
+        """Runs a command and returns its seconds, from spawn to exit."""
+        log = os.open(self.log, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, self.devnull, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ]
+        started = time.perf_counter()
+        pid = os.posix_spawnp(
+            command[0], command, {**self.environment, **(environment or {})}, file_actions=actions
+        )
+        _, status = os.waitpid(pid, 0)
+        took = time.perf_counter() - started
+        os.close(log)
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            with open(self.log, encoding="utf-8", errors="replace") as file:
+                sys.stderr.write(file.read())
+            sys.exit(f"bench: `{' '.join(command)}` ended with {code}")
+        return took
+
+    def settle(self):
+        """Waits for what processes have left running, such as kiln's sync of its store."""
+        known = {self.registry} - {None}
+        for _ in range(600):
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+                others = set(map(int, file.read().split())) - known
+            for pid in others:
+                os.waitpid(pid, os.WNOHANG)
+            if not others:
+                return
+            time.sleep(0.05)
+
+    # Engines
+
+    def kiln(self, root, *arguments):
+        return self.run([self.kiln_binary, *arguments], {"KILN_ROOT": root})
+
+    def kiln_build(self, root, context, *arguments):
+        return self.kiln(
+            root, "build", "--progress=plain", "-o", "type=cacheonly", *arguments, context
+        )
+
+    def kiln_root(self):
+        """A new store that has the base."""
+        root = self.fresh("kiln")
+        self.kiln(root, "import", self.base(), BASE)
+        self.settle()
+        return root
+
+    def buildah(self, *arguments):
+        return self.run(
+            [
+                "buildah",
+                "--root", self.path("buildah", "root"),
+                "--runroot", self.path("buildah", "run"),
+                "--storage-driver", "overlay",
+                *arguments,
+            ]
+        )  # fmt: skip
+
+    def buildah_build(self, context, *arguments):
+        self.buildah_base()
+        return self.buildah(
+            "bud", "--layers", "--isolation", "oci", "--runtime", "runc", "--network", "host",
+            "--pull-never", "--quiet", "-t", "localhost/bench-result", *arguments, context,
+        )  # fmt: skip
+
+    def buildah_base(self):
+        if "buildah" in self.made:
+            return
+        self.made["buildah"] = True
+        os.makedirs(self.path("buildah"))
+        self.buildah("from", "--name", "bench", "scratch")
+        self.buildah("add", "bench", self.base(), "/")
+        self.buildah("commit", "bench", BASE)
+        self.buildah("rm", "bench")
+
+    # Material
+
+    def base(self):
+        """The tar of a small root: a static busybox and its names."""
+        path = self.path("base.tar")
+        if "base" not in self.made:
+            self.made["base"] = True
+            busybox = shutil.which("busybox")
+            names = subprocess.run(
+                [busybox, "--list"], check=True, capture_output=True, text=True
+            ).stdout.split()
+            with tarfile.open(path, "w") as archive:
+                for name in ["bin", "etc", "tmp"]:
+                    entry = tarfile.TarInfo(name)
+                    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                    archive.addfile(entry)
+                entry = tarfile.TarInfo("bin/busybox")
+                entry.mode, entry.size = 0o755, os.stat(busybox).st_size
+                with open(busybox, "rb") as file:
+                    archive.addfile(entry, file)
+                for name in names:
+                    if name == "busybox":
+                        continue
+                    entry = tarfile.TarInfo(f"bin/{name}")
+                    entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+                    archive.addfile(entry)
+        return path
+
+    def context(self, name, dockerfile, files=0, file_bytes=0):
+        """A context directory with that many files, the same ones every time."""
+        context = self.path("contexts", name)
+        write(os.path.join(context, "Dockerfile"), dockerfile)
+        seed = random.Random(7)
+        for index in range(files):
+            at = os.path.join(context, f"d{index // 100:03}", f"f{index:05}.txt")
+            os.makedirs(os.path.dirname(at), exist_ok=True)
+            with open(at, "wb") as file:
+                file.write(seed.randbytes(file_bytes // 2).hex().encode())
+        # A hash is remembered only of files that have not changed for a moment.
+        time.sleep(0.1)
+        return context
+
+    def host_tar(self, size):
+        """A tar of about that many bytes of this machine's /usr: real files, really compressible."""
+        path = self.path(f"host-{size}.tar")
+        if path in self.made:
+            return path
+        self.made[path] = True
+        total = 0
+        with tarfile.open(path, "w") as archive:
+            for at, directories, names in os.walk("/usr"):
+                directories.sort()
+                for name in sorted(names):
+                    file = os.path.join(at, name)
+                    if os.path.islink(file) or not os.path.isfile(file):
+                        continue
+                    length = os.stat(file).st_size
+                    if length > size // 20:
+                        continue
+                    archive.add(file, file.lstrip("/"), recursive=False)
+                    total += length
+                    if total > size:
+                        return path
+        return path
+
+    def serve_registry(self):
+        """Starts a registry on loopback and puts a base of 170 MB into it; returns its name there."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        configuration = self.path("registry.yml")
+        write(
+            configuration,
+            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: "
+            f"{{rootdirectory: {self.path('registry')}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+        )
+        actions = [(os.POSIX_SPAWN_DUP2, self.devnull, fd) for fd in (0, 1, 2)]
+        self.registry = os.posix_spawnp(
+            "docker-registry",
+            ["docker-registry", "serve", configuration],
+            self.environment,
+            file_actions=actions,
+        )
+        url = f"http://127.0.0.1:{port}/v2/"
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(url).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        with open(self.host_tar(170 * MIB), "rb") as file:
+            layer = file.read()
+        # The base is put below a root with a shell, so that a step can run in it.
+        with open(self.base(), "rb") as file:
+            small = file.read()
+        diff_ids = ["sha256:" + hashlib.sha256(part).hexdigest() for part in (small, layer)]
+        blobs = [gzip.compress(part, 6) for part in (small, layer)]
+        config = json.dumps(
+            {
+                "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                    platform.machine(), platform.machine()
+                ),
+                "os": "linux",
+                "config": {"Env": ["PATH=/bin:/usr/bin"]},
+                "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            }
+        ).encode()
+
+        def put(blob, kind):
+            digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+            begin = urllib.request.Request(f"{url}base/blobs/uploads/", method="POST", data=b"")
+            with urllib.request.urlopen(begin) as answer:
+                location = answer.headers["Location"]
+            mark = "&" if "?" in location else "?"
+            whole = urllib.request.Request(f"{location}{mark}digest={digest}", blob, method="PUT")
+            whole.add_header("Content-Type", "application/octet-stream")
+            urllib.request.urlopen(whole).close()
+            return {"mediaType": kind, "digest": digest, "size": len(blob)}
+
+        kind = "application/vnd.oci.image"
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": f"{kind}.manifest.v1+json",
+                "config": put(config, f"{kind}.config.v1+json"),
+                "layers": [put(blob, f"{kind}.layer.v1.tar+gzip") for blob in blobs],
+            }
+        ).encode()
+        request = urllib.request.Request(f"{url}base/manifests/latest", manifest, method="PUT")
+        request.add_header("Content-Type", f"{kind}.manifest.v1+json")
+        urllib.request.urlopen(request).close()
+        return f"127.0.0.1:{port}/base", [
+            f"{url}base/blobs/{layer['digest']}" for layer in json.loads(manifest)["layers"]
+        ]
+
+    def close(self):
+        if self.registry is not None:
+            os.kill(self.registry, signal.SIGTERM)
+            os.waitpid(self.registry, 0)
+            self.registry = None
+
+
+class Row:
+    """A line of the table: what is prepared once, and what each engine does in a turn."""
+
+    name = title = plain_tool = ""
+    target = None
+    runs = 5
+    buildah_runs = 2
+
+    def prepare(self, bench):
+        """Makes what all turns share."""
+
+    def kiln(self, bench):
+        """One timed turn; returns seconds."""
+        raise NotImplementedError
+
+    def buildah(self, bench):
+        raise NotImplementedError
+
+    def plain(self, bench):
+        raise NotImplementedError
+
+
+class Runs(Row):
+    name, title = "runs", "30 tiny RUN steps in a row"
+    plain_tool, target = "30 x unshare", 0.3
+    turn = 0
+
+    def prepare(self, bench):
+        self.root = bench.kiln_root()
+        self.plain_script = "\n".join(
+            f"unshare --mount --pid --ipc --uts --fork true || exit # {index}" for index in range(30)
+        )
+
+    def context(self, bench):
+        # Another environment each time, so that nothing is cached.
+        self.turn += 1
+        steps = "\n".join(f"RUN echo {index} > /file{index}" for index in range(30))
+        return bench.context("runs", f"FROM {BASE}\nENV TURN={self.turn}\n{steps}\n")
+
+    def kiln(self, bench):
+        return bench.kiln_build(self.root, self.context(bench))
+
+    def buildah(self, bench):
+        return bench.buildah_build(self.context(bench))
+
+    def plain(self, bench):
+        return bench.run(["sh", "-c", self.plain_script])
+
+
+class Unchanged(Row):
+    name, title = "rebuild-200", "rebuild, nothing changed (20 steps, 200 files)"
+    plain_tool, target = "stat them", 0.015
+    runs = 21
+    files, file_bytes = 200, 1000
+
+    def prepare(self, bench):
+        steps = "\n".join(f"RUN echo {index} > /file{index}" for index in range(STEPS))
+        dockerfile = f"FROM {BASE}\nCOPY . /src\n{steps}\n"
+        self.root = bench.kiln_root()
+        self.at = bench.context(self.name, dockerfile, self.files, self.file_bytes)
+        bench.kiln_build(self.root, self.at)
+        if bench.with_buildah:
+            bench.buildah_build(self.at)
+
+    def kiln(self, bench):
+        return bench.kiln_build(self.root, self.at)
+
+    def buildah(self, bench):
+        return bench.buildah_build(self.at)
+
+    def plain(self, bench):
+        return bench.run(["find", self.at, "-printf", "%s %T@\\n"])
+
+
+class UnchangedLarge(Unchanged):
+    name, title = "rebuild-20000", "the same, nothing changed, 20,000 files of context"
+    target = 0.1
+    runs = 11
+    files, file_bytes = 20_000, 10_000
+
+
+class OneChanged(Row):
+    name, title = "one-of-20000", "one file of 20,000 changed, COPY of all"
+    plain_tool, target = "stat them", 0.3
+    turn = 0
+
+    def prepare(self, bench):
+        self.root = bench.kiln_root()
+        self.at = bench.context("one", f"FROM {BASE}\nCOPY . /src\n", 20_000, 10_000)
+        bench.kiln_build(self.root, self.at)
+        if bench.with_buildah:
+            bench.buildah_build(self.at)
+
+    def change(self):
+        self.turn += 1
+        with open(os.path.join(self.at, "d100", "f10001.txt"), "a", encoding="ascii") as file:
+            file.write(f"{self.turn}\n")
+        time.sleep(0.1)
+
+    def kiln(self, bench):
+        self.change()
+        return bench.kiln_build(self.root, self.at)
+
+    def buildah(self, bench):
+        self.change()
+        return bench.buildah_build(self.at)
+
+    def plain(self, bench):
+        return bench.run(["find", self.at, "-printf", "%s %T@\\n"])
+
+
+class CopyCold(Row):
+    name, title = "copy-20000", "COPY of 20,000 files, 200 MB, cold"
+    plain_tool, target = "cp -a", 1.5
+
+    def prepare(self, bench):
+        self.at = bench.context("copy", f"FROM {BASE}\nCOPY . /src\n", 20_000, 10_000)
+
+    def kiln(self, bench):
+        root = bench.kiln_root()
+        os.sync()
+        took = bench.kiln_build(root, self.at)
+        bench.settle()
+        shutil.rmtree(root)
+        return took
+
+    def buildah(self, bench):
+        os.sync()
+        return bench.buildah_build(self.at, "--no-cache")
+
+    def plain(self, bench):
+        to = bench.fresh("cp")
+        os.sync()
+        took = bench.run(["cp", "-a", self.at, to])
+        shutil.rmtree(to)
+        return took
+
+
+class Stages(Row):
+    name, title = "stages-8", "8 independent stages of `sleep 1`"
+    plain_tool, target = "sleep 1", 1.06
+    turn = 0
+
+    def prepare(self, bench):
+        self.root = bench.kiln_root()
+
+    def context(self, bench):
+        self.turn += 1
+        stages = "".join(
+            f"FROM {BASE} AS s{index}\nENV TURN={self.turn}\n"
+            f"RUN sleep 1 && echo {index} > /out{index}\n"
+            for index in range(8)
+        )
+        copies = "".join(f"COPY --from=s{index} /out{index} /\n" for index in range(8))
+        return bench.context("stages", f"{stages}FROM {BASE}\n{copies}")
+
+    def kiln(self, bench):
+        return bench.kiln_build(self.root, self.context(bench))
+
+    def buildah(self, bench):
+        return bench.buildah_build(self.context(bench), "--jobs", "8")
+
+    def plain(self, bench):
+        return bench.run(["sleep", "1"])
+
+
+class Archive(Row):
+    name, title = "gzip-300", "300 MB layer to a gzip OCI archive, each engine's default level"
+    plain_tool, target = "pigz -6", 1.5
+    runs = 3
+
+    def prepare(self, bench):
+        self.tar = bench.host_tar(300 * MIB)
+        self.at = bench.context("archive", "FROM scratch\nADD layer.tar /\n")
+        os.link(self.tar, os.path.join(self.at, "layer.tar"))
+        if bench.with_buildah:
+            bench.buildah_build(self.at)
+
+    def kiln(self, bench):
+        # Another store each time: a layer is compressed once in its life.
+        root = bench.fresh("kiln")
+        bench.kiln_build(root, self.at)
+        bench.settle()
+        os.sync()
+        out = bench.path("out.tar")
+        took = bench.kiln(root, "build", "--progress=plain", "-o", f"type=oci,dest={out}", self.at)
+        bench.settle()
+        os.remove(out)
+        shutil.rmtree(root)
+        return took
+
+    def buildah(self, bench):
+        out = bench.path("out-buildah.tar")
+        took = bench.buildah("push", "--quiet", "localhost/bench-result", f"oci-archive:{out}")
+        os.remove(out)
+        return took
+
+    def plain(self, bench):
+        out = bench.path("out.gz")
+        took = bench.run(["sh", "-c", f"pigz -6 <{self.tar} >{out}"])
+        os.remove(out)
+        return took
+
+
+class Pull(Row):
+    name, title = "pull-170", "pull and unpack a 170 MB base from a registry on loopback"
+    plain_tool, target = "curl, gzip -d, tar", 1.2
+    runs = 3
+
+    def prepare(self, bench):
+        self.image, self.blobs = bench.serve_registry()
+        # The step makes sure that the layers are really there.
+        self.at = bench.context("pull", f"FROM {self.image}\nRUN true\n")
+
+    def kiln(self, bench):
+        root = bench.fresh("kiln")
+        os.sync()
+        took = bench.kiln_build(root, self.at)
+        bench.settle()
+        shutil.rmtree(root)
+        return took
+
+    def buildah(self, bench):
+        bench.buildah_base()
+        os.sync()
+        took = bench.buildah("pull", "--quiet", "--tls-verify=false", self.image)
+        bench.buildah("rmi", self.image)
+        return took
+
+    def plain(self, bench):
+        to = bench.fresh("unpacked")
+        os.mkdir(to)
+        os.sync()
+        script = "\n".join(
+            f"curl -sS {blob} | gzip -d | tar -x -C {to} || exit" for blob in self.blobs
+        )
+        took = bench.run(["sh", "-c", script])
+        shutil.rmtree(to)
+        return took
+
+
+class ManyStages(Row):
+    name, title = "stages-200", "200 stages, all cached"
+    target = 0.04
+    runs = 15
+    buildah_runs = 0
+
+    def prepare(self, bench):
+        first = f"FROM {BASE} AS s0\nRUN echo 0 > /f0\n"
+        rest = "".join(
+            f"FROM {BASE} AS s{index}\nCOPY --from=s{index - 1} /f{index - 1} /f{index}\n"
+            for index in range(1, 200)
+        )
+        self.root = bench.kiln_root()
+        self.at = bench.context("many", first + rest)
+        bench.kiln_build(self.root, self.at)
+
+    def kiln(self, bench):
+        return bench.kiln_build(self.root, self.at)
+
+
+ROWS = [Runs, Unchanged, UnchangedLarge, OneChanged, CopyCold, Stages, Archive, Pull, ManyStages]
+
+
+def measure(bench, row, runs):
+    """Prepares a row and lets the engines take turns; returns the seconds of each."""
+    say(f"{row.name}: {row.title}")
+    row.prepare(bench)
+    times = {"kiln": [], "buildah": [], "plain": []}
+    for turn in range(runs or row.runs):
+        bench.settle()
+        times["kiln"].append(row.kiln(bench))
+        bench.settle()
+        if row.plain_tool:
+            times["plain"].append(row.plain(bench))
+        if bench.with_buildah and turn < min(row.buildah_runs, runs or row.buildah_runs):
+            times["buildah"].append(row.buildah(bench))
+    for engine, taken in times.items():
+        if taken:
+            say(f"  {engine:8}" + " ".join(f"{seconds:.3f}" for seconds in taken))
+    return times
+
+
+def cell(taken):
+    if not taken:
+        return ""
+    digits = 3 if statistics.median(taken) < 0.2 else 2
+    return f"{statistics.median(taken):.{digits}f} s ({min(taken):.{digits}f})"
+
+
+def ratio(other, own):
+    if not other:
+        return ""
+    return f"{statistics.median(other) / statistics.median(own):.2g} x"
+
+
+def table(results):
+    lines = [
+        "| work | buildah | plain tool | kiln | faster than buildah | than the plain tool | to reach |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row, times in results:
+        plain = cell(times["plain"])
+        lines.append(
+            f"| {row.title} | {cell(times['buildah'])} "
+            f"| {f'{plain} {row.plain_tool}' if plain else ''} | {cell(times['kiln'])} "
+            f"| {ratio(times['buildah'], times['kiln'])} | {ratio(times['plain'], times['kiln'])} "
+            f"| {row.target} s |"
+        )
+    return "\n".join(lines)
+
+
+def version(*command):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return f"{command[0]} not here"
+    first = (done.stdout + done.stderr).strip().splitlines() or [""]
+    found = re.search(r"v?\d+(\.\d+)+\S*", first[0])
+    return f"{os.path.basename(command[0])} {found.group() if found else first[0]}".rstrip(",")
+
+
+def machine(work):
+    with open("/proc/meminfo", encoding="ascii") as file:
+        memory = int(file.readline().split()[1]) / (1 << 20)
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, {memory:.1f} GiB of memory, "
+        f"Linux {platform.release()}, {kind}; load average before {os.getloadavg()[0]:.1f}"
+    )
+
+
+def main():
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("rows", nargs="*", metavar="ROW")
+    arguments.add_argument("--list", action="store_true", help="say which rows there are")
+    arguments.add_argument("--runs", type=int, help="turns a row, instead of each row's own number")
+    arguments.add_argument("--without-buildah", action="store_true")
+    given = arguments.parse_args()
+    rows = {row.name: row for row in ROWS}
+    if given.list:
+        for row in ROWS:
+            print(f"{row.name:14} {row.title}")
+        return
+    unknown = [name for name in given.rows if name not in rows]
+    if unknown:
+        arguments.error(f"no row is called {unknown[0]}; --list says which there are")
+    if os.getuid() != 0:
+        sys.exit("bench: run as root: buildah and the mounts need it")
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "..", "target"))
+    kiln = os.path.realpath(os.environ.get("KILN", os.path.join(target, "release", "kiln")))
+    if not os.access(kiln, os.X_OK):
+        sys.exit(f"bench: {kiln} is not there; `cargo build --release --bin kiln` makes it")
+    with_buildah = not given.without_buildah and shutil.which("buildah") is not None
+
+    adopt_orphans()
+    work = tempfile.mkdtemp(prefix="kiln-bench-")
+    bench = Bench(kiln, work, with_buildah)
+    conditions = machine(work)
+    say(f"works in {work}, which is removed at the end")
+    results = []
+    try:
+        for row in [rows[name] for name in given.rows] or ROWS:
+            results.append((row, measure(bench, row(), given.runs)))
+    finally:
+        bench.settle()
+        bench.close()
+        for at, _, _ in os.walk(bench.path("buildah", "root", "overlay")):
+            if os.path.ismount(at):
+                subprocess.run(["umount", at], check=False)
+        shutil.rmtree(work, ignore_errors=True)
+    command = " ".join(["tools/bench.py", *sys.argv[1:]])
+    print(f"{datetime.date.today()}: `{command}`\n")
+    print(f"{conditions}.")
+    tools = [version(kiln, "--version")]
+    if with_buildah:
+        tools += [version("buildah", "--version"), version("runc", "--version")]
+    tools += [version("pigz", "--version"), version("curl", "--version")]
+    print(", ".join(tools) + ". BuildKit is not measured here.\n")
+    print("Median of several runs, and in brackets the fastest.\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
