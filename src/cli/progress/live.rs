@@ -78,7 +78,7 @@ impl Live {
         if lines == 0 {
             String::new()
         } else {
-            format!("\x1b[{lines}A\x1b[0J")
+            format!("\r\x1b[{lines}A\x1b[0J")
         }
     }
 
