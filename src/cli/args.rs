@@ -19,14 +19,17 @@ Examples:
 
 Environment:
   KILN_ROOT                        where images, layers and cache are kept
-  KILN_REGISTRY_MIRROR             docker.io=URL: ask a mirror first
+                                   [/var/lib/kiln; for ordinary users ~/.local/share/kiln]
+  KILN_REGISTRY_MIRROR             docker.io=URL: ask this mirror first
   KILN_INSECURE_REGISTRIES         HOST,...: registries that speak plain http
   DOCKER_CONFIG                    directory of docker's config.json (credentials)
-  SOURCE_DATE_EPOCH                seconds: every time in the image is this one
+  SOURCE_DATE_EPOCH                seconds since 1970: the time of all that is built, so that
+                                   equal content has equal digests
   NO_COLOR, BUILDKIT_PROGRESS, DOCKER_DEFAULT_PLATFORM, SSL_CERT_FILE
 
 Exit codes: 0 done, 1 the build failed, 2 usage or Dockerfile error,
-3 the environment lacks something, 101 a bug. `kiln run` passes on the program's."
+3 the environment lacks something, 101 a bug, 130 interrupted. `kiln run` passes on the
+program's; its own are 125, 126 (cannot be executed) and 127 (not found)."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -53,7 +56,7 @@ pub(crate) enum Command {
         /// The new name
         name: String,
     },
-    /// Remove names, and images that have none left
+    /// Remove names, and images that have none left; an id removes the image with all its names
     Rmi {
         /// Names or ids
         #[arg(required = true)]
@@ -92,8 +95,8 @@ Examples:
     Du,
     /// Remove cache and untagged images
     #[command(after_help = "\
-Without options it removes cached results and untagged images that no image with a name needs
-and nothing running uses; cache mounts stay unless --all.")]
+Without options it removes cached results, untagged images and pulled bases, but nothing that an
+image with a name needs or a running build uses; cache mounts stay unless --all.")]
     Prune {
         /// Remove cache mounts too
         #[arg(short, long)]
@@ -113,6 +116,9 @@ and nothing running uses; cache mounts stay unless --all.")]
     #[command(hide = true)]
     Settle,
     /// Print a shell's completion script
+    #[command(after_help = "\
+Example:
+  kiln completion bash > ~/.local/share/bash-completion/completions/kiln")]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -128,7 +134,7 @@ pub(crate) enum BuildsCommand {
 /// What lowering needs to know; the same for `build` and `plan`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
-    /// The Dockerfile, relative to this directory [default: PATH/Dockerfile]
+    /// The Dockerfile, relative to the working directory [default: PATH/Dockerfile]
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Build this stage instead of the last
@@ -137,10 +143,10 @@ pub(crate) struct SourceArgs {
     /// Set a build argument; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Another context, by name: a directory or docker-image://REF
+    /// Another context, by name: a directory, docker-image://REF or oci-layout://DIR[:TAG]
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
-    /// Build for this platform (this host's architecture)
+    /// Platform of the image; only this host's can be built for yet
     #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
     /// Add a label to the image
@@ -149,13 +155,13 @@ pub(crate) struct SourceArgs {
     /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
-    /// Add a line to /etc/hosts of RUN steps
+    /// Add a line to /etc/hosts of RUN steps; the address alone never runs a step again
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
-    /// Limit a resource of RUN steps
+    /// Limit a resource of RUN steps, such as nofile=1024:4096; -1 is unlimited
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
-    /// Size of /dev/shm of RUN steps
+    /// Size of /dev/shm of RUN steps, such as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
     /// Run every step, whatever is cached
@@ -170,7 +176,7 @@ pub(crate) struct SourceArgs {
     /// Never ask a registry
     #[arg(long, conflicts_with = "pull")]
     pub(crate) offline: bool,
-    /// The build context: a directory
+    /// The build context: a directory, which has the Dockerfile and what COPY reads
     #[arg(value_name = "PATH")]
     pub(crate) context: Option<String>,
 }
@@ -192,7 +198,7 @@ pub(crate) struct BuildArgs {
     /// Name the image; may be given several times
     #[arg(short = 't', long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,
-    /// Where the result goes
+    /// Where the result goes, instead of kiln's own store; may be given several times
     #[arg(short = 'o', long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
@@ -315,7 +321,7 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
-    /// Only steps whose text or stage holds this
+    /// Only the steps of this stage, or whose text holds this
     #[arg(value_name = "STEP")]
     pub(crate) step: Option<String>,
     /// Another build than the last: the beginning of its id in `kiln builds ls`
@@ -352,10 +358,10 @@ pub(crate) struct RunArgs {
     /// Give the program a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Set an environment variable; without a value it is passed on
+    /// Set an environment variable; without a value it is taken from the environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Mount a host directory or file
+    /// Mount a host directory or file; the host's path begins with /, ./ or ../
     #[arg(short, long, value_name = "HOST:PATH[:ro]")]
     pub(crate) volume: Vec<String>,
     /// User, by name or number
@@ -367,7 +373,7 @@ pub(crate) struct RunArgs {
     /// Run this instead of the image's entry point
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
-    /// host or none
+    /// Network: host or none
     #[arg(long, value_name = "MODE", default_value = "host")]
     pub(crate) network: String,
     /// Host name in the container

@@ -1,3 +1,5 @@
+//! Documents read, written as BuildKit does, and read back by oci-spec.
+
 use super::*;
 use crate::digest::Sha256Digest;
 use crate::media_type::{self, Compression, Flavor};

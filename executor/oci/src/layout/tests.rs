@@ -1,3 +1,5 @@
+//! Layouts and docker archives, written and found again.
+
 use super::*;
 use crate::document::{ImageConfig, Manifest};
 use crate::media_type::{Compression, OCI_MANIFEST};

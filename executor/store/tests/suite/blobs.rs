@@ -1,3 +1,5 @@
+//! Blobs: named once their digest is known to be right.
+
 use std::io::{Read, Write};
 
 use kiln_store::{BlobDigest, StoreError};

@@ -1,3 +1,5 @@
+//! Cache mounts: who may use one with whom.
+
 use std::io;
 use std::os::fd::BorrowedFd;
 

@@ -1,3 +1,5 @@
+//! A disk that is full: told, and nothing half made.
+
 use std::io::Write;
 use std::process::Command;
 

@@ -1,3 +1,5 @@
+//! Images, names, pulls, builds, contexts and archives.
+
 use std::time::{Duration, SystemTime};
 
 use kiln_store::{BlobDigest, Build, Content, DiffId, ImageId, Pulled, Store, StoreError};

@@ -1,3 +1,5 @@
+//! Layers: one content id is one layer.
+
 use std::os::fd::AsFd;
 
 use kiln_store::{Content, DiffId, StoreError};

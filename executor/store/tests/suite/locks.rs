@@ -1,3 +1,5 @@
+//! Locks between threads and between processes.
+
 use std::ops::ControlFlow;
 
 use kiln_store::LockAttempt;

@@ -1,3 +1,5 @@
+//! Opening a store: which directories are one, and whose.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -1,3 +1,5 @@
+//! Records: filed, found, aliased, dropped and mourned.
+
 use kiln_store::{Content, DiffId, Lineage, NewRecord, OpKey, StoreError};
 use kiln_tree::LayerId;
 

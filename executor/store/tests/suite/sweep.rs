@@ -1,3 +1,5 @@
+//! Sweeping: what goes under which policy, and what stays.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

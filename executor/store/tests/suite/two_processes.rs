@@ -1,3 +1,5 @@
+//! Several processes on one store, some of them killed.
+
 use std::time::Duration;
 
 use kiln_store::{Content, Policy, Store};

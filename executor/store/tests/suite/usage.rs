@@ -1,3 +1,5 @@
+//! What the store says that it takes, against what the disk says.
+
 use std::process::Command;
 
 use kiln_store::{Policy, Sharing, Store};

@@ -1,3 +1,5 @@
+//! One Dockerfile a rule: what it warns of and what it lets pass.
+
 use super::*;
 
 fn names(text: &str, config: &str) -> String {
