@@ -5,7 +5,7 @@ const LONGEST_BYTES: usize = 16 << 10;
 
 /// The end of a stream of output: what came after the last line end.
 ///
-/// Holds at most [`LONGEST_BYTES`], whatever a step writes, and looks at each byte once.
+/// Holds at most `LONGEST_BYTES`, whatever a step writes, and looks at each byte once.
 #[derive(Debug, Clone, Default)]
 pub struct OutputLines {
     partial: Vec<u8>,

@@ -411,6 +411,54 @@ fn links_in_documents_lead_somewhere() {
     }
 }
 
+/// A digest's context string names its format, so that no two formats can be taken for each other.
+#[test]
+fn every_hashed_format_is_written_down() {
+    let pages: String = texts(&["md"])
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("docs/formats"))
+        .map(|(_, text)| text.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let mut found = Vec::new();
+    for (path, text) in rust_files() {
+        if path.starts_with("tests") {
+            continue;
+        }
+        for (place, line) in lines(&path, &text) {
+            for quoted in line.split('"').skip(1).step_by(2) {
+                let version = quoted.rsplit(" v").next().unwrap_or_default();
+                let is_context = quoted.starts_with("kiln ")
+                    && !version.is_empty()
+                    && version.chars().all(|c| c.is_ascii_digit());
+                if is_context && !pages.contains(&format!("`{quoted}`")) {
+                    found.push(format!("{place}: {quoted}"));
+                }
+            }
+        }
+    }
+    none("no page of docs/formats names these", &found);
+}
+
+#[test]
+fn the_table_of_keys_is_one() {
+    let rows = |path: &str, mark: &str| {
+        let text = std::fs::read_to_string(root().join(path)).unwrap();
+        let rows: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(mark))
+            .skip_while(|line| !line.starts_with("| what | definition key"))
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.replace('*', ""))
+            .collect();
+        assert!(rows.len() > 2, "{path} has no table of keys");
+        rows
+    };
+    assert_eq!(
+        rows("solver/src/keywriter.rs", "//! "),
+        rows("docs/formats/cache-key.md", "")
+    );
+}
+
 /// What a document or a comment calls by its path must be there; a bare file name must be somewhere.
 #[test]
 fn paths_in_documents_exist() {

@@ -1,6 +1,6 @@
 //! The text form of a plan: one op a line, in an order that depends on the plan alone.
 //!
-//! The grammar is docs/formats/plan-text.md. [`crate::parse`] reads it back.
+//! The grammar is docs/formats/plan-text.md. [`crate::parse()`] reads it back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
