@@ -61,8 +61,21 @@ fn user_namespace() -> String {
             .sum::<u64>()
     };
     match crate::userns::probe() {
-        UserNsSupport::Root if crate::userns::entered() => "inside one".to_owned(),
-        UserNsSupport::Root => "not needed: root".to_owned(),
+        UserNsSupport::Root if crate::userns::is_initial() => "not needed: root".to_owned(),
+        UserNsSupport::Root => match (
+            crate::userns::single_id_fix(),
+            crate::userns::current_maps(),
+        ) {
+            (Some(why), _) => format!("inside one with one user only: {why}"),
+            (None, Ok((uids, gids))) => {
+                format!(
+                    "inside one with {} users and {} groups",
+                    count(&uids),
+                    count(&gids)
+                )
+            }
+            (None, Err(_)) => "inside one".to_owned(),
+        },
         UserNsSupport::Mapped { uids, gids, by } => {
             let by = match by {
                 MapBy::Helpers => "by newuidmap",

@@ -22,6 +22,18 @@ pub(crate) fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)
     text.lines().filter_map(line).collect()
 }
 
+/// Returns the first id of a range of `count` that is nobody's yet, as useradd(8) counts.
+pub(crate) fn free(text: &str, count: u32) -> u32 {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.trim().split(':').skip(1);
+            let first: u32 = fields.next()?.parse().ok()?;
+            first.checked_add(fields.next()?.parse().ok()?)
+        })
+        .filter(|after| after.checked_add(count).is_some())
+        .fold(100_000, u32::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +56,16 @@ mod tests {
             "ann\nann:x:1\nann:5:0\nann:4294967295:2\n:::\n#ann:1:1\n",
             &[],
         );
+    }
+
+    #[test]
+    fn a_new_range_follows_all_others() {
+        assert_eq!(free("", 65536), 100_000);
+        assert_eq!(
+            free("ann:100000:65536\nx\nbob:165536:65536\n", 65536),
+            231_072
+        );
+        assert_eq!(free("ann:4294900000:60000\n", 65536), 100_000);
     }
 
     #[test]

@@ -244,6 +244,17 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Tells whether this process is in the host's own user namespace, where every id is mapped.
+pub fn is_initial() -> bool {
+    current_maps().is_ok_and(|(uids, _)| {
+        uids.ranges
+            .iter()
+            .map(|range| u64::from(range.count))
+            .sum::<u64>()
+            == u64::from(u32::MAX)
+    })
+}
+
 /// Tells whether this process was executed by [`enter`].
 pub fn entered() -> bool {
     std::env::var_os(MARKER).is_some()
@@ -450,11 +461,8 @@ fn choose_maps() -> UserNsSupport {
     let name = subid::user_name(&passwd, uid);
     let uids = subid::ranges(&read("/etc/subuid"), name, uid);
     let gids = subid::ranges(&read("/etc/subgid"), name, uid);
-    let who = name.map_or_else(|| uid.to_string(), str::to_owned);
     if uids.is_empty() || gids.is_empty() {
-        let why = format!(
-            "`{who}` has no ids of its own; add the line `{who}:100000:65536` to /etc/subuid and /etc/subgid"
-        );
+        let why = more_ids(uid);
         return UserNsSupport::SingleId { why };
     }
     if let Some(missing) = ["newuidmap", "newgidmap"]
@@ -469,6 +477,30 @@ fn choose_maps() -> UserNsSupport {
         uids: IdMap::own_and(uid, &uids),
         gids: IdMap::own_and(gid, &gids),
         by: MapBy::Helpers,
+    }
+}
+
+/// The words that tell a user how to be given more ids.
+fn more_ids(uid: u32) -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let passwd = read("/etc/passwd");
+    let name = subid::user_name(&passwd, uid);
+    let who = name.map_or_else(|| uid.to_string(), str::to_owned);
+    let line = |path| format!("{who}:{}:65536", subid::free(&read(path), 65536));
+    let (uids, gids) = (line("/etc/subuid"), line("/etc/subgid"));
+    format!(
+        "`{who}` has one id only; as root, add the line `{uids}` to /etc/subuid and `{gids}` to /etc/subgid"
+    )
+}
+
+/// Tells the user whose one id is all that this namespace has how to be given more.
+///
+/// Nothing, if there are more.
+pub fn single_id_fix() -> Option<String> {
+    let (uids, _) = current_maps().ok()?;
+    match uids.ranges.as_slice() {
+        [only] if only.count == 1 => Some(more_ids(only.host)),
+        _ => None,
     }
 }
 
