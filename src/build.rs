@@ -286,8 +286,14 @@ fn failed<F: Fn(Event) + Send + Sync>(
         let name = display
             .map(|display| display.name.clone())
             .filter(|name| !name.is_empty());
-        let (failure, causes) = match failure {
-            Failure::Step(failure) => (failure.to_string(), Vec::new()),
+        let output = teller.tail(node);
+        let (failure, causes, hint) = match failure {
+            Failure::Step(failure) => {
+                let hint = needs_ids(&output)
+                    .then(kiln_executor::userns::single_id_fix)
+                    .flatten();
+                (failure.to_string(), Vec::new(), hint)
+            }
             Failure::Worker(error) => {
                 let mut causes = Vec::new();
                 let mut cause = std::error::Error::source(&error);
@@ -295,10 +301,7 @@ fn failed<F: Fn(Event) + Send + Sync>(
                     causes.push(error.to_string());
                     cause = error.source();
                 }
-                if let Some(hint) = error.hint() {
-                    causes.push(format!("hint: {hint}"));
-                }
-                (error.to_string(), causes)
+                (error.to_string(), causes, error.hint())
             }
         };
         FailedStep {
@@ -309,10 +312,27 @@ fn failed<F: Fn(Event) + Send + Sync>(
             written: written(plan, node),
             failure,
             causes,
-            output: teller.tail(node),
+            output,
+            hint,
         }
     };
     Error::Steps(failures.into_iter().map(step).collect())
+}
+
+/// Whether a step says what the kernel says where an owner or a user is not mapped.
+///
+/// Programs tell it in the words of the C library; nothing else tells it apart from other failures.
+fn needs_ids(output: &[String]) -> bool {
+    const SAID: [&str; 4] = [
+        "invalid argument",
+        "operation not permitted",
+        "einval",
+        "eperm",
+    ];
+    output.iter().any(|line| {
+        let line = line.to_lowercase();
+        SAID.iter().any(|said| line.contains(said))
+    })
 }
 
 /// The lines of the Dockerfile that a node comes from.

@@ -38,6 +38,8 @@ pub struct FailedStep {
     pub causes: Vec<String>,
     /// The end of what it wrote.
     pub output: Vec<String>,
+    /// A way out, where there is one to name.
+    pub hint: Option<String>,
 }
 
 /// Why there is no result.

@@ -277,10 +277,7 @@ impl Error {
             Error::File(FileError::ContextChanged { .. }) => {
                 "build again when nothing writes there".to_owned()
             }
-            Error::OneId { .. } => {
-                "give yourself more ids with a line such as NAME:100000:65536 in /etc/subuid and /etc/subgid"
-                    .to_owned()
-            }
+            Error::OneId { .. } => return kiln_sandbox::userns::single_id_fix(),
             Error::NothingToRun { image } => {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
             }

@@ -151,6 +151,10 @@ fn run(
         })?;
     let base = layers_of(executor, lease, root_mount, &inputs)?;
     let identity = accounts(store, &base)?.resolve(&op.meta.user)?;
+    if executor.options().single_id && (identity.uid, identity.gid) != (0, 0) {
+        let user = op.meta.user.clone();
+        return Err(Error::OneId { user });
+    }
     let mut held = Held::default();
     let mut caches = take_caches(executor, lease, &op, &inputs, &sink, &cancel)?;
     if cancel.is_cancelled() {

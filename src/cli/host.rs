@@ -33,12 +33,19 @@ pub(crate) fn open(needs: Needs, offline: bool) -> Result<Kiln, Failure> {
         options.single_id = single_id();
     } else if needs == Needs::Layers {
         match userns::probe() {
-            UserNsSupport::Root => {}
+            // Root of a namespace that somebody else made, as in a container.
+            UserNsSupport::Root => {
+                options.in_user_namespace = !userns::is_initial();
+                options.single_id = single_id();
+            }
             support => {
                 // Only a refusal comes back.
                 let error = userns::enter(&support);
+                let cause = std::error::Error::source(&error)
+                    .map(|cause| format!(": {cause}"))
+                    .unwrap_or_default();
                 report::usage(
-                    &error.to_string(),
+                    &format!("{error}{cause}"),
                     Some("`kiln plan`, `images` and `inspect` work without one"),
                 );
                 return Err(Failure::Told(3));

@@ -14,16 +14,22 @@ pub(crate) fn info() -> Done {
             .into_iter()
             .map(|(name, value)| [name.to_owned(), value]),
     );
-    let kiln = host::open(Needs::Layers, true)?;
-    let snapshots = kiln.snapshots()?;
-    let how = match &snapshots.reason {
-        None => snapshots.strategy.to_string(),
-        Some(reason) => format!("{} (no overlay: {reason})", snapshots.strategy),
+    let opened = host::open(Needs::Layers, true).and_then(|kiln| {
+        let found = kiln.snapshots()?;
+        let how = match &found.reason {
+            None => found.strategy.to_string(),
+            Some(reason) => format!("{} (no overlay: {reason})", found.strategy),
+        };
+        Ok((kiln.options().root.display().to_string(), how))
+    });
+    let (root, how) = match opened {
+        Ok(opened) => opened,
+        Err(failure) => {
+            print(&columns(&rows))?;
+            return Err(failure);
+        }
     };
-    rows.push([
-        "store".to_owned(),
-        kiln.options().root.display().to_string(),
-    ]);
+    rows.push(["store".to_owned(), root]);
     rows.push(["snapshots".to_owned(), how]);
     print(&columns(&rows))
 }

@@ -151,5 +151,8 @@ fn draw_step(step: &FailedStep, colours: bool) -> String {
             text.push_str(&format!("  | {}\n", words_plain(line)));
         }
     }
+    if let Some(hint) = &step.hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
     text
 }
