@@ -210,9 +210,11 @@ fn detail(message: &str) -> String {
 
 fn login(had_credentials: &bool, host: &str) -> String {
     if *had_credentials {
-        format!("the stored credentials were refused: log in again with `kiln login {host}`")
+        format!("the stored credentials were refused: log in again with `docker login {host}`")
     } else {
-        format!("log in with `kiln login {host}`, and check the name")
+        format!(
+            "log in with `docker login {host}`, whose credentials kiln reads, and check the name"
+        )
     }
 }
 
