@@ -83,6 +83,8 @@ pub struct BuildWorker {
     /// Selected trees of this build by digest.
     trees: Mutex<HashMap<[u8; 32], SelectedTree>>,
     images: Mutex<BTreeMap<NodeId, ResolvedImage>>,
+    /// What was filed since explains nothing: it is of this build.
+    begun: SystemTime,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -100,6 +102,7 @@ impl BuildWorker {
             scans: Mutex::default(),
             trees: Mutex::default(),
             images: Mutex::default(),
+            begun: SystemTime::now(),
         }
     }
 
@@ -614,14 +617,23 @@ impl Worker for BuildWorker {
         )?;
         let marks = store.tombstones(&[store_key(&Key::Definition(definition))])?;
         let tombstone = marks.into_iter().flatten().next();
-        // The store knows lineages by their hash; the one that was asked for is the one found.
-        let in_slot = |mut candidate: Candidate| {
-            candidate.slot = slot.cloned();
+        // The store knows lineages by their hash; the one that was asked for is known by its name.
+        let asked = slot.map(|slot| (lineage(&slot.lineage).to_string(), &slot.lineage));
+        let named = |mut candidate: Candidate| {
+            if let (Some(found), Some((hash, name))) = (candidate.slot.as_mut(), &asked)
+                && found.lineage == *hash
+            {
+                found.lineage.clone_from(name);
+            }
             candidate
         };
         Ok(Nearest {
-            same_slot: near.by_slot.and_then(candidate).map(in_slot),
-            same_op: near.by_op.and_then(candidate),
+            same_slot: near.by_slot.and_then(candidate).map(named),
+            same_op: near
+                .by_op
+                .filter(|record| record.created < self.begun)
+                .and_then(candidate)
+                .map(named),
             tombstone: tombstone.map(|mark| Tombstone {
                 rule: mark.rule,
                 when: ago(mark.time),

@@ -497,7 +497,10 @@ impl<W: Worker> Driver<W> {
     }
 
     fn failed(&mut self, node: NodeId, error: W::Error) -> Failed {
-        self.failures.push((node, Failure::Worker(error)));
+        // Questions about one node are asked at once and fail alike: one answer says it.
+        if self.failures.iter().all(|(failed, _)| *failed != node) {
+            self.failures.push((node, Failure::Worker(error)));
+        }
         Failed
     }
 

@@ -237,6 +237,10 @@ impl Display for Cause {
                 "args" => write!(f, "command {}", Values(old, new)),
                 "cwd" => write!(f, "working directory {}", Values(old, new)),
                 "user" => write!(f, "user {}", Values(old, new)),
+                "network" => {
+                    let (old, new) = (words_of_network(old), words_of_network(new));
+                    write!(f, "network changed ({old} -> {new})")
+                }
                 name => write!(f, "`{name}` {}", Values(old, new)),
             },
             Cause::Platform { old, new } => write!(f, "platform changed ({old} -> {new})"),
@@ -293,6 +297,11 @@ impl Display for FileChange {
             FileChangeKind::Target => write!(f, "target of link {path} changed"),
         }
     }
+}
+
+/// The network of a step; the default is not part of its key.
+fn words_of_network(mode: &Option<String>) -> &str {
+    mode.as_deref().unwrap_or("default")
 }
 
 /// An old and a new value as people read them.
