@@ -124,7 +124,10 @@ impl Kiln {
                 Some(id) => format!("no build with the id `{id}` is remembered"),
                 None => "no build is remembered in this store".to_owned(),
             },
-            hint: Some("`kiln builds ls` lists those that are".to_owned()),
+            hint: Some(match id {
+                Some(_) => "`kiln builds ls` lists those that are".to_owned(),
+                None => "`kiln build .` makes the first".to_owned(),
+            }),
         })
     }
 }

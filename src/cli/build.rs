@@ -25,14 +25,18 @@ pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure
             );
             return Err(Failure::Told(2));
         }
-        Some("-") => return Err(not_yet("a context on standard input")),
+        Some("-") => return Err(not_yet("a context on standard input", A_DIRECTORY)),
         Some(text) if is_remote(text) => {
-            return Err(not_yet(&format!("the remote context `{text}`")));
+            return Err(not_yet(
+                &format!("the remote context `{text}`"),
+                A_DIRECTORY,
+            ));
         }
         Some(path) => PathBuf::from(path),
     };
     if args.file.as_deref() == Some(Path::new("-")) {
-        return Err(not_yet("a Dockerfile on standard input"));
+        let hint = "write it to a file and name that with -f";
+        return Err(not_yet("a Dockerfile on standard input", hint));
     }
     let no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
         (true, _) => NoCache::All,
@@ -87,11 +91,10 @@ fn is_remote(text: &str) -> bool {
     .any(|start| text.starts_with(start))
 }
 
-fn not_yet(what: &str) -> Failure {
-    report::usage(
-        &format!("{what} is not supported yet"),
-        Some("give a directory"),
-    );
+const A_DIRECTORY: &str = "give a directory";
+
+fn not_yet(what: &str, hint: &str) -> Failure {
+    report::usage(&format!("{what} is not supported yet"), Some(hint));
     Failure::Told(2)
 }
 

@@ -54,7 +54,10 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 
 /// Runs the command that the arguments say.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(refuse(&error)),
+    };
     let done = match cli.command {
         Command::Build(args) => build::build(&args),
         Command::Plan(args) => plan::plan(&args),
@@ -86,6 +89,18 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(failure) => ExitCode::from(tell(&failure)),
+    }
+}
+
+/// Shows what is wrong with the arguments, or the help that was asked for.
+fn refuse(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    // Whoever runs a program tells kiln's refusals from the program's codes.
+    let runs = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    match error.exit_code() {
+        0 => 0,
+        _ if runs => run::FAILED,
+        _ => 2,
     }
 }
 

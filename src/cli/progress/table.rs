@@ -59,6 +59,9 @@ impl Paint {
 /// Longer instructions do not push the other columns away.
 const TEXT_WIDTH: usize = 48;
 
+/// The same where nothing is clipped.
+const WHOLE_TEXT_WIDTH: usize = 72;
+
 /// Draws the ending table; `width` clips each line, none clips nothing.
 pub(super) fn draw(board: &Board, ending: &Ending, width: Option<usize>, paint: Paint) -> String {
     let stages = board.stage_width();
@@ -68,7 +71,11 @@ pub(super) fn draw(board: &Board, ending: &Ending, width: Option<usize>, paint: 
         .map(|step| measure_text_width(&step.info.text))
         .max()
         .unwrap_or(0)
-        .min(TEXT_WIDTH);
+        .min(if width.is_some() {
+            TEXT_WIDTH
+        } else {
+            WHOLE_TEXT_WIDTH
+        });
     let mut out = String::new();
     for step in &board.steps {
         let text = match width {
