@@ -4,7 +4,7 @@
 //! made so far, and files are written straight into the layer's directory. So nothing has to be read
 //! back to seal it, and an unchanged file of another layer is a link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -83,6 +83,8 @@ pub(crate) struct Changeset<'a> {
     parent: Option<(TreePath, OwnedFd)>,
     /// Directories with the times that they are to have in the end.
     directories: BTreeMap<TreePath, Meta>,
+    /// The other names of each file that has several.
+    names: BTreeMap<TreePath, BTreeSet<TreePath>>,
 }
 
 /// What is at a path.
@@ -108,6 +110,7 @@ impl<'a> Changeset<'a> {
             marks,
             parent: None,
             directories: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -356,7 +359,35 @@ impl<'a> Changeset<'a> {
             .map_err(|error| FsError::new("link", path.as_bytes(), error))?;
         let entry = Entry::new(path.clone(), Kind::Hardlink { to: to.clone() }, meta);
         self.entries.insert(path.clone(), entry);
+        let names = self.names.entry(to.clone()).or_default();
+        names.insert(path.clone());
         Ok(())
+    }
+
+    /// Takes a name from its file: where it was the first of several, the next one is it now.
+    fn give_up_name(&mut self, path: &TreePath) {
+        let Some(entry) = self.entries.remove(path) else {
+            return;
+        };
+        if let Kind::Hardlink { to } = &entry.kind {
+            if let Some(names) = self.names.get_mut(to) {
+                names.remove(path);
+            }
+            return;
+        }
+        let mut names = self.names.remove(path).unwrap_or_default();
+        let Some(first) = names.pop_first() else {
+            return;
+        };
+        let Entry { kind, meta, .. } = entry;
+        for name in &names {
+            let kind = Kind::Hardlink { to: first.clone() };
+            let entry = Entry::new(name.clone(), kind, meta.clone());
+            self.entries.insert(name.clone(), entry);
+        }
+        let entry = Entry::new(first.clone(), kind, meta);
+        self.entries.insert(first.clone(), entry);
+        self.names.insert(first, names);
     }
 
     /// Makes a link, a device, a pipe, in place of whatever file, link or device is there.
@@ -414,7 +445,7 @@ impl<'a> Changeset<'a> {
             let (parent, name) = self.parent_of(path)?;
             kiln_tree::copy::remove_tree(parent, name)?;
             for at in own {
-                self.entries.remove(&at);
+                self.give_up_name(&at);
                 self.directories.remove(&at);
             }
         }
@@ -505,6 +536,7 @@ impl<'a> Changeset<'a> {
                     let (parent, name) = self.parent_of(path)?;
                     rustix::fs::unlinkat(parent, name, AtFlags::empty())
                         .map_err(|error| FsError::new("replace", path.as_bytes(), error))?;
+                    self.give_up_name(path);
                 }
             }
         }
@@ -626,4 +658,87 @@ pub(crate) fn set(
     Ok(ownership
         .set(file, meta, is_directory)
         .map_err(|error| error.at(path.as_bytes()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does `change` to a layer over nothing; the result is one word a path: what it holds, or
+    /// whose name it is, as the manifest and as the disk have it.
+    fn check(change: impl Fn(&mut Changeset<'_>), expected: &[&str]) {
+        let directory = tempfile::tempdir().unwrap();
+        let root: OwnedFd = File::open(directory.path()).unwrap().into();
+        let lower = View::new(Vec::new());
+        let mut changes = Changeset::new(
+            &lower,
+            root.as_fd(),
+            Ownership::Record,
+            OverlayXattrs::User,
+        );
+        change(&mut changes);
+        let manifest = changes.finish().unwrap();
+        let mut found = Vec::new();
+        for entry in manifest.entries() {
+            let path = String::from_utf8_lossy(entry.path.as_bytes());
+            let of = match &entry.kind {
+                Kind::Hardlink { to } => to,
+                _ => &entry.path,
+            };
+            let bytes = std::fs::read(directory.path().join(&*path)).unwrap();
+            let Kind::File { digest, .. } = &manifest.get(of.as_bytes()).unwrap().kind else {
+                panic!("{path} is {:?}", entry.kind)
+            };
+            assert_eq!(digest.0, *blake3::hash(&bytes).as_bytes(), "{path}");
+            found.push(format!("{path}={}", String::from_utf8_lossy(&bytes)));
+        }
+        assert_eq!(found, expected);
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn put(changes: &mut Changeset<'_>, at: &str, bytes: &str) {
+        let content = Content::Bytes(bytes.as_bytes());
+        changes
+            .put_file(&path(at), &Meta::new(0o644), content)
+            .unwrap();
+    }
+
+    fn link(changes: &mut Changeset<'_>, at: &str, to: &str) {
+        changes.put_hardlink(&path(at), &path(to)).unwrap();
+    }
+
+    #[test]
+    fn a_file_keeps_its_other_names_when_the_first_is_replaced() {
+        let three = |changes: &mut Changeset<'_>| {
+            put(changes, "a", "old");
+            link(changes, "b", "a");
+            link(changes, "c", "a");
+        };
+        check(
+            |changes| {
+                three(changes);
+                put(changes, "a", "new");
+            },
+            &["a=new", "b=old", "c=old"],
+        );
+        check(
+            |changes| {
+                three(changes);
+                put(changes, "b", "new");
+                put(changes, "a", "newer");
+            },
+            &["a=newer", "b=new", "c=old"],
+        );
+        check(
+            |changes| {
+                three(changes);
+                changes.remove(&path("a")).unwrap();
+                changes.remove(&path("b")).unwrap();
+            },
+            &["c=old"],
+        );
+    }
 }

@@ -8,7 +8,7 @@ use super::FileError;
 use super::changeset::{ChangeError, Changeset};
 use super::chmod::{ModeError, SymbolicMode};
 use super::pick::{Pick, Picked};
-use super::source::{Origin, Source};
+use super::source::{Item, Origin, Source};
 
 /// What a copy does to what it takes.
 #[derive(Debug, Clone)]
@@ -170,6 +170,14 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
         Ok(())
     }
 
+    /// Where a file that has several names was put already, if it is still there.
+    fn first_name(&self, item: &Item, meta: &Meta) -> Option<TreePath> {
+        let first = self.linked.get(&item.origin)?;
+        // A later pick may have put another file there.
+        let seen = self.into.get(first)?;
+        (seen.kind == item.kind && seen.meta == *meta).then(|| first.clone())
+    }
+
     fn place(&mut self, picked: &Picked, at: &TreePath) -> Result<(), FileError> {
         let item = &picked.item;
         let is_directory = item.kind.is_directory();
@@ -196,8 +204,8 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
                     self.into.put_directory(at, &meta, false)?;
                 }
             }
-            Kind::File { .. } => match self.linked.get(&item.origin).filter(|first| *first != at) {
-                Some(first) => self.into.put_hardlink(at, &first.clone())?,
+            Kind::File { .. } => match self.first_name(item, &meta).filter(|first| first != at) {
+                Some(first) => self.into.put_hardlink(at, &first)?,
                 None => {
                     self.from.put(self.into, item, at, &meta)?;
                     if matches!(item.origin, Origin::Layer { .. }) {
