@@ -123,3 +123,21 @@ pub(crate) fn words(error: &dyn std::error::Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An executor with a new store, which goes with the directory.
+    pub(crate) fn executor() -> (tempfile::TempDir, Executor) {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ExecutorOptions {
+            root: directory.path().join("store"),
+            in_user_namespace: false,
+            single_id: !rustix::process::geteuid().is_root(),
+            offline: true,
+        };
+        let executor = Executor::open(options).unwrap();
+        (directory, executor)
+    }
+}

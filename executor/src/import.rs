@@ -82,21 +82,7 @@ mod tests {
     use kiln_ir::ImageConfig;
 
     use super::*;
-    use crate::executor::ExecutorOptions;
-
-    fn executor() -> (tempfile::TempDir, Executor) {
-        let directory = tempfile::tempdir().unwrap();
-        let single_id = !rustix::process::geteuid().is_root();
-        let root = directory.path().join("store");
-        let options = ExecutorOptions {
-            root,
-            in_user_namespace: false,
-            single_id,
-            offline: true,
-        };
-        let executor = Executor::open(options).unwrap();
-        (directory, executor)
-    }
+    use crate::executor::tests::executor;
 
     fn root(paths: &[&str]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());

@@ -1,16 +1,18 @@
 //! Digests of what a step sees of a tree: of a context file by file, of layers by their manifests.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kiln_solver::{Selection, SelectionDigest, SelectionItem, TreeRef};
 use kiln_tree::context::{ContextTree, Decision, ItemKind, Select};
-use kiln_tree::{Kind, TreePath};
+use kiln_tree::{Kind, Meta, TreePath};
 
 use crate::context::ScannedContext;
 use crate::error::Error;
 use crate::file::source::{Item, Layers, Source};
-use crate::file::{FileError, items, picks};
+use crate::file::{Changeset, FileError, items, picks};
 
 /// What a selection takes of a context.
 #[derive(Debug, Default)]
@@ -49,17 +51,60 @@ impl Select for Chosen {
     }
 }
 
+/// A context that notes which links were asked for: where they lead decides what is taken, and
+/// under which name, so they belong to a selection as much as what they lead to.
+struct Noting<'c> {
+    context: &'c ScannedContext,
+    links: RefCell<BTreeSet<TreePath>>,
+}
+
+impl Source for Noting<'_> {
+    fn get(&self, path: &TreePath) -> Option<Item> {
+        let item = self.context.get(path)?;
+        if matches!(item.kind, Kind::Symlink { .. }) {
+            self.links.borrow_mut().insert(path.clone());
+        }
+        Some(item)
+    }
+
+    fn list(&self, path: &TreePath) -> Vec<Vec<u8>> {
+        self.context.list(path)
+    }
+
+    fn within(&self, path: &TreePath) -> Vec<Item> {
+        self.context.within(path)
+    }
+
+    fn open(&self, item: &Item) -> Result<OwnedFd, FileError> {
+        self.context.open(item)
+    }
+
+    fn put(
+        &self,
+        into: &mut Changeset<'_>,
+        item: &Item,
+        at: &TreePath,
+        meta: &Meta,
+    ) -> Result<(), FileError> {
+        self.context.put(into, item, at, meta)
+    }
+}
+
 /// Digests a selection of a context; the tree lists what was selected, so that a later build can
 /// say what changed.
 pub(crate) fn of_context(
     context: &ScannedContext,
     selection: &Selection,
 ) -> Result<(SelectionDigest, Arc<ContextTree>), Error> {
+    let noting = Noting {
+        context,
+        links: RefCell::default(),
+    };
     let mut chosen = Chosen::default();
     for item in &selection.items {
         match item {
             SelectionItem::Subtree(path) => {
-                let at = context
+                let at = noting
                     .resolve(path.as_bytes(), true)
                     .map_err(FileError::from)?;
                 chosen.subtrees.insert(at);
@@ -67,14 +112,14 @@ pub(crate) fn of_context(
             SelectionItem::Users => {
                 for path in ["etc/passwd", "etc/group"] {
                     chosen.subtrees.insert(
-                        context
+                        noting
                             .resolve(path.as_bytes(), true)
                             .map_err(FileError::from)?,
                     );
                 }
             }
             SelectionItem::Copy(copy) => {
-                for pick in picks(context, copy).map_err(FileError::from)? {
+                for pick in picks(&noting, copy).map_err(FileError::from)? {
                     if copy.include_patterns.is_empty() && copy.exclude_patterns.is_empty() {
                         chosen.subtrees.insert(pick.at);
                     } else {
@@ -87,6 +132,7 @@ pub(crate) fn of_context(
             }
         }
     }
+    chosen.single.extend(noting.links.into_inner());
     let tree = if chosen.subtrees.contains(&TreePath::ROOT) {
         Arc::clone(&context.tree)
     } else {
@@ -197,4 +243,70 @@ fn hash_item(hash: &mut blake3::Hasher, item: &Item) {
 fn text(hash: &mut blake3::Hasher, bytes: &[u8]) {
     hash.update(&(bytes.len() as u64).to_be_bytes());
     hash.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use kiln_solver::CopySelection;
+
+    use super::*;
+    use crate::executor::tests::executor;
+
+    /// Whether copies of these sources see the same in a context before and after a change.
+    fn same(sources: &[&str], before: impl Fn(&Path), change: impl Fn(&Path)) -> bool {
+        let (directory, executor) = executor();
+        let path = directory.path().join("context");
+        fs::create_dir(&path).unwrap();
+        before(&path);
+        let copy = |src: &&str| {
+            SelectionItem::Copy(CopySelection {
+                src: (*src).to_owned(),
+                allow_wildcard: true,
+                follow_symlink: true,
+                dir_copy_contents: true,
+                ..CopySelection::default()
+            })
+        };
+        let selection = Selection {
+            items: sources.iter().map(copy).collect(),
+        };
+        let digest = || {
+            let context = ScannedContext::scan(executor.store(), &path, &[]).unwrap();
+            of_context(&context, &selection).unwrap().0.digest
+        };
+        let first = digest();
+        change(&path);
+        first == digest()
+    }
+
+    fn two_directories(path: &Path) {
+        for name in ["a", "b"] {
+            fs::create_dir(path.join(name)).unwrap();
+            fs::write(path.join(name).join("file"), name).unwrap();
+        }
+        symlink("a", path.join("link")).unwrap();
+    }
+
+    fn point_to_b(path: &Path) {
+        fs::remove_file(path.join("link")).unwrap();
+        symlink("b", path.join("link")).unwrap();
+    }
+
+    #[test]
+    fn where_a_link_leads_counts_even_if_all_it_may_lead_to_is_taken() {
+        assert!(!same(&["a", "b", "link"], two_directories, point_to_b));
+        assert!(!same(&["a", "b", "link/file"], two_directories, point_to_b));
+        assert!(same(&["a", "b"], two_directories, point_to_b));
+    }
+
+    #[test]
+    fn the_name_of_a_link_that_a_pattern_finds_counts() {
+        let rename = |path: &Path| fs::rename(path.join("link"), path.join("lint")).unwrap();
+        assert!(!same(&["l*"], two_directories, rename));
+        assert!(same(&["a"], two_directories, rename));
+    }
 }
