@@ -1,7 +1,199 @@
-//! The image store: names, ids, layers, history.
+//! The image store: names, ids, history.
 
-use crate::support::Case;
+use crate::support::Capability::{self, Containers};
+use crate::support::{Case, World, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    Vec::new()
+    const NEEDS: &[Capability] = &[Containers];
+    vec![
+        case("listed", NEEDS, listed),
+        case("tagged_and_removed", NEEDS, tagged_and_removed),
+        case("a_name_moves", NEEDS, a_name_moves),
+        case("removed_by_id", NEEDS, removed_by_id),
+        case("nothing_of_that_name", NEEDS, nothing_of_that_name),
+        case("history", NEEDS, history),
+        case("inspect", NEEDS, inspect),
+        case("imported", NEEDS, imported),
+        case("import_of_nonsense", NEEDS, import_of_nonsense),
+    ]
+}
+
+fn small(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN echo hello > /hello\nCMD [\"cat\", \"/hello\"]\n");
+}
+
+fn names(world: &World) -> Vec<String> {
+    let listed = world.kiln(&["images"]).ok().stdout;
+    listed
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+fn masked_ids(listed: &str) -> String {
+    let mut lines = Vec::new();
+    for line in listed.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let words = words.into_iter().map(|word| {
+            if word.len() == 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                "____________"
+            } else {
+                word
+            }
+        });
+        lines.push(words.collect::<Vec<_>>().join(" "));
+    }
+    lines.join("\n")
+}
+
+fn listed(world: &World) {
+    small(world);
+    world.snapshot_of(
+        "empty_but_the_base",
+        &masked_ids(&world.kiln(&["images"]).ok().stdout),
+    );
+    world.kiln(&["build", "ctx"]).ok();
+    world.snapshot_of(
+        "untagged",
+        &masked_ids(&world.kiln(&["images"]).ok().stdout),
+    );
+    world
+        .kiln(&[
+            "build",
+            "-t",
+            "one:1",
+            "-t",
+            "two",
+            "-t",
+            "host.example:5000/a/b:c",
+            "ctx",
+        ])
+        .ok();
+    world.snapshot_of("tagged", &masked_ids(&world.kiln(&["images"]).ok().stdout));
+    let json = world.kiln(&["images", "--json"]).ok().stdout;
+    for line in json.lines() {
+        let image: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(
+            image["id"].as_str().unwrap().starts_with("sha256:"),
+            "{image}"
+        );
+    }
+}
+
+fn tagged_and_removed(world: &World) {
+    small(world);
+    world.build();
+    world.kiln(&["tag", "app", "other:v1"]).ok();
+    assert_eq!(names(world).len(), 3);
+    assert_eq!(world.kiln(&["run", "other:v1"]).ok().stdout, "hello\n");
+    world.kiln(&["rmi", "app"]).ok();
+    assert_eq!(world.kiln(&["run", "other:v1"]).ok().stdout, "hello\n");
+    world.kiln(&["rmi", "other:v1"]).ok();
+    assert_eq!(names(world), ["demo/base:latest"]);
+    world.kiln(&["run", "app", "true"]).exits(125);
+}
+
+fn a_name_moves(world: &World) {
+    small(world);
+    let first = world.build().id().to_owned();
+    world.dockerfile("FROM demo/base\nCMD [\"echo\", \"second\"]\n");
+    world.build();
+    assert_eq!(world.kiln(&["run", "app"]).ok().stdout, "second\n");
+    // The old image has no name left, and its id still works.
+    assert_eq!(world.kiln(&["run", &first]).ok().stdout, "hello\n");
+    assert!(names(world).contains(&"<none>".to_owned()));
+    world.kiln(&["prune"]).ok();
+    assert!(!names(world).contains(&"<none>".to_owned()));
+    assert_eq!(world.kiln(&["run", "app"]).ok().stdout, "second\n");
+}
+
+fn removed_by_id(world: &World) {
+    small(world);
+    let id = world.kiln(&["build", "ctx"]).ok().id().to_owned();
+    world.kiln(&["rmi", &id["sha256:".len()..][..10]]).ok();
+    assert_eq!(names(world), ["demo/base:latest"]);
+}
+
+fn nothing_of_that_name(world: &World) {
+    small(world);
+    let mut text = String::new();
+    for arguments in [
+        &["inspect", "nothing"][..],
+        &["history", "nothing"],
+        &["rmi", "nothing"],
+        &["tag", "nothing", "x"],
+        &["tag", "demo/base", "Not A Name"],
+    ] {
+        let ran = world.kiln(arguments).run();
+        assert_ne!(ran.status.code(), Some(0), "{arguments:?}");
+        text += &ran.whole();
+    }
+    world.snapshot(&text);
+}
+
+fn history(world: &World) {
+    small(world);
+    world
+        .kiln(&["build", "-t", "app", "ctx"])
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .ok();
+    let shown = world.kiln(&["history", "app"]).ok().stdout;
+    world.snapshot(&years(&shown));
+}
+
+/// Masks how long ago a fixed date is.
+fn years(text: &str) -> String {
+    text.lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split("  ").filter(|word| !word.is_empty()).collect();
+            let words = words.into_iter().map(|word| {
+                if word.trim().ends_with(" ago") || word.trim() == "just now" {
+                    "[age]"
+                } else {
+                    word.trim()
+                }
+            });
+            words.collect::<Vec<_>>().join(" | ") + "\n"
+        })
+        .collect()
+}
+
+fn inspect(world: &World) {
+    small(world);
+    world
+        .kiln(&["build", "-t", "app", "ctx"])
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .ok();
+    let shown = world.inspect("app");
+    let keys: Vec<&String> = shown.as_object().unwrap().keys().collect();
+    world.snapshot(&format!("{keys:?}"));
+    assert_eq!(shown["config"]["config"]["Cmd"][0], "cat");
+}
+
+fn imported(world: &World) {
+    world.base();
+    let first = world.kiln(&["images", "-q"]).ok().stdout;
+    // The same archive gives the same image.
+    world.base();
+    assert_eq!(world.kiln(&["images", "-q"]).ok().stdout, first);
+    world.write("base.tar", world.base_archive());
+    let ran = world.kiln(&["import", "base.tar", "second:tag"]).ok();
+    world.snapshot(&ran.whole());
+    assert_eq!(world.sh("second:tag", "echo runs"), "runs\n");
+}
+
+fn import_of_nonsense(world: &World) {
+    world.write("nonsense", "this is not an archive\n".repeat(100));
+    let mut text = world.kiln(&["import", "nonsense", "x"]).exits(1).whole();
+    text += &world.kiln(&["import", "missing", "x"]).exits(1).whole();
+    let half = &world.base_archive()[..500_000];
+    text += &world
+        .kiln(&["import", "-", "x"])
+        .stdin(half)
+        .exits(1)
+        .whole();
+    world.snapshot(&text);
+    assert_eq!(world.kiln(&["images", "-q"]).ok().stdout, "");
 }

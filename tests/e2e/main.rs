@@ -18,6 +18,7 @@ mod reasons;
 mod registries;
 mod robustness;
 mod run;
+mod seed;
 mod support;
 
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ use support::Case;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [(&str, fn() -> Vec<Case>); 12] = [
+    let rooms: [(&str, fn() -> Vec<Case>); 13] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ("exports", exports::cases),
         ("run", run::cases),
         ("registries", registries::cases),
+        ("seed", seed::cases),
         ("robustness", robustness::cases),
     ];
     let mut trials = Vec::new();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The tar of the base, made once per run.
-pub(super) fn archive() -> &'static [u8] {
+pub(crate) fn archive() -> &'static [u8] {
     &made().0
 }
 

@@ -10,18 +10,32 @@ pub(crate) struct Case {
     name: &'static str,
     needs: &'static [Capability],
     run: fn(&World),
+    lacks: Option<String>,
 }
 
 /// Makes a case; `run` panics to fail.
 pub(crate) fn case(name: &'static str, needs: &'static [Capability], run: fn(&World)) -> Case {
-    Case { name, needs, run }
+    Case {
+        name,
+        needs,
+        run,
+        lacks: None,
+    }
 }
 
 impl Case {
+    /// Says what else is missing here, if something is.
+    pub(crate) fn lacks(self, words: Option<String>) -> Case {
+        Case {
+            lacks: words,
+            ..self
+        }
+    }
+
     /// Makes what the test runner takes; a case that cannot run here says why in its kind.
     pub(crate) fn into_trial(self, room: &'static str) -> Trial {
         let name = format!("{room}::{}", self.name);
-        let Some(lacking) = missing(self.needs) else {
+        let Some(lacking) = missing(self.needs).or(self.lacks) else {
             return Trial::test(name, move || {
                 let world = World::new(room, self.name);
                 (self.run)(&world);

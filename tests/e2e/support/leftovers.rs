@@ -1,9 +1,12 @@
 //! What a case must not leave behind: processes and mounts that name its directory.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Lists every process that has a mount, a variable, an argument or a working directory below
 /// `directory`.
+///
+/// `kiln settle`, which makes a result durable after it was delivered, ends by itself.
 pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
     let needle = directory.to_string_lossy().into_owned();
     let mut found = Vec::new();
@@ -23,10 +26,32 @@ pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
             .find(|file| read(file).contains(&needle));
         if let Some(file) = named {
             let command = read("cmdline").replace('\0', " ");
+            if command.trim_end().ends_with("kiln settle") {
+                continue;
+            }
             found.push(format!("process {name} ({command}): /proc/{name}/{file}"));
         } else if place.starts_with(directory) {
             found.push(format!("process {name} works in {}", place.display()));
         }
     }
     found
+}
+
+/// Waits until no `kiln settle` works below `directory`, or a long time has passed.
+pub(crate) fn wait_for_settling(directory: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while is_settling(directory) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_settling(directory: &Path) -> bool {
+    let needle = directory.to_string_lossy().into_owned();
+    let read = |path: &Path| {
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        read(&entry.path().join("cmdline")).ends_with("kiln\0settle\0")
+            && read(&entry.path().join("environ")).contains(&needle)
+    })
 }

@@ -9,10 +9,11 @@ mod mask;
 mod text;
 mod world;
 
-pub(crate) use capability::Capability;
+pub(crate) use base::archive as base_archive;
+pub(crate) use capability::{Capability, find_program};
 pub(crate) use case::{Case, case};
-pub(crate) use kiln::{Kiln, Ran, Running};
-pub(crate) use text::{dedent, table};
+pub(crate) use kiln::{Kiln, Ran};
+pub(crate) use text::dedent;
 pub(crate) use world::World;
 
 /// Makes this process, and so every child, independent of how the tests were started.

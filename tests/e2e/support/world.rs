@@ -8,7 +8,7 @@ use insta::Settings;
 use tempfile::TempDir;
 
 use super::kiln::{Kiln, Ran};
-use super::leftovers::leftovers;
+use super::leftovers::{leftovers, wait_for_settling};
 use super::mask::MASKS;
 use super::text::dedent;
 use super::{base, capability};
@@ -109,6 +109,11 @@ impl World {
         self.import("demo/base", base::archive());
     }
 
+    /// The archive of the base image.
+    pub(crate) fn base_archive(&self) -> &'static [u8] {
+        base::archive()
+    }
+
     /// Imports an archive under a name.
     pub(crate) fn import(&self, name: &str, archive: &[u8]) {
         self.kiln(&["import", "-", name]).stdin(archive).ok();
@@ -124,6 +129,36 @@ impl World {
     /// The config of an image, as `kiln inspect` prints it.
     pub(crate) fn inspect(&self, image: &str) -> serde_json::Value {
         serde_json::from_str(&self.kiln(&["inspect", image]).ok().stdout).unwrap()
+    }
+
+    /// The names of the entries of each layer of an OCI layout, lowest layer first.
+    pub(crate) fn layers_of_layout(&self, layout: &str) -> Vec<Vec<String>> {
+        let blob = |digest: &serde_json::Value| {
+            let digest = digest.as_str().unwrap().replace(':', "/");
+            std::fs::read(self.path(layout).join("blobs").join(digest)).unwrap()
+        };
+        let document =
+            |bytes: &[u8]| -> serde_json::Value { serde_json::from_slice(bytes).unwrap() };
+        let index = document(&std::fs::read(self.path(layout).join("index.json")).unwrap());
+        let manifest = document(&blob(&index["manifests"][0]["digest"]));
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| {
+                let bytes = blob(&layer["digest"]);
+                let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(&bytes[..]));
+                let entries = archive.entries().unwrap();
+                entries
+                    .map(|entry| {
+                        entry
+                            .unwrap()
+                            .path()
+                            .unwrap()
+                            .to_string_lossy()
+                            .into_owned()
+                    })
+                    .collect()
+            })
+            .collect()
     }
 
     /// Compares a text with the snapshot of this case.
@@ -197,6 +232,7 @@ impl Drop for World {
         if std::thread::panicking() && std::env::var_os("KILN_TEST_KEEP").is_some() {
             self.directory.disable_cleanup(true);
         } else {
+            wait_for_settling(self.directory.path());
             open_up(self.directory.path());
         }
     }
