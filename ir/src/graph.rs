@@ -147,6 +147,16 @@ pub enum GraphError {
         /// Who again.
         second: String,
     },
+    /// A mount or action yields an output whose number is higher than there can be outputs.
+    #[error("{place} yields output {output}, but the op has at most {most} outputs, from 0 on")]
+    OutputNumber {
+        /// The output.
+        output: u32,
+        /// Who.
+        place: String,
+        /// How many mounts or actions there are.
+        most: usize,
+    },
     /// An exec op has no root, or several.
     #[error("an exec op needs exactly one mount at `/`, but this one has {count}")]
     RootMounts {

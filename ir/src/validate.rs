@@ -70,7 +70,7 @@ fn check_exec(op: &ExecOp, inputs: u32) -> Result<(), GraphError> {
         check_mount(mount, inputs)?;
         if let Some(output) = mount.output {
             let place = format!("the mount at `{}`", mount.target);
-            check_output(&mut outputs, output, place)?;
+            check_output(&mut outputs, output, op.mounts.len(), place)?;
         }
         roots += u32::from(mount.target == "/");
     }
@@ -80,11 +80,20 @@ fn check_exec(op: &ExecOp, inputs: u32) -> Result<(), GraphError> {
     }
 }
 
+/// Outputs are the indices of a list that every result of the op has, so gaps must be few.
 fn check_output(
     seen: &mut BTreeMap<u32, String>,
     output: u32,
+    most: usize,
     place: String,
 ) -> Result<(), GraphError> {
+    if output as usize >= most {
+        return Err(GraphError::OutputNumber {
+            output,
+            place,
+            most,
+        });
+    }
     match seen.insert(output, place.clone()) {
         Some(first) => Err(GraphError::DuplicateOutput {
             output,
@@ -192,7 +201,8 @@ fn check_file(op: &FileOp, inputs: u32) -> Result<(), GraphError> {
             }
         }
         if let Some(output) = action.output {
-            check_output(&mut outputs, output, format!("action {number}"))?;
+            let place = format!("action {number}");
+            check_output(&mut outputs, output, op.actions.len(), place)?;
         }
     }
     Ok(())

@@ -129,6 +129,10 @@ fn ops_have_to_be_valid() {
         "line 1, column 1: the tmpfs mount at `/c` cannot have an output, but has output 1",
     );
     check(
+        "%0 = exec scratch [] { bind scratch -> /c out=4000000000 }",
+        "line 1, column 1: the mount at `/c` yields output 4000000000, but the op has at most 2 outputs, from 0 on",
+    );
+    check(
         "%0 = exec scratch [] { bind scratch -> /c out=0 }",
         "line 1, column 1: output 0 is yielded twice, by the mount at `/` and the mount at `/c`",
     );

@@ -535,8 +535,10 @@ fn fit(mut op: Op, inputs: u32) -> Op {
         Op::Source(_) => {}
         Op::Exec(op) => {
             let mut outputs = BTreeSet::new();
+            let most = op.mounts.len() as u32;
             for mount in &mut op.mounts {
                 mount.input = index(mount.input);
+                mount.output = mount.output.map(|output| output % most);
                 mount.output = mount.output.filter(|output| outputs.insert(*output));
                 if mount.kind != MountKind::Bind {
                     mount.output = None;
@@ -552,8 +554,10 @@ fn fit(mut op: Op, inputs: u32) -> Op {
         }
         Op::File(op) => {
             let mut outputs = BTreeSet::new();
+            let most = op.actions.len() as u32;
             for (number, action) in op.actions.iter_mut().enumerate() {
                 action.input = tree(action.input, number);
+                action.output = action.output.map(|output| output % most);
                 action.output = action.output.filter(|output| outputs.insert(*output));
                 action.secondary = match action.kind {
                     FileActionKind::Copy(_) => tree(action.secondary, number),
