@@ -5,14 +5,22 @@ use std::io::{self, BufReader, Read, Seek};
 
 /// Compressed input is read in pieces of this size.
 const BUFFER_BYTES: usize = 256 << 10;
+/// The longest of the marks that formats begin with.
+const MAGIC_BYTES: usize = 6;
 /// A tar header.
 const BLOCK_BYTES: usize = 512;
 
 /// Returns a reader of what `input` holds, decompressed by what its first bytes say.
 pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
-    let head = fill(&mut input)?;
-    Ok(match head {
+    // A slow transfer may bring the first bytes one by one.
+    let mut head = Vec::with_capacity(MAGIC_BYTES);
+    let mut input = input;
+    Read::by_ref(&mut input)
+        .take(MAGIC_BYTES as u64)
+        .read_to_end(&mut head)?;
+    let whole = io::Cursor::new(head.clone()).chain(input);
+    let input = BufReader::with_capacity(BUFFER_BYTES, whole);
+    Ok(match head[..] {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(input)?),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
@@ -21,11 +29,6 @@ pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dy
         }
         _ => Box::new(input),
     })
-}
-
-fn fill(input: &mut BufReader<impl Read>) -> io::Result<&[u8]> {
-    use std::io::BufRead;
-    input.fill_buf()
 }
 
 /// Returns a reader of the tar archive that `file` is, perhaps compressed; nothing if it is none.
@@ -106,6 +109,29 @@ mod tests {
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
         xz.write_all(&plain).unwrap();
         check(&xz.finish().unwrap(), true);
+    }
+
+    /// Gives one byte at a time.
+    struct Trickle(io::Cursor<Vec<u8>>);
+
+    impl Read for Trickle {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let end = buffer.len().min(1);
+            self.0.read(&mut buffer[..end])
+        }
+    }
+
+    #[test]
+    fn slow_archives_are_known_too() {
+        let plain = archive();
+        for bytes in [plain.clone(), zstd::encode_all(&plain[..], 1).unwrap()] {
+            let mut all = Vec::new();
+            decompress(Trickle(io::Cursor::new(bytes)))
+                .unwrap()
+                .read_to_end(&mut all)
+                .unwrap();
+            assert_eq!(all, plain);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use kiln_oci::digest::Sha256Digest;
+use kiln_oci::digest::{Sha256Digest, VerifyingReader};
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
 use kiln_solver::StepSink;
@@ -69,7 +69,7 @@ pub(crate) async fn fetch(
                     blob: blobs[index].clone(),
                 },
                 Place::Layout { directory, blobs } => Origin::File {
-                    path: blob_path(directory, &blobs[index]),
+                    directory: directory.clone(),
                     blob: blobs[index].clone(),
                 },
             },
@@ -103,7 +103,7 @@ enum Origin {
         blob: Descriptor,
     },
     File {
-        path: std::path::PathBuf,
+        directory: std::path::PathBuf,
         blob: Descriptor,
     },
 }
@@ -128,21 +128,27 @@ impl Job {
         match place {
             Origin::Layer(from) => {
                 blocking(move || {
-                    clone_layer(executor.store(), &lease, &from, Content::DiffId(diff_id))
+                    clone_layer(executor.store(), &lease, &from, diff_id)
                 })
                 .await
             }
-            Origin::File { path, blob } => {
+            Origin::File { directory, blob } => {
                 blocking(move || {
                     let of = Of {
                         blob: blob.digest.to_string(),
-                        reference: path.display().to_string(),
+                        reference: directory.display().to_string(),
                     };
-                    let file = File::open(&path).map_err(Error::io("open", &path))?;
+                    let path = blob_path(&directory, &blob);
+                    let open = || File::open(&path).map_err(Error::io("open", &path));
                     let writer = executor
                         .store()
                         .write_blob(Some(BlobDigest(bytes_of(&blob.digest))))?;
-                    keep(&executor, &lease, file, writer, diff_id, of)
+                    let kept = keep(&executor, &lease, open()?, writer, diff_id, of.clone());
+                    // What cannot be unpacked may not be what was put there.
+                    if kept.is_err() {
+                        check_file(open()?, &path, &blob, of)?;
+                    }
+                    kept
                 })
                 .await
             }
@@ -202,10 +208,8 @@ async fn registry(
         if let Some(sink) = &sink {
             sink.progress(name.clone(), done, Some(blob.size));
         }
-        if sender.send(Ok(piece)).await.is_err() {
-            // The unpacker gave up; it says why.
-            break;
-        }
+        // When the unpacker gave up, the rest still tells whether the bytes are at fault.
+        let _ = sender.send(Ok(piece)).await;
     }
     drop(sender);
     let unpacked = match unpacking.await {
@@ -215,6 +219,20 @@ async fn registry(
     match failure {
         Some(error) => Err(error.into()),
         None => unpacked,
+    }
+}
+
+/// Checks that a file of a layout is the blob that it is named after.
+fn check_file(file: File, path: &std::path::Path, blob: &Descriptor, of: Of) -> Result<(), Error> {
+    let mut reader = VerifyingReader::new(file, blob.digest, Some(blob.size));
+    match io::copy(&mut reader, &mut io::sink()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::Layer {
+            blob: of.blob,
+            reference: of.reference,
+            reason: error.to_string(),
+        }),
+        Err(error) => Err(Error::io("read", path)(error)),
     }
 }
 
