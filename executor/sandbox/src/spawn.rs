@@ -124,11 +124,12 @@ fn prepare(handle: Handle) -> Result<OwnedFd, Error> {
             )
         }
     };
-    let attributes = if readonly {
-        MountAttrFlags::MOUNT_ATTR_RDONLY
-    } else {
-        MountAttrFlags::empty()
-    };
+    // A device node that came with an image would be the host's own disk. The devices that steps
+    // may use are in the sandbox's /dev.
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    if readonly {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
     let private = cloned.and_then(|mount| {
         mountfd::make_private(mount.as_fd(), Reach::Below, attributes)?;
         Ok(mount)
