@@ -39,6 +39,11 @@ test)
     need newuidmap uidmap
     need setpriv util-linux
     need python3 python3
+    # For the Alpine and the redis of the seed case.
+    need pip3 python3-pip
+    need qemu-img qemu-utils
+    need debugfs e2fsprogs
+    need openssl openssl
     ;;
 bench)
     need busybox busybox-static

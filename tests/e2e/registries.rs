@@ -1,7 +1,24 @@
-//! Bases from registries.
+//! Bases from registries and layouts: pulled, refused, tried again, never trusted.
+
+mod access;
+pub(crate) mod archive;
+mod debian;
+mod faults;
+mod hostile;
+mod layouts;
+pub(crate) mod server;
 
 use crate::support::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    Vec::new()
+    [
+        debian::cases(),
+        access::cases(),
+        faults::cases(),
+        hostile::cases(),
+        layouts::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
