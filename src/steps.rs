@@ -102,6 +102,7 @@ fn unnamed(op: &Op) -> String {
         Op::Exec(exec) => format!("exec {}", exec.meta.args.join(" ")),
         other => other.kind().to_owned(),
     }
+        Op::Source(SourceOp::OciLayout(layout)) => format!("oci-layout {}", layout.reference),
 }
 
 /// Passes the solver's events on in people's words, and keeps what a failure needs.
