@@ -1,13 +1,20 @@
 //! Merge, diff and clones: layers made of other layers' files, which are linked and not copied.
 
+use std::io::{BufWriter, Write as _};
 use std::os::fd::AsFd;
 
-use kiln_store::{Content, Lease, Store};
+use kiln_store::{Content, DiffId, Lease, Store};
+use kiln_tree::tar::{MtimePolicy, WriteError};
 use kiln_tree::{Entry, FsError, Kind, Manifest, TreePath, handle, marks, view};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::error::Error;
+use crate::export::{times_of, write_tar};
 use crate::file::{ChangeError, FileError, open_layers, set};
+use crate::unpack::{Of, unpack};
+
+/// How much of an archive is passed on at once.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// Lays trees over each other, lowest first.
 ///
@@ -51,20 +58,62 @@ pub(crate) fn diff(
     Ok(vec![content])
 }
 
-/// Keeps a layer under another content id as well.
+/// Keeps a layer under the diff id that an image made of it lists as well.
+///
+/// Files are linked if the archive with that diff id has their times. Else (the image was made with
+/// SOURCE_DATE_EPOCH) what the archive holds is unpacked, so that it can be made again.
 pub(crate) fn clone_layer(
     store: &Store,
     lease: &Lease,
     from: &Content,
-    to: Content,
+    to: DiffId,
 ) -> Result<(), Error> {
+    let times = times_of(store, from, &to)?;
+    if times != MtimePolicy::Keep {
+        return unpack_again(store, lease, from, to, times);
+    }
     let manifest = store.layer_manifest(from)?;
     let directory = store.open_layer(from)?;
     let draft = store.begin_layer()?;
     let origin = |_: usize, path: &TreePath| Some((directory.as_fd(), path.clone()));
     link_entries(store, draft.fs(), &manifest, origin)?;
-    store.commit_layer(lease, draft, &manifest, to)?;
+    store.commit_layer(lease, draft, &manifest, Content::DiffId(to))?;
     Ok(())
+}
+
+/// Writes a layer's archive and unpacks it at the same time.
+fn unpack_again(
+    store: &Store,
+    lease: &Lease,
+    from: &Content,
+    to: DiffId,
+    times: MtimePolicy,
+) -> Result<(), Error> {
+    let of = Of {
+        blob: to.to_string(),
+        reference: "an image of this store".to_owned(),
+    };
+    let (reader, writer) = std::io::pipe().map_err(Error::io("make", "a pipe"))?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            let mut writer = BufWriter::with_capacity(PIPE_BYTES, writer);
+            write_tar(store, from, times, &mut writer)?;
+            writer.flush().map_err(Error::io("write to", "a pipe"))
+        });
+        let unpacked = unpack(store, lease, reader, Some(to), &of);
+        let written = match writing.join() {
+            Ok(written) => written,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        // A reader that gives up breaks the pipe, and knows why; an archive that ends early does not.
+        match (written, unpacked) {
+            (Err(Error::WriteLayer(WriteError::Write(_)) | Error::Io { .. }), unpacked) => {
+                unpacked.map(drop)
+            }
+            (Err(error), _) => Err(error),
+            (Ok(()), unpacked) => unpacked.map(drop),
+        }
+    })
 }
 
 /// Fills a directory with the entries of a manifest; `origin` tells where each lies.

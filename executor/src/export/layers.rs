@@ -287,7 +287,29 @@ fn filed_tar(mtime: MtimePolicy) -> String {
     }
 }
 
-fn write_tar(
+/// The times of the archive of a layer that has this diff id; those of its files if nothing is
+/// known of one.
+pub(crate) fn times_of(
+    store: &Store,
+    content: &Content,
+    diff_id: &DiffId,
+) -> Result<MtimePolicy, Error> {
+    let options = store.archived_as(content, diff_id)?;
+    let times = options.as_deref().and_then(|options| {
+        let times = options.strip_prefix(TAR)?;
+        let fixed = times.strip_prefix(" mtime=").map(str::parse);
+        let clamped = times.strip_prefix(" mtime<=").map(str::parse);
+        match (fixed, clamped) {
+            (Some(Ok(epoch)), _) => Some(MtimePolicy::Fixed(epoch)),
+            (_, Some(Ok(epoch))) => Some(MtimePolicy::Clamp(epoch)),
+            _ => None,
+        }
+    });
+    Ok(times.unwrap_or(MtimePolicy::Keep))
+}
+
+/// Writes the archive of a layer.
+pub(crate) fn write_tar(
     store: &Store,
     content: &Content,
     mtime: MtimePolicy,

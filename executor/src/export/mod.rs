@@ -28,7 +28,7 @@ use kiln_tree::Changes;
 use kiln_tree::tar::{LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer};
 
 use image::Image;
-pub(crate) use layers::Hashing;
+pub(crate) use layers::{Hashing, times_of, write_tar};
 use output::Output;
 
 use crate::error::Error;

@@ -108,7 +108,9 @@ use sha2::Digest as _;
 /// Writes an archive: `path/` is a directory, `path -> target` a link, `path = other` a hard link,
 /// and `path: text` a file; all of them of user 1000.
 fn archive(lines: &[&str]) -> Vec<u8> {
-    archive_with(lines, tar::Header::new_ustar())
+    let mut header = tar::Header::new_ustar();
+    header.set_mtime(1_500_000_000);
+    archive_with(lines, header)
 }
 
 fn archive_with(lines: &[&str], header: tar::Header) -> Vec<u8> {
@@ -117,7 +119,6 @@ fn archive_with(lines: &[&str], header: tar::Header) -> Vec<u8> {
         let mut header = header.clone();
         header.set_uid(1000);
         header.set_gid(1000);
-        header.set_mtime(1_500_000_000);
         header.set_mode(0o644);
         let mut link = |path: &str, target: &str, entry_type| {
             let mut header = header.clone();
@@ -455,7 +456,7 @@ fn an_epoch_makes_archives_equal_wherever_they_are_built() {
         let world = World::new();
         let mut header = tar::Header::new_ustar();
         header.set_mtime(mtime);
-        let layer = world.keep(&archive(&["app/", name]), false);
+        let layer = world.keep(&archive_with(&["app/", name], header), false);
         let image = ImageToExport {
             source_date_epoch: Some(1_000_000_000),
             ..world.image(vec![layer])
@@ -536,7 +537,9 @@ fn zstd_is_zstd() {
 
 /// An archive as another tool writes it: with GNU headers.
 fn foreign() -> Vec<u8> {
-    archive_with(APP, tar::Header::new_gnu())
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(1_500_000_000);
+    archive_with(APP, header)
 }
 
 #[test]
@@ -593,6 +596,31 @@ fn a_foreign_layer_without_its_archive_is_refused() {
     );
     assert_eq!(error.hint().as_deref(), Some("pull its image again"));
     assert_eq!(fs::read(&out).unwrap(), b"old");
+}
+
+#[test]
+fn an_image_with_an_epoch_is_a_base_like_any_other() {
+    let world = World::new();
+    let (store, lease) = (world.executor.store(), world.worker.lease());
+    let layer = world.keep(&archive(&["app/", "app/x: 1", "app/y = app/x"]), false);
+    for epoch in [None, Some(1_000_000_000)] {
+        let image = ImageToExport {
+            source_date_epoch: epoch,
+            ..world.image(vec![layer])
+        };
+        world.export(&image, Export::Image { names: vec![] });
+        let mtime = epoch.map_or(MtimePolicy::Keep, MtimePolicy::Fixed);
+        let of_image = layers::describe(store, &[layer], mtime).unwrap();
+        let diff_id = of_image[0].diff_id;
+        crate::combine::clone_layer(store, lease, &layer, diff_id).unwrap();
+        // Whatever is built on it can be exported, with the base's layer as the base has it.
+        let out = world.path("x.tar");
+        let export = Export::OciArchive {
+            destination: file(&out),
+            names: vec![],
+        };
+        world.export(&world.image(vec![Content::DiffId(diff_id)]), export);
+    }
 }
 
 #[test]

@@ -88,6 +88,22 @@ impl Store {
         })
     }
 
+    /// Returns the options that gave a layer's archive this digest, if that was filed.
+    pub fn archived_as(
+        &self,
+        content: &Content,
+        diff_id: &DiffId,
+    ) -> Result<Option<String>, StoreError> {
+        self.database().read("look up an archive", |c| {
+            c.prepare_cached(
+                "SELECT options FROM diff_id WHERE content = ?1 AND diff_id = ?2
+                 ORDER BY options LIMIT 1",
+            )?
+            .query_row((content.to_bytes(), diff_id.0), |row| row.get(0))
+            .optional()
+        })
+    }
+
     /// Files the digest of a layer's archive made with these options.
     pub fn put_diff_id(
         &self,
