@@ -7,13 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
     BuildWorker, Error as ExecutorError, Export, Exported, Handle, ImageToExport, Locals, Resolver,
+    words,
 };
 use kiln_ir::{NodeId, Plan};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
 };
 
-use crate::dockerfile::{lower_resolving, words};
+use crate::dockerfile::lower_resolving;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
 use crate::{BuildRequest, ContextRequest, Error, Event, FailedStep, Findings, Kiln};
@@ -115,7 +116,7 @@ impl Kiln {
     async fn prepare(
         &self,
         request: &BuildRequest,
-        resolver: &Resolver,
+        resolver: &Arc<Resolver>,
     ) -> Result<Prepared, Error> {
         match &request.plan {
             None => {

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kiln_executor::{Error as ExecutorError, Locals, Resolver};
+use kiln_executor::{Error as ExecutorError, Locals, ResolvedImage, Resolver, words};
 use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::dockerfile::ignorefile;
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, lower,
 };
-use kiln_ir::Platform;
+use kiln_ir::{Platform, ResolveMode};
+use tokio::task::JoinSet;
 
 use crate::{ContextRequest, Error, Findings, SourceRequest};
 
@@ -65,47 +67,69 @@ pub(crate) fn lower_assuming(request: &SourceRequest) -> Result<Source, Error> {
     }
 }
 
-/// Lowers with what store and registries say of base images.
+/// Lowers with what store and registries say of base images; all that is asked at once is found
+/// out at the same time.
 pub(crate) async fn lower_resolving(
     request: &SourceRequest,
-    resolver: &Resolver,
+    resolver: &Arc<Resolver>,
 ) -> Result<Source, Error> {
     let loaded = load(request)?;
+    let locals = Arc::new(loaded.locals.clone());
     let mut answers = Answers::default();
     loop {
-        match lower(&loaded.input, &answers) {
-            Lowering::Needs(questions) => {
-                for question in questions {
-                    let found = match &question {
-                        Question::ImageConfig {
-                            reference,
-                            platform,
-                        } => {
-                            resolver
-                                .image(reference, platform, request.resolve_mode)
-                                .await
-                        }
-                        Question::LayoutConfig {
-                            reference,
-                            platform,
-                        } => resolver.layout(&loaded.locals, reference, platform),
-                    };
-                    let answer = match found {
-                        Ok(image) => ImageAnswer::Resolved {
-                            config: Box::new(image.config),
-                            digest: image.manifest_digest,
-                        },
-                        Err(error) if says_no_such_image(&error) => ImageAnswer::Unavailable {
-                            reason: words(&error),
-                            help: error.hint(),
-                        },
-                        Err(error) => return Err(error.into()),
-                    };
-                    answers.image(question, answer);
-                }
-            }
+        let questions = match lower(&loaded.input, &answers) {
+            Lowering::Needs(questions) => questions,
             done => return finish(done, loaded),
+        };
+        let mut asking = JoinSet::new();
+        for (index, question) in questions.into_iter().enumerate() {
+            let (resolver, locals) = (Arc::clone(resolver), Arc::clone(&locals));
+            let mode = request.resolve_mode;
+            asking.spawn(async move {
+                let found = ask(&resolver, &locals, &question, mode).await;
+                (index, question, found)
+            });
         }
+        // In the order of the questions, so that of two errors always the same one is told.
+        let mut answered = BTreeMap::new();
+        while let Some(done) = asking.join_next().await {
+            match done {
+                Ok((index, question, found)) => answered.insert(index, (question, found)),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+        }
+        for (question, found) in answered.into_values() {
+            let answer = match found {
+                Ok(image) => ImageAnswer::Resolved {
+                    config: Box::new(image.config),
+                    digest: image.manifest_digest,
+                },
+                Err(error) if says_no_such_image(&error) => ImageAnswer::Unavailable {
+                    reason: words(&error),
+                    help: error.hint(),
+                },
+                Err(error) => return Err(error.into()),
+            };
+            answers.image(question, answer);
+        }
+    }
+}
+
+async fn ask(
+    resolver: &Resolver,
+    locals: &Locals,
+    question: &Question,
+    mode: ResolveMode,
+) -> Result<ResolvedImage, ExecutorError> {
+    match question {
+        Question::ImageConfig {
+            reference,
+            platform,
+        } => resolver.image(reference, platform, mode).await,
+        Question::LayoutConfig {
+            reference,
+            platform,
+        } => resolver.layout(locals, reference, platform),
     }
 }
 
@@ -122,21 +146,6 @@ fn says_no_such_image(error: &ExecutorError) -> bool {
         | ExecutorError::Document { .. } => true,
         _ => false,
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !words.ends_with(&next) {
-            words.push_str(": ");
-            words.push_str(&next);
-        }
-        cause = error.source();
-    }
-    words
 }
 
 fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {

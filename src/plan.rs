@@ -1,5 +1,7 @@
 //! Plans shown, without running anything.
 
+use std::sync::Arc;
+
 use kiln_executor::Resolver;
 use kiln_ir::{Op, Plan, PrintOptions, SourceOp};
 
@@ -81,7 +83,7 @@ impl Planned {
 impl Kiln {
     /// Plans a Dockerfile with what store and registries say of its base images.
     pub async fn plan_resolved(&self, request: &SourceRequest) -> Result<Planned, Error> {
-        let resolver = Resolver::new(&self.executor);
+        let resolver = Arc::new(Resolver::new(&self.executor));
         lower_resolving(request, &resolver).await.map(Planned::of)
     }
 }

@@ -17,7 +17,7 @@ use kiln_tree::{Meta, TreePath, View, resolve};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::OFlags;
 
-use crate::error::Error;
+use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::file::source::Source;
 use crate::file::{Changeset, FileError, accounts, copy_contents, open_layers};
@@ -183,9 +183,7 @@ fn run(
     let mut process = match kiln_sandbox::spawn(spec) {
         Ok(process) => process,
         Err(error) if matches!(error.exit_code(), 126 | 127) => {
-            return Ok(RunOutcome::Failed(StepFailure::Message(
-                crate::executor::words(&error),
-            )));
+            return Ok(RunOutcome::Failed(StepFailure::Message(words(&error))));
         }
         Err(error) => return Err(error.into()),
     };

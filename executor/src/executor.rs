@@ -8,7 +8,7 @@ use kiln_store::{Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
 
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// How an executor is opened.
 #[derive(Debug, Clone)]
@@ -110,18 +110,6 @@ impl Executor {
     pub(crate) fn snapshotter(&self) -> Result<&dyn Snapshotter, Error> {
         Ok(&*self.snapshots()?.snapshotter)
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

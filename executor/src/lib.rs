@@ -38,7 +38,7 @@ pub use container::{
     ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
 };
 pub use context::Locals;
-pub use error::Error;
+pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found};
 pub use export::{Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor};
 pub use file::{ChangeError, FileError, ModeError, PickError};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use kiln_ir::{ImageConfig, Platform, ResolveMode};
@@ -55,8 +56,11 @@ pub(crate) enum Place {
 pub struct Resolver {
     executor: Executor,
     lease: Lease,
-    known: tokio::sync::Mutex<BTreeMap<(String, String), ResolvedImage>>,
+    known: Mutex<Known>,
 }
+
+/// Answers by name and platform. Each is found out once, and many at the same time.
+type Known = BTreeMap<(String, String), Arc<tokio::sync::OnceCell<ResolvedImage>>>;
 
 impl Resolver {
     /// Begins with nothing known.
@@ -65,7 +69,7 @@ impl Resolver {
         Resolver {
             executor: executor.clone(),
             lease,
-            known: tokio::sync::Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -77,13 +81,12 @@ impl Resolver {
         mode: ResolveMode,
     ) -> Result<ResolvedImage, Error> {
         let key = (reference.to_owned(), platform.to_string());
-        let mut known = self.known.lock().await;
-        if let Some(image) = known.get(&key) {
-            return Ok(image.clone());
-        }
-        let image = self.find(reference, platform, mode).await?;
-        known.insert(key, image.clone());
-        Ok(image)
+        let answer = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(key).or_default())
+        };
+        let find = || self.find(reference, platform, mode);
+        answer.get_or_try_init(find).await.cloned()
     }
 
     async fn find(
@@ -297,4 +300,66 @@ pub(super) fn check_platform(
         found: found.to_string(),
         wanted: wanted.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::executor::ExecutorOptions;
+
+    /// Says of every image that it is not there, but only once it was asked for two.
+    fn serve(listener: TcpListener) {
+        let mut waiting: Vec<TcpStream> = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let count = stream.read(&mut head).unwrap_or(0);
+            // A TLS hello is left without an answer: this server does not speak it.
+            if !head[..count].starts_with(b"GET") && !head[..count].starts_with(b"HEAD") {
+                continue;
+            }
+            waiting.push(stream);
+            if waiting.len() >= 2 {
+                for mut stream in waiting.drain(..) {
+                    let answer =
+                        "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn images_are_asked_for_at_the_same_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || serve(listener));
+        let directory = tempfile::tempdir().unwrap();
+        let executor = Executor::open(ExecutorOptions {
+            root: directory.path().join("store"),
+            in_user_namespace: false,
+            single_id: !rustix::process::geteuid().is_root(),
+            offline: false,
+        })
+        .unwrap();
+        let resolver = Resolver::new(&executor);
+        let platform = Platform::linux("amd64");
+        let names = [format!("{address}/one"), format!("{address}/two")];
+        let asking = names
+            .iter()
+            .map(|name| resolver.image(name, &platform, ResolveMode::Default));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let answers = runtime.block_on(async {
+            let asking = futures_util::future::join_all(asking);
+            tokio::time::timeout(std::time::Duration::from_secs(20), asking).await
+        });
+        let answers = answers.expect("the second image was not asked for before the first came");
+        assert!(answers.iter().all(Result::is_err));
+    }
 }
