@@ -1,5 +1,6 @@
 //! Running a step's process in a sandbox over a snapshot of its inputs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -124,7 +125,6 @@ struct Held {
     writable: Vec<(Option<u32>, Snapshot)>,
     views: Vec<Snapshot>,
     drafts: Vec<LayerDraft>,
-    caches: Vec<CacheMount>,
 }
 
 fn run(
@@ -156,7 +156,14 @@ fn run(
         return Err(Error::OneId { user });
     }
     let mut held = Held::default();
-    let mut caches = take_caches(executor, lease, &op, &inputs, &sink, &cancel)?;
+    let caches = take_caches(
+        executor,
+        lease,
+        &op,
+        &inputs,
+        &|pid| sink.waiting(pid),
+        &cancel,
+    )?;
     if cancel.is_cancelled() {
         return Ok(RunOutcome::Cancelled);
     }
@@ -167,7 +174,7 @@ fn run(
     let mut spec = Spec::new(root_fs, op.meta.args.iter().map(OsString::from));
     spec.root_readonly = root_mount.readonly;
     for mount in op.mounts.iter().filter(|mount| mount.target != "/") {
-        if let Some(made) = make_mount(executor, lease, mount, &inputs, &mut held, &mut caches)? {
+        if let Some(made) = make_mount(executor, lease, mount, &inputs, &mut held, &caches)? {
             spec.mounts.push(made);
         }
     }
@@ -197,7 +204,7 @@ fn run(
     drop(process);
     held.views.clear();
     held.drafts.clear();
-    held.caches.clear();
+    drop(caches);
     if stopped {
         return Ok(RunOutcome::Cancelled);
     }
@@ -345,27 +352,27 @@ pub(crate) fn make_cwd(root: &Snapshot, cwd: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the step's cache mounts in the order of their ids, so that two steps never wait for each
-/// other.
-fn take_caches(
+/// Takes the step's cache mounts by id, in that order, so that two steps never wait for each other.
+///
+/// A step that mounts an id twice shows one directory twice, by the strictest sharing that it asks
+/// for: it must not wait for itself.
+fn take_caches<'op>(
     executor: &Executor,
     lease: &Lease,
-    op: &ExecOp,
+    op: &'op ExecOp,
     inputs: &[Handle],
-    sink: &StepSink,
+    waiting: &dyn Fn(Option<u32>),
     cancel: &Cancel,
-) -> Result<Vec<(String, CacheMount)>, Error> {
-    let mut wanted: Vec<(&String, CacheSharing, &Mount)> = op
-        .mounts
-        .iter()
-        .filter_map(|mount| match &mount.kind {
-            MountKind::Cache { id, sharing } => Some((id, *sharing, mount)),
-            _ => None,
-        })
-        .collect();
-    wanted.sort_by_key(|(id, ..)| *id);
-    let mut taken = Vec::new();
-    for (id, sharing, mount) in wanted {
+) -> Result<BTreeMap<&'op str, CacheMount>, Error> {
+    let mut wanted: BTreeMap<&str, (CacheSharing, &Mount)> = BTreeMap::new();
+    for mount in &op.mounts {
+        if let MountKind::Cache { id, sharing } = &mount.kind {
+            let (strictest, _) = wanted.entry(id).or_insert((*sharing, mount));
+            *strictest = stricter(*strictest, *sharing);
+        }
+    }
+    let mut taken = BTreeMap::new();
+    for (id, (sharing, mount)) in wanted {
         let sharing = match sharing {
             CacheSharing::Shared => Sharing::Shared,
             CacheSharing::Private => Sharing::Private,
@@ -378,7 +385,7 @@ fn take_caches(
             };
             match executor.store().cache_mount(id, sharing, fill)? {
                 CacheMountAttempt::Held(cache) => {
-                    taken.push((mount.target.clone(), cache));
+                    taken.insert(id, cache);
                     break;
                 }
                 CacheMountAttempt::Busy(pid) => {
@@ -386,7 +393,7 @@ fn take_caches(
                         return Ok(taken);
                     }
                     if !told {
-                        sink.waiting(pid);
+                        waiting(pid);
                         told = true;
                     }
                     std::thread::sleep(CACHE_MOUNT_PAUSE);
@@ -395,6 +402,14 @@ fn take_caches(
         }
     }
     Ok(taken)
+}
+
+fn stricter(one: CacheSharing, other: CacheSharing) -> CacheSharing {
+    match (one, other) {
+        (CacheSharing::Locked, _) | (_, CacheSharing::Locked) => CacheSharing::Locked,
+        (CacheSharing::Private, _) | (_, CacheSharing::Private) => CacheSharing::Private,
+        (CacheSharing::Shared, CacheSharing::Shared) => CacheSharing::Shared,
+    }
 }
 
 /// Puts the first content into a new cache mount.
@@ -444,7 +459,7 @@ fn make_mount(
     mount: &Mount,
     inputs: &[Handle],
     held: &mut Held,
-    caches: &mut Vec<(String, CacheMount)>,
+    caches: &BTreeMap<&str, CacheMount>,
 ) -> Result<Option<kiln_sandbox::Mount>, Error> {
     let source = match &mount.kind {
         MountKind::Tmpfs { size_bytes } => MountSource::Tmpfs {
@@ -453,19 +468,11 @@ fn make_mount(
         },
         // Required ones were refused before.
         MountKind::Secret(_) | MountKind::Ssh(_) => return Ok(None),
-        MountKind::Cache { .. } => {
-            let at = caches
-                .iter()
-                .position(|(target, _)| *target == mount.target);
-            let Some(at) = at else {
-                return Err(Error::Mount {
-                    target: mount.target.clone(),
-                    reason: "its cache mount was not taken".to_owned(),
-                });
+        MountKind::Cache { id, .. } => {
+            let Some(cache) = caches.get(&**id) else {
+                unreachable!("BUG: the cache mount `{id}` was not taken");
             };
-            let (_, cache) = caches.swap_remove(at);
             let fd = duplicate(cache.directory())?;
-            held.caches.push(cache);
             MountSource::Bind { fd, subpath: None }
         }
         MountKind::Bind => bind(executor, lease, mount, inputs, held)?,
@@ -600,4 +607,39 @@ fn readable(fd: BorrowedFd<'_>) -> bool {
         tv_nsec: 0,
     };
     matches!(rustix::event::poll(&mut watched, Some(&pause)), Ok(count) if count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::tests::executor;
+
+    #[test]
+    fn a_step_does_not_wait_for_a_cache_mount_of_its_own() {
+        let (_directory, executor) = executor();
+        let mount = |target: &str, id: &str, sharing| Mount {
+            target: target.to_owned(),
+            kind: MountKind::Cache {
+                id: id.to_owned(),
+                sharing,
+            },
+            ..Mount::default()
+        };
+        let op = ExecOp {
+            mounts: vec![
+                mount("/a", "one", CacheSharing::Shared),
+                mount("/b", "one", CacheSharing::Locked),
+                mount("/c", "two", CacheSharing::Locked),
+                mount("/d", "two", CacheSharing::Locked),
+            ],
+            ..ExecOp::default()
+        };
+        let lease = executor.store().lease();
+        // So that whoever has to wait gives up.
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let waiting = |pid| panic!("waits for {pid:?}");
+        let taken = take_caches(&executor, &lease, &op, &[], &waiting, &cancel).unwrap();
+        assert_eq!(taken.keys().collect::<Vec<_>>(), [&"one", &"two"]);
+    }
 }
