@@ -10,7 +10,7 @@ use kiln_solver::{
     FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId, RunOutcome,
     RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone, TreeDiff, TreeRef, Worker,
 };
-use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt};
+use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt, Store};
 use kiln_tree::TreeDigest;
 use kiln_tree::context::{ContextTree, What, changes};
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,7 @@ impl BuildWorker {
             }
             _ => image,
         };
-        limited(image, source.layer_limit)
+        Ok(limited(image, source.layer_limit))
     }
 
     fn layout_image(
@@ -210,28 +210,29 @@ impl BuildWorker {
             }
             _ => image,
         };
-        limited(image, source.layer_limit)
+        Ok(limited(image, source.layer_limit))
     }
 
     /// Keeps the trees of this build's selections, so that a later build can name what changed.
-    fn keep_trees(&self) -> Result<(), Error> {
+    async fn keep_trees(&self) -> Result<(), Error> {
         let new: Vec<Arc<ContextTree>> = lock(&self.trees)
-            .values_mut()
+            .values()
             .filter(|(_, kept)| !kept)
-            .map(|(tree, kept)| {
-                *kept = true;
-                Arc::clone(tree)
-            })
+            .map(|(tree, _)| Arc::clone(tree))
             .collect();
-        let store = self.executor.store();
-        for tree in new {
-            if !store.has_tree(&tree.digest().0)? {
-                let objects: Vec<(TreeDigest, Vec<u8>)> = tree.objects().collect();
-                let objects: Vec<([u8; 32], &[u8])> = objects
-                    .iter()
-                    .map(|(digest, bytes)| (digest.0, &bytes[..]))
-                    .collect();
-                store.put_trees(&objects)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let store = self.executor.store().clone();
+        let kept = blocking(move || {
+            for tree in &new {
+                keep_tree(&store, tree)?;
+            }
+            Ok(new)
+        });
+        for tree in kept.await? {
+            if let Some((_, kept)) = lock(&self.trees).get_mut(&tree.digest().0) {
+                *kept = true;
             }
         }
         Ok(())
@@ -250,11 +251,55 @@ impl BuildWorker {
     }
 }
 
-fn limited(mut image: ResolvedImage, limit: Option<u32>) -> Result<ResolvedImage, Error> {
+/// The outputs of an op that only arranges its inputs, with their numbers.
+fn combined(
+    executor: &Executor,
+    lease: &Lease,
+    op: &Op,
+    inputs: &[Handle],
+) -> Result<Vec<(u32, Vec<Content>)>, Error> {
+    let layers = |input: Option<u32>| match input {
+        None => Ok(Vec::new()),
+        Some(index) => inputs[index as usize].to_layers(executor, lease),
+    };
+    Ok(match op {
+        Op::Merge(op) => {
+            let inputs: Result<Vec<_>, Error> =
+                op.inputs.iter().map(|input| layers(*input)).collect();
+            vec![(0, combine::merge(&inputs?))]
+        }
+        Op::Diff(op) => {
+            let (lower, upper) = (layers(op.lower)?, layers(op.upper)?);
+            vec![(0, combine::diff(executor.store(), lease, &lower, &upper)?)]
+        }
+        Op::Passthrough(op) => {
+            let outputs: Result<Vec<_>, Error> = (0..)
+                .zip(&op.outputs)
+                .map(|(number, input)| Ok((number, layers(Some(*input))?)))
+                .collect();
+            outputs?
+        }
+        _ => unreachable!("BUG: an op of the kind {} does more", op.kind()),
+    })
+}
+
+fn keep_tree(store: &Store, tree: &ContextTree) -> Result<(), Error> {
+    if store.has_tree(&tree.digest().0)? {
+        return Ok(());
+    }
+    let objects: Vec<(TreeDigest, Vec<u8>)> = tree.objects().collect();
+    let objects: Vec<([u8; 32], &[u8])> = objects
+        .iter()
+        .map(|(digest, bytes)| (digest.0, &bytes[..]))
+        .collect();
+    Ok(store.put_trees(&objects)?)
+}
+
+fn limited(mut image: ResolvedImage, limit: Option<u32>) -> ResolvedImage {
     if let Some(limit) = limit {
         image.diff_ids.truncate(limit as usize);
     }
-    Ok(image)
+    image
 }
 
 fn unsupported(what: &'static str, value: &str) -> Error {
@@ -488,39 +533,11 @@ impl Worker for BuildWorker {
                 })
                 .await?
             }
-            Op::Merge(op) => {
-                let layers = |input: &Option<u32>| match input {
-                    None => Ok(Vec::new()),
-                    Some(index) => {
-                        request.inputs[*index as usize].to_layers(&self.executor, &self.lease)
-                    }
-                };
-                let inputs: Result<Vec<_>, Error> = op.inputs.iter().map(layers).collect();
-                vec![(0, combine::merge(&inputs?))]
-            }
-            Op::Diff(op) => {
-                let layers = |input: Option<u32>| match input {
-                    None => Ok(Vec::new()),
-                    Some(index) => {
-                        request.inputs[index as usize].to_layers(&self.executor, &self.lease)
-                    }
-                };
-                let (lower, upper) = (layers(op.lower)?, layers(op.upper)?);
-                let (executor, lease) = (self.executor.clone(), self.lease.clone());
-                blocking(move || {
-                    let layers = combine::diff(executor.store(), &lease, &lower, &upper)?;
-                    Ok(vec![(0, layers)])
-                })
-                .await?
-            }
-            Op::Passthrough(op) => {
-                let mut outputs = Vec::new();
-                for (number, input) in op.outputs.iter().enumerate() {
-                    let layers =
-                        request.inputs[*input as usize].to_layers(&self.executor, &self.lease)?;
-                    outputs.push((u32::try_from(number).unwrap_or(u32::MAX), layers));
-                }
-                outputs
+            Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => {
+                let (executor, lease, op) =
+                    (self.executor.clone(), self.lease.clone(), node.op.clone());
+                let inputs = request.inputs;
+                blocking(move || combined(&executor, &lease, &op, &inputs)).await?
             }
             Op::Build(_) => return Err(unsupported("a plan within a plan", "the build op")),
             Op::Source(_) => unreachable!("BUG: a source is fetched, not run"),
@@ -541,7 +558,7 @@ impl Worker for BuildWorker {
     }
 
     async fn file(&self, new: NewRecord) -> Result<Record, Error> {
-        self.keep_trees()?;
+        self.keep_trees().await?;
         let mut keys = vec![store_key(&Key::Definition(new.definition))];
         keys.extend(new.content.map(|key| store_key(&Key::Content(key))));
         let filed = FiledParts {
