@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_executor::{Error as ExecutorError, Locals, ResolvedImage, Resolver, words};
+use kiln_executor::{
+    Error as ExecutorError, Locals, ResolvedImage, Resolver, host_platform, words,
+};
 use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::dockerfile::ignorefile;
 use kiln_frontend::lower::{
@@ -43,16 +45,6 @@ struct Loaded {
     lineage: String,
     declared_args: BTreeSet<String>,
     shown_file: String,
-}
-
-/// The platform that this program was built for.
-pub(crate) fn host_platform() -> Platform {
-    Platform::linux(match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    })
-    .normalized()
 }
 
 /// Lowers with every base image taken to have an empty config: nothing is asked.

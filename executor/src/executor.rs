@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use kiln_ir::Platform;
 use kiln_oci::registry::{Client, Config};
 use kiln_store::{Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
@@ -110,6 +111,11 @@ impl Executor {
     pub(crate) fn snapshotter(&self) -> Result<&dyn Snapshotter, Error> {
         Ok(&*self.snapshots()?.snapshotter)
     }
+}
+
+/// The platform that this program was built for, which is the only one whose steps can run.
+pub fn host_platform() -> Platform {
+    Platform::linux(std::env::consts::ARCH)
 }
 
 #[cfg(test)]

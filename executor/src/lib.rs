@@ -39,7 +39,7 @@ pub use container::{
 };
 pub use context::Locals;
 pub use error::{Error, words};
-pub use executor::{Executor, ExecutorOptions, Found};
+pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor};
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use images::{ImageDetails, ImageSummary};

@@ -19,7 +19,7 @@ use crate::combine;
 use crate::context::{Locals, ScannedContext};
 use crate::error::Error;
 use crate::exec::{ExecRequest, exec};
-use crate::executor::Executor;
+use crate::executor::{Executor, host_platform};
 use crate::file::{self, Base, copy_whole, open_layers};
 use crate::select;
 use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch};
@@ -311,15 +311,6 @@ fn unsupported(what: &'static str, value: &str) -> Error {
 
 fn unknown_attribute(name: &str, value: &str) -> Error {
     unsupported("an attribute of a source", &format!("{name}={value}"))
-}
-
-fn host_platform() -> Platform {
-    Platform::linux(match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    })
-    .normalized()
 }
 
 fn store_key(key: &Key) -> kiln_store::Key {

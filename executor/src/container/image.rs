@@ -6,7 +6,7 @@ use kiln_store::{Content, Image, Lease, StoreError};
 
 use super::request::{PullEvent, PullObserver};
 use crate::error::Error;
-use crate::executor::Executor;
+use crate::executor::{Executor, host_platform};
 use crate::source::{Resolver, blocking, fetch};
 
 /// An image whose layers are in the store and leased.
@@ -26,7 +26,7 @@ pub(super) async fn find(
     typed: &str,
     observer: Option<PullObserver>,
 ) -> Result<Found, Error> {
-    let platform = Platform::linux(std::env::consts::ARCH);
+    let platform = host_platform();
     let stored = blocking({
         let (executor, lease, typed) = (executor.clone(), lease.clone(), typed.to_owned());
         move || in_store(&executor, &lease, &typed)
