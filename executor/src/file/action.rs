@@ -56,8 +56,15 @@ fn chain_end(op: &FileOp, start: usize) -> usize {
     let readers = |index: usize| {
         let this = ActionInput::Action(u32::try_from(index).unwrap_or(u32::MAX));
         let reads = |action: &FileAction| {
+            let owner = action.kind.owner().into_iter().flat_map(Owner::parts);
+            let lookups = owner.filter_map(|user| match user {
+                // What an action changes it may look into at any time.
+                UserRef::Name { input, .. } if *input != action.input => Some(*input),
+                _ => None,
+            });
             [action.input, action.secondary]
                 .into_iter()
+                .chain(lookups)
                 .filter(|input| *input == this)
                 .count()
         };
@@ -517,4 +524,65 @@ fn accounts_of(changes: &Changeset<'_>, below: &Layers) -> Result<Accounts, File
 
 fn at(changes: &Changeset<'_>, path: &str, follow_last: bool) -> Result<TreePath, ChangeError> {
     changes.resolve(path.as_bytes(), follow_last)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_ir::{MkdirAction, MkfileAction};
+
+    use super::*;
+    use crate::executor::tests::executor;
+
+    #[test]
+    fn owners_may_be_looked_up_in_any_earlier_action() {
+        let (_directory, executor) = executor();
+        let lease = executor.store().lease();
+        let action = |input, output, kind| FileAction {
+            input,
+            secondary: ActionInput::Scratch,
+            output,
+            kind,
+        };
+        let mkfile = |path: &str, data: &str| {
+            FileActionKind::Mkfile(MkfileAction {
+                path: path.to_owned(),
+                mode: 0o644,
+                data: data.as_bytes().to_vec(),
+                ..MkfileAction::default()
+            })
+        };
+        let etc = FileActionKind::Mkdir(MkdirAction {
+            path: "/etc".to_owned(),
+            mode: 0o755,
+            ..MkdirAction::default()
+        });
+        let home = FileActionKind::Mkdir(MkdirAction {
+            path: "/home".to_owned(),
+            mode: 0o755,
+            owner: Some(Owner {
+                user: Some(UserRef::Name {
+                    name: "www".to_owned(),
+                    input: ActionInput::Action(1),
+                }),
+                group: None,
+            }),
+            ..MkdirAction::default()
+        });
+        let op = FileOp {
+            actions: vec![
+                action(ActionInput::Scratch, None, etc),
+                action(
+                    ActionInput::Action(0),
+                    None,
+                    mkfile("/etc/passwd", "www:x:33:34::/:/bin/sh\n"),
+                ),
+                action(ActionInput::Action(1), None, mkfile("/file", "")),
+                action(ActionInput::Action(2), Some(0), home),
+            ],
+        };
+        let outputs = run(executor.store(), &lease, &op, &[]).unwrap();
+        let view = executor.store().layers_view(&outputs[0].1).unwrap();
+        let made = view.get(b"home").unwrap().meta();
+        assert_eq!((made.uid, made.gid), (33, 34));
+    }
 }
