@@ -56,6 +56,13 @@ impl Kiln {
     ) -> Result<Built, Error> {
         let started = SystemTime::now();
         let clock = Instant::now();
+        // A name that cannot be given is better known before an hour of building.
+        let tagged = Export::Image {
+            names: request.tags.iter().cloned().collect(),
+        };
+        for export in request.exports.iter().chain([&tagged]) {
+            export.check()?;
+        }
         let resolver = Arc::new(Resolver::new(&self.executor));
         let prepared = tokio::select! {
             prepared = self.prepare(&request, &resolver) => prepared?,
@@ -284,9 +291,8 @@ fn failed<F: Fn(Event) + Send + Sync>(
 ) -> Error {
     let step = |(node, failure): (NodeId, Failure<ExecutorError>)| {
         let display = plan.display.get(&node);
-        let name = display
-            .map(|display| display.name.clone())
-            .filter(|name| !name.is_empty());
+        let name = teller.steps.index(node);
+        let name = name.map(|index| teller.steps.infos[index].text.clone());
         let output = teller.tail(node);
         let (failure, causes, hint) = match failure {
             Failure::Step(failure) => {

@@ -111,7 +111,9 @@ impl Error {
             Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } => 2,
             Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
             Error::Cancelled => 130,
-            Error::Executor(kiln_executor::Error::Reference(_)) => 2,
+            Error::Executor(
+                kiln_executor::Error::Reference(_) | kiln_executor::Error::NameWithDigest { .. },
+            ) => 2,
             Error::Executor(error) if error.is_environment() => 3,
             Error::Executor(_) => 1,
         }

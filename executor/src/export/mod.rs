@@ -432,6 +432,11 @@ fn references(names: &[String]) -> Result<Vec<Reference>, Error> {
 }
 
 impl Export {
+    /// Checks what can be checked before there is anything to export: its names.
+    pub fn check(&self) -> Result<(), Error> {
+        references(self.names()).map(drop)
+    }
+
     fn names(&self) -> &[String] {
         match self {
             Export::Image { names }

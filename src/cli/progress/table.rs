@@ -64,6 +64,10 @@ const WHOLE_TEXT_WIDTH: usize = 72;
 
 /// Draws the ending table; `width` clips each line, none clips nothing.
 pub(super) fn draw(board: &Board, ending: &Ending, width: Option<usize>, paint: Paint) -> String {
+    if ending.failed && board.steps.is_empty() {
+        // What went wrong came before there was a plan.
+        return String::new();
+    }
     let stages = board.stage_width();
     let texts = board
         .steps
