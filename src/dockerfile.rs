@@ -127,17 +127,14 @@ async fn ask(
 
 /// Whether the instruction that names the image is at fault, not the host or the network.
 fn says_no_such_image(error: &ExecutorError) -> bool {
-    match error {
+    matches!(
+        error,
         ExecutorError::Registry(_)
-        | ExecutorError::Offline { .. }
-        | ExecutorError::Reference(_)
-        | ExecutorError::Platform { .. }
-        | ExecutorError::Layout { .. }
-        | ExecutorError::Io { .. }
-        | ExecutorError::Layer { .. }
-        | ExecutorError::Document { .. } => true,
-        _ => false,
-    }
+            | ExecutorError::Offline { .. }
+            | ExecutorError::Reference(_)
+            | ExecutorError::Platform { .. }
+            | ExecutorError::Document { .. }
+    )
 }
 
 fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
@@ -179,6 +176,13 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
         source: io::ErrorKind::NotFound.into(),
     })?;
     let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(&bytes);
+    if std::str::from_utf8(&bytes).is_err() {
+        return Err(Error::Dockerfile(Box::new(Findings {
+            file_name: shown_name(&path, &request.context),
+            text,
+            diagnostics: parsed.diagnostics,
+        })));
+    }
     let declared_args = declared_args(&parsed.dockerfile);
     let mut locals = Locals::default();
     locals

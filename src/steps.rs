@@ -26,7 +26,10 @@ impl Steps {
         let mut nodes: Vec<(u32, usize, NodeId, StepInfo)> = Vec::new();
         for (order, node) in plan.order().into_iter().enumerate() {
             let this = plan.graph.node(node);
-            if matches!(this.op, Op::Source(SourceOp::Local(_))) {
+            let from_file = !plan.sources.is_empty();
+            // The merge behind COPY --link is half of an instruction that has its step already.
+            let is_half = from_file && matches!(this.op, Op::Merge(_));
+            if is_half || matches!(this.op, Op::Source(SourceOp::Local(_))) {
                 continue;
             }
             let display = plan.display.get(&node);
@@ -40,7 +43,7 @@ impl Steps {
                 // Continued lines leave blanks that say nothing.
                 false => name.split_whitespace().collect::<Vec<_>>().join(" "),
                 // What a front end adds for itself is no step of the file.
-                true if !plan.sources.is_empty() => continue,
+                true if from_file => continue,
                 true => unnamed(&this.op),
             };
             let stage = display
@@ -99,10 +102,10 @@ impl Steps {
 fn unnamed(op: &Op) -> String {
     match op {
         Op::Source(SourceOp::Image(image)) => format!("image {}", image.reference),
+        Op::Source(SourceOp::OciLayout(layout)) => format!("oci-layout {}", layout.reference),
         Op::Exec(exec) => format!("exec {}", exec.meta.args.join(" ")),
         other => other.kind().to_owned(),
     }
-        Op::Source(SourceOp::OciLayout(layout)) => format!("oci-layout {}", layout.reference),
 }
 
 /// Passes the solver's events on in people's words, and keeps what a failure needs.

@@ -2,7 +2,7 @@
 
 use kiln_ir::HostIp;
 
-/// The host's own resolver settings, or public ones that say so where it has none.
+/// The host's own resolver settings; none where it has none.
 pub(crate) fn resolv_conf() -> Vec<u8> {
     std::fs::read("/etc/resolv.conf").unwrap_or_default()
 }

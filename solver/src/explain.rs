@@ -79,7 +79,11 @@ pub fn compare(now: &Facts, was: &Facts, ran_inputs: &[u32], in_place: bool) -> 
     } else {
         causes.extend(now_parts.changed_files(&was_parts));
     }
-    causes.extend(now_parts.changed_env(&was_parts));
+    // Where another kind of step stands now, its environment is no change but part of what it is.
+    let same_kind = now_parts.kind.map(|(kind, _)| kind) == was_parts.kind.map(|(kind, _)| kind);
+    if same_kind {
+        causes.extend(now_parts.changed_env(&was_parts));
+    }
     if !instruction {
         causes.extend(now_parts.changed_fields(&was_parts));
     }

@@ -132,7 +132,7 @@ impl Resolver {
                     let diff_ids = diff_ids(&image.config, reference)?;
                     let digest = kiln_oci::digest::Sha256Digest::of(&image.manifest).to_string();
                     let label = format!(
-                        "{}, built {}",
+                        "{}, added {}",
                         short(&image.id.to_string()),
                         ago(image.added)
                     );

@@ -42,8 +42,9 @@ struct Target<'a> {
 pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
     let parsed = dockerfile::parse(&input.text);
     let dockerfile = parsed.dockerfile;
-    let has_errors = parsed.diagnostics.iter().any(Diagnostic::is_error);
     let mut findings = parsed.diagnostics;
+    findings.extend(foreign_syntax(&dockerfile));
+    let has_errors = findings.iter().any(Diagnostic::is_error);
     let given = input.build_args.get(CHECK).and_then(Option::as_deref);
     let check = check::config(given, &dockerfile).unwrap_or_else(|message| {
         findings.push(whole("invalid-build-arg", message));
@@ -69,6 +70,26 @@ pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
         }
         _ => Lowering::Failed(findings),
     }
+}
+
+/// The frontends that this one is, whatever their tag or digest.
+const OURS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
+
+/// Refuses a file that asks for a frontend other than this one.
+fn foreign_syntax(dockerfile: &Dockerfile) -> Option<Diagnostic> {
+    let syntax = dockerfile.directives.syntax.as_ref()?;
+    let name = syntax
+        .text
+        .strip_prefix("docker.io/")
+        .unwrap_or(&syntax.text);
+    let name = name.split('@').next().unwrap_or_default();
+    let name = name.split(':').next().unwrap_or_default();
+    if OURS.contains(&name) {
+        return None;
+    }
+    let message = format!("the frontend `{}` is not supported", syntax.text);
+    let help = "`docker/dockerfile` is built in; leave the line out to have it";
+    Some(Diagnostic::error("unsupported-syntax", syntax.span, message).with_help(help))
 }
 
 /// How far a parsed Dockerfile got.
