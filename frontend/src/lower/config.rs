@@ -48,6 +48,7 @@ impl StageLowering<'_, '_> {
         for (key, value, place) in pairs {
             created_by.push_str(&format!(" {key}={value}"));
             set_env(&mut self.state.image.config.env, &key, &value);
+            self.state.args.hide(&key);
             self.round.charge(key.len() + value.len(), place)?;
         }
         self.history(created_by, true, span)

@@ -139,8 +139,8 @@ impl StageLowering<'_, '_> {
         }
     }
 
-    /// Returns the arguments for a heredoc that is the whole command: a script of its own if it
-    /// begins with `#!`, else text for the shell.
+    /// Returns the arguments for a heredoc that is the whole command: a script that the shell
+    /// starts if it begins with `#!`, else text for the shell.
     fn script(
         &mut self,
         heredoc: &Heredoc,
@@ -160,7 +160,7 @@ impl StageLowering<'_, '_> {
             readonly: true,
             ..Mount::default()
         });
-        Ok(vec![format!("{SCRIPTS}{file}")])
+        Ok(self.with_shell(&format!("{SCRIPTS}{file}")))
     }
 
     /// Adds a tree that holds one file, written in the Dockerfile.

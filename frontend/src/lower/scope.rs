@@ -118,23 +118,56 @@ impl Globals {
 /// The arguments of a stage, each once, in the order of their first declaration.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arguments {
-    list: Vec<(String, Option<String>)>,
+    list: Vec<Argument>,
     places: BTreeMap<String, usize>,
+    /// How often arguments were declared.
+    declarations: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Argument {
+    name: String,
+    value: Option<String>,
+    /// The declaration that brought it into this stage; none if it came with the base.
+    declared: Option<usize>,
+    /// No ENV set the name since it was declared with a value.
+    beats_env: bool,
 }
 
 impl Arguments {
     /// Declares an argument; without a value it keeps the one it has.
     pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
-        match self.places.get(name) {
-            Some(place) => {
-                if value.is_some() {
-                    self.list[*place].1 = value;
-                }
-            }
-            None => {
-                self.places.insert(name.to_owned(), self.list.len());
-                self.list.push((name.to_owned(), value));
-            }
+        let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
+            self.list.push(Argument {
+                name: name.to_owned(),
+                value: None,
+                declared: None,
+                beats_env: false,
+            });
+            self.list.len() - 1
+        });
+        let argument = &mut self.list[place];
+        if value.is_some() {
+            argument.value = value;
+            argument.beats_env = true;
+        }
+        argument.declared.get_or_insert(self.declarations);
+        self.declarations += 1;
+    }
+
+    /// Takes in that ENV set a variable, which hides the argument of that name.
+    pub(super) fn hide(&mut self, name: &str) {
+        if let Some(place) = self.places.get(name) {
+            self.list[*place].beats_env = false;
+        }
+    }
+
+    /// Takes in that a stage begins with these arguments of its base: they have their values, the
+    /// image's environment hides them, and this stage did not declare them.
+    pub(super) fn inherit(&mut self) {
+        for argument in &mut self.list {
+            argument.declared = None;
+            argument.beats_env = false;
         }
     }
 
@@ -147,20 +180,17 @@ impl Arguments {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.list
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .map(|argument| (argument.name.as_str(), argument.value.as_deref()))
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
-        if is_internal(name) {
-            return None;
-        }
+    fn get(&self, name: &str) -> Option<&Argument> {
         let place = self.places.get(name)?;
-        self.list[*place].1.as_deref()
+        (!is_internal(name)).then(|| &self.list[*place])
     }
 }
 
-/// What an instruction of a stage sees: the image's environment, which always goes first, and the
-/// stage's arguments.
+/// What an instruction of a stage sees: the image's environment and the stage's arguments, of equal
+/// names the one that was set last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope<'s> {
     /// `NAME=value`, as in the image's config.
@@ -171,17 +201,35 @@ pub(super) struct Scope<'s> {
 
 impl Environment for Scope<'_> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        env_value(self.env, name)
-            .or_else(|| self.args.value(name))
-            .map(Cow::Borrowed)
+        self.value(name).map(Cow::Borrowed)
     }
 }
 
-impl Scope<'_> {
-    /// Returns the environment of a process: the image's, then the arguments that it does not hide.
+impl<'s> Scope<'s> {
+    fn value(&self, name: &str) -> Option<&'s str> {
+        let argument = self.args.get(name);
+        let value = argument.and_then(|argument| argument.value.as_deref());
+        if argument.is_some_and(|argument| argument.beats_env) {
+            return value;
+        }
+        env_value(self.env, name).or(value)
+    }
+
+    /// Returns the environment of a process: the image's, with the arguments that it does not hide.
     pub(super) fn process_env(&self) -> Vec<String> {
-        let hidden: BTreeSet<&str> = self.env.iter().map(|pair| split(pair).0).collect();
-        let mut env = self.env.to_vec();
+        let mut hidden: BTreeSet<&str> = BTreeSet::new();
+        let mut env = Vec::with_capacity(self.env.len());
+        for pair in self.env {
+            let name = split(pair).0;
+            hidden.insert(name);
+            match self.args.get(name).filter(|argument| argument.beats_env) {
+                Some(argument) => {
+                    let value = argument.value.as_deref().unwrap_or_default();
+                    env.push(format!("{name}={value}"));
+                }
+                None => env.push(pair.clone()),
+            }
+        }
         for (name, value) in self.args.iter() {
             if let Some(value) = value
                 && !is_internal(name)
@@ -193,18 +241,25 @@ impl Scope<'_> {
         env
     }
 
-    /// Returns `|N name=value…`, which a RUN's history begins with; nothing if no argument is declared.
+    /// Returns `|N name=value…`, which a RUN's history begins with; nothing if this stage declares no
+    /// argument.
     pub(super) fn history_args(&self) -> Option<String> {
-        let mut parts = vec![format!("|{}", self.args.list.len())];
-        for (name, value) in self.args.iter() {
-            let value = env_value(self.env, name).or(value).unwrap_or("");
+        let own = self.args.list.iter().filter_map(|argument| {
+            let value = argument.value.as_deref();
+            let value = self.value(&argument.name).or(value).unwrap_or("");
+            Some((argument.declared?, &argument.name, value))
+        });
+        let mut own: Vec<_> = own.collect();
+        own.sort_unstable();
+        let mut parts = vec![format!("|{}", own.len())];
+        for (_, name, value) in own {
             parts.push(format!("{name}={value}"));
         }
         (parts.len() > 1).then(|| parts.join(" "))
     }
 
     /// Returns all names that have a value.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &'s str> {
         let args = self
             .args
             .iter()

@@ -173,6 +173,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             }
             Base::Context(context) => self.context_base(context, from.span, &platform)?,
         };
+        self.state.args.inherit();
         let image = &mut self.state.image;
         image.config.on_build.clear();
         if env_value(&image.config.env, "PATH").is_none() {
