@@ -1,8 +1,8 @@
 //! How overlayfs marks deletions in a layer's directory.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::handle::{FsError, FsResult};
 
@@ -21,6 +21,14 @@ impl OverlayXattrs {
         match self {
             Self::Trusted => "trusted.overlay.opaque",
             Self::User => "user.overlay.opaque",
+        }
+    }
+
+    /// The xattr that marks an empty file as a whiteout.
+    fn whiteout(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.whiteout",
+            Self::User => "user.overlay.whiteout",
         }
     }
 
@@ -51,9 +59,31 @@ pub fn is_content_xattr(name: &[u8]) -> bool {
 }
 
 /// Makes the whiteout `name`: a character device 0:0, which an ordinary user may make too.
+///
+/// A directory that is itself on an overlay takes no such device: there it is the other form, an
+/// empty file with a mark.
 pub fn make_whiteout(dir: impl AsFd, name: &[u8]) -> FsResult<()> {
-    rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
-        .map_err(|source| FsError::new("make whiteout", name, source))
+    let dir = dir.as_fd();
+    let made = rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0);
+    let made = match made {
+        Err(rustix::io::Errno::PERM) => make_marked_file(dir, name),
+        made => made,
+    };
+    made.map_err(|source| FsError::new("make whiteout", name, source))
+}
+
+fn make_marked_file(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let mark = |marks: OverlayXattrs| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(&file, marks.whiteout(), b"y", flags)
+    };
+    // The first is refused exactly where overlays are mounted with the second.
+    match mark(OverlayXattrs::Trusted) {
+        Err(rustix::io::Errno::PERM) => mark(OverlayXattrs::User),
+        marked => marked,
+    }
 }
 
 /// Marks an open directory as opaque.
