@@ -244,15 +244,11 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Tells whether this process is in the host's own user namespace, where every id is mapped.
+/// Tells whether this process is in the host's own user namespace.
 pub fn is_initial() -> bool {
-    current_maps().is_ok_and(|(uids, _)| {
-        uids.ranges
-            .iter()
-            .map(|range| u64::from(range.count))
-            .sum::<u64>()
-            == u64::from(u32::MAX)
-    })
+    // PROC_USER_INIT_INO of include/linux/proc_ns.h: the one namespace whose number is fixed.
+    std::fs::read_link("/proc/self/ns/user")
+        .is_ok_and(|name| name.as_os_str() == "user:[4026531837]")
 }
 
 /// Tells whether this process was executed by [`enter`].
