@@ -20,7 +20,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The disk that holds the store is full; `kiln prune` makes room.
-    #[error("cannot {action}: no space left for the store at `{}`; `kiln prune` makes room", path.display())]
+    #[error("cannot {action} `{}`: no space left on the disk of the store; `kiln prune` frees some", path.display())]
     Full {
         /// What was attempted, as a verb phrase.
         action: &'static str,

@@ -58,7 +58,7 @@ fn a_full_disk_is_told_and_the_store_goes_on() {
     let error = error.unwrap();
     assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
     assert!(
-        error.to_string().ends_with("`kiln prune` makes room"),
+        error.to_string().ends_with("`kiln prune` frees some"),
         "{error}"
     );
     let written = store
