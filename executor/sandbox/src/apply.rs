@@ -143,6 +143,13 @@ impl Setup<'_> {
             Step::Terminal { rows, cols } => {
                 self.terminal(*rows, *cols).map_err(plain(Phase::Terminal))
             }
+            Step::NoMoreDevices => self
+                .kept(Kept::Dev)
+                .and_then(|dev| {
+                    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+                    mountfd::make_private(dev, Reach::This, attributes)
+                })
+                .map_err(|error| Fault::at(Phase::Device, b"/dev", &error)),
             Step::RootReadonly => self.root_readonly().map_err(plain(Phase::Root)),
             Step::Pivot => self.pivot().map_err(plain(Phase::Root)),
         }
@@ -267,12 +274,13 @@ impl Setup<'_> {
         match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, number) {
             // The umask has taken the write bits.
             Ok(()) => {
-                return Ok(rustix::fs::chmodat(
-                    dev,
-                    name,
-                    mode,
-                    rustix::fs::AtFlags::empty(),
-                )?);
+                rustix::fs::chmodat(dev, name, mode, rustix::fs::AtFlags::empty())?;
+                // A mount of its own goes on opening when no other node may.
+                let own = mountfd::clone_at(Some(dev), OsStr::new(name))?;
+                mountfd::make_private(own.as_fd(), Reach::This, MountAttrFlags::empty())?;
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let point = rustix::fs::openat(dev, name, flags, Mode::empty())?;
+                return mountfd::attach(own.as_fd(), point.as_fd());
             }
             Err(rustix::io::Errno::PERM) => {}
             Err(error) => return Err(error.into()),

@@ -83,6 +83,9 @@ pub(crate) enum Step {
         rows: u16,
         cols: u16,
     },
+    /// From now on no node opens in `/dev` but those that the plan made: a payload that may make
+    /// nodes could else make the host's disk.
+    NoMoreDevices,
     RootReadonly,
     /// Makes the root the root, and forgets the old one.
     Pivot,
@@ -414,6 +417,7 @@ fn devices(steps: &mut Vec<Step>, shm_size_bytes: u64) {
             minor,
         });
     }
+    steps.push(Step::NoMoreDevices);
     for (name, to) in LINKS {
         steps.push(Step::Link {
             name: name.to_owned(),

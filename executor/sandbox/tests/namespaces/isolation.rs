@@ -134,6 +134,12 @@ pub(crate) const TESTS: crate::Tests = &[
             "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n3",
         );
     }),
+    ("made_devices_do_not_open", || {
+        let script = "for at in / /dev/ /dev/shm/; do mknod ${at}made c 1 5 2>/dev/null; \
+                      ( : < ${at}made ) 2>/dev/null && echo ${at}made opens; done; \
+                      rm -f /made /dev/made /dev/shm/made; : < /dev/zero && echo done";
+        check(script, "done");
+    }),
     ("any_user_may_use_devices", || {
         let nobody = User {
             uid: 1,
