@@ -164,7 +164,7 @@ class Bench:
     # Material
 
     def base(self):
-        """The tar of a small root: a static busybox and its names."""
+        """The tar of a small root, such as distributions make it: a static busybox and its names."""
         path = self.path("base.tar")
         if "base" not in self.made:
             self.made["base"] = True
@@ -173,10 +173,19 @@ class Bench:
                 [busybox, "--list"], check=True, capture_output=True, text=True
             ).stdout.split()
             with tarfile.open(path, "w") as archive:
-                for name in ["bin", "etc", "tmp"]:
+                for name in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"]:
                     entry = tarfile.TarInfo(name)
                     entry.type, entry.mode = tarfile.DIRTYPE, 0o755
                     archive.addfile(entry)
+                for name, text in {
+                    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n",
+                    "etc/group": b"root:x:0:\n",
+                    "etc/hosts": b"127.0.0.1 localhost\n",
+                    "etc/resolv.conf": b"",
+                }.items():
+                    entry = tarfile.TarInfo(name)
+                    entry.mode, entry.size = 0o644, len(text)
+                    archive.addfile(entry, io.BytesIO(text))
                 entry = tarfile.TarInfo("bin/busybox")
                 entry.mode, entry.size = 0o755, os.stat(busybox).st_size
                 with open(busybox, "rb") as file:
@@ -663,6 +672,8 @@ def main():
     with_buildah = not given.without_buildah and shutil.which("buildah") is not None
 
     adopt_orphans()
+    # Ending it early also removes what it made.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     work = tempfile.mkdtemp(prefix="kiln-bench-")
     bench = Bench(kiln, work, with_buildah)
     conditions = machine(work)
