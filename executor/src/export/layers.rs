@@ -11,7 +11,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use kiln_oci::media_type::Compression;
-use kiln_store::{BlobDigest, Content, DiffId, Lease, Store};
+use kiln_store::{AS_PULLED, BlobDigest, Content, DiffId, Lease, Store};
 use kiln_tree::tar::{
     DirectoryFiles, FileSource, MtimePolicy, WriteError, WriteOptions, write_layer,
 };
@@ -21,7 +21,6 @@ use sha2::{Digest, Sha256};
 
 use crate::compress::{compress, filed_as};
 use crate::error::Error;
-use crate::source::AS_PULLED;
 
 /// The version of what [`write_layer`] writes; to be raised whenever its bytes change.
 const TAR: &str = "tar v0";

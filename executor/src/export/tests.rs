@@ -10,13 +10,13 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use kiln_oci::document::{Index, Manifest, annotation};
-use kiln_store::BlobDigest;
+use kiln_store::{AS_PULLED, BlobDigest};
 use kiln_tree::tar::{ApplyOptions, apply};
 
 use super::*;
 use crate::context::Locals;
 use crate::executor::ExecutorOptions;
-use crate::source::{AS_PULLED, Resolver};
+use crate::source::Resolver;
 
 /// A store with a build that is about to export.
 struct World {

@@ -10,7 +10,7 @@ use kiln_oci::digest::{Sha256Digest, VerifyingReader};
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
 use kiln_solver::StepSink;
-use kiln_store::{BlobDigest, BlobWriter, Content, DiffId, Lease};
+use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -24,8 +24,6 @@ use crate::unpack::{Of, unpack};
 const AT_ONCE: usize = 4;
 /// Pieces of a blob that wait for the unpacker.
 const PIECES: usize = 64;
-/// How the blob that a layer was pulled as is filed beside those that are made here.
-pub(crate) const AS_PULLED: &str = "as pulled";
 
 pub(super) fn bytes_of(digest: &Sha256Digest) -> [u8; 32] {
     *digest.as_bytes()
@@ -127,10 +125,7 @@ impl Job {
         } = self;
         match place {
             Origin::Layer(from) => {
-                blocking(move || {
-                    clone_layer(executor.store(), &lease, &from, diff_id)
-                })
-                .await
+                blocking(move || clone_layer(executor.store(), &lease, &from, diff_id)).await
             }
             Origin::File { directory, blob } => {
                 blocking(move || {

@@ -6,5 +6,5 @@ mod layout;
 mod resolve;
 
 pub(crate) use age::ago;
-pub(crate) use fetch::{AS_PULLED, blocking, fetch};
+pub(crate) use fetch::{blocking, fetch};
 pub use resolve::{ResolvedImage, Resolver};

@@ -17,6 +17,10 @@ pub struct Compressed {
     pub diff_id: DiffId,
 }
 
+/// How the archive that a layer was unpacked from is filed. Another tool made it, so once it is gone
+/// nothing here can make it again: it stays as long as an image has the layer.
+pub const AS_PULLED: &str = "as pulled";
+
 impl Store {
     /// Returns the blob of a layer made with these options, leased.
     ///

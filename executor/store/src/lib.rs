@@ -49,7 +49,7 @@ mod usage;
 pub use blobs::BlobWriter;
 pub use builds::Build;
 pub use cachemounts::{CacheMount, CacheMountAttempt, CacheMountInfo, Sharing};
-pub use compressed::Compressed;
+pub use compressed::{AS_PULLED, Compressed};
 pub use content::{BlobDigest, Content, DiffId, ImageId, Key, Lineage, OpKey, ParseIdError};
 pub use error::StoreError;
 pub use images::{Image, NamedImage, NewImage, Pulled};

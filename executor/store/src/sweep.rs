@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Transaction;
 
 use crate::cachemounts::CacheMountInfo;
+use crate::compressed::AS_PULLED;
 use crate::database::Abort;
 use crate::images::delete_image;
 use crate::leases::Leased;
@@ -382,9 +383,12 @@ fn candidates(
             found.push((row.get(0)?, Candidate::Pull(row.get(1)?)));
         }
         let archives = "SELECT used, digest FROM blob WHERE digest IN (SELECT blob FROM compressed)
-                        AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)";
+                        AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)
+                        AND digest NOT IN (SELECT c.blob FROM compressed c
+                            JOIN image_layer i ON i.content = c.content
+                            WHERE c.compression = ?2)";
         let mut query = t.prepare_cached(archives)?;
-        let mut rows = query.query([Leased::Blob as i64])?;
+        let mut rows = query.query((Leased::Blob as i64, AS_PULLED))?;
         while let Some(row) = rows.next()? {
             found.push((row.get(0)?, Candidate::Archive(BlobDigest(row.get(1)?))));
         }

@@ -181,6 +181,31 @@ fn archives_go_before_the_layers_they_are_of() {
     );
 }
 
+#[test]
+fn an_archive_that_nothing_can_make_again_stays_with_its_image() {
+    let f = fixture();
+    let content = layer(&f.store, &f.lease, &[("a", "")]).content;
+    let id = kiln_store::ImageId([1; 32]);
+    f.store
+        .put_image(&f.lease, &image([1; 32], &[content]))
+        .unwrap();
+    f.store.tag(&id, "name").unwrap();
+    let archive = blob(&f.store, &f.lease, b"archive");
+    f.store
+        .put_compressed(
+            &content,
+            "",
+            kiln_store::AS_PULLED,
+            &archive,
+            &DiffId([1; 32]),
+        )
+        .unwrap();
+    drop(f.lease);
+    assert_eq!(f.store.sweep(Policy::All).unwrap().blobs, 0);
+    f.store.remove_image(&id).unwrap();
+    assert_eq!(f.store.sweep(Policy::All).unwrap().blobs, 1);
+}
+
 /// Every record that is found has all of its layers, however fast a sweep is.
 #[test]
 fn finding_and_leasing_is_one_step_beside_sweeps() {
