@@ -53,7 +53,8 @@ impl Accounts {
     /// Resolves `user[:group]`, each by name or number; empty is root.
     ///
     /// As runc does: a numeric user need not exist, and supplementary groups come only without an
-    /// explicit group.
+    /// explicit group. As engines do on top, the primary group is one of them always: who gives it
+    /// up does not get past a file that excludes it (CVE-2022-36109).
     pub(crate) fn resolve(&self, user: &str) -> Result<Identity, AccountError> {
         let (user, group) = match user.split_once(':') {
             Some((_, "")) => return Err(AccountError::Malformed(user.to_owned())),
@@ -73,13 +74,16 @@ impl Accounts {
             (None, Some(uid), _) => (uid, 0, String::new(), "/".to_owned()),
             (None, None, _) => return Err(AccountError::User(user.to_owned())),
         };
-        let (gid, groups) = match group {
+        let (gid, mut groups) = match group {
             Some(group) => match self.gid(group) {
                 Ok(gid) => (gid, Vec::new()),
                 Err(error) => (group.parse().map_err(|_| error)?, Vec::new()),
             },
             None => (primary, self.groups_of(&name)),
         };
+        groups.push(gid);
+        groups.sort_unstable();
+        groups.dedup();
         let home = if home.is_empty() {
             "/".to_owned()
         } else {
@@ -105,13 +109,10 @@ impl Accounts {
         if user.is_empty() {
             return Vec::new();
         }
-        let mut groups: Vec<u32> = lines(&self.group, 4)
+        lines(&self.group, 4)
             .filter(|fields| fields[3].split(',').any(|member| member == user))
             .filter_map(|fields| fields[2].parse().ok())
-            .collect();
-        groups.sort_unstable();
-        groups.dedup();
-        groups
+            .collect()
     }
 }
 
@@ -148,14 +149,14 @@ mod tests {
 
     #[test]
     fn users_resolve_as_in_other_engines() {
-        check("", 0, 0, &[10], "/root");
-        check("redis", 101, 103, &[5, 10], "/var/lib/redis");
-        check("redis:tty", 101, 5, &[], "/var/lib/redis");
-        check("101", 101, 103, &[5, 10], "/var/lib/redis");
-        check("4000", 4000, 0, &[], "/");
-        check("4000:4001", 4000, 4001, &[], "/");
-        check("7", 70, 71, &[], "/seven");
-        check(":wheel", 0, 10, &[], "/root");
+        check("", 0, 0, &[0, 10], "/root");
+        check("redis", 101, 103, &[5, 10, 103], "/var/lib/redis");
+        check("redis:tty", 101, 5, &[5], "/var/lib/redis");
+        check("101", 101, 103, &[5, 10, 103], "/var/lib/redis");
+        check("4000", 4000, 0, &[0], "/");
+        check("4000:4001", 4000, 4001, &[4001], "/");
+        check("7", 70, 71, &[71], "/seven");
+        check(":wheel", 0, 10, &[10], "/root");
     }
 
     #[test]
