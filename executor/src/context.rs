@@ -118,7 +118,10 @@ impl ScannedContext {
                     digest: *digest,
                 },
                 meta: meta(item.mode, Some(seen)),
-                origin: Origin::Context,
+                origin: Origin::Context {
+                    device: seen.device,
+                    inode: seen.inode,
+                },
             },
             ItemKind::Symlink { target } => Item {
                 path,

@@ -138,12 +138,7 @@ pub(crate) fn copy_whole(
         options.ownership.clone(),
         options.overlay_xattrs,
     );
-    let treatment = Treatment {
-        owner: None,
-        mode: None,
-        mtime: None,
-        replace: false,
-    };
+    let treatment = Treatment::PLAIN;
     let whole = Pick {
         name: Vec::new(),
         at: TreePath::ROOT,
@@ -171,12 +166,7 @@ pub(crate) fn copy_contents<S: Source>(
         dir_copy_contents: true,
         ..kiln_solver::CopySelection::default()
     };
-    let treatment = Treatment {
-        owner: None,
-        mode: None,
-        mtime: None,
-        replace: false,
-    };
+    let treatment = Treatment::PLAIN;
     let mut file = None;
     for pick in pick::picks(source, &selection)? {
         let items = pick::items(source, &pick, &selection)?;
@@ -441,6 +431,11 @@ impl Step<'_> {
         let applied = apply(archive, draft.fs(), &limits).map_err(refused)?;
         let directory = handle::open_beneath(draft.fs(), b"", OFlags::PATH | OFlags::DIRECTORY)
             .map_err(ChangeError::from)?;
+        let implied = applied.manifest.entries().iter();
+        let implied = implied
+            .filter(|entry| matches!(entry.kind, Kind::Directory { passing: true, .. }))
+            .map(|entry| entry.path.clone())
+            .collect();
         let unpacked = Layers {
             view: View::new(vec![std::sync::Arc::new(applied.manifest)]),
             directories: vec![directory],
@@ -452,8 +447,8 @@ impl Step<'_> {
             contents: true,
         };
         let items = pick::items(&unpacked, &whole, &kiln_solver::CopySelection::default())?;
-        // An archive says itself whose its files are; only `--chown` and `--chmod` go before it.
-        Copier::new(changes, &unpacked, treatment.clone(), self.now).copy(&whole, &items, dest)?;
+        Copier::unpacking(changes, &unpacked, treatment, implied, self.now)
+            .copy(&whole, &items, dest)?;
         Ok(true)
     }
 
@@ -468,7 +463,8 @@ impl Step<'_> {
         };
         let (uid, primary) = match &owner.user {
             None => (0, 0),
-            Some(UserRef::Id(uid)) => (*uid, 0),
+            // As an owner that is a number always had it.
+            Some(UserRef::Id(uid)) => (*uid, *uid),
             Some(UserRef::Name { name, input }) => {
                 self.accounts(changes, action, *input)?.user_ids(name)?
             }

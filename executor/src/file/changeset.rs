@@ -202,6 +202,12 @@ impl<'a> Changeset<'a> {
         })
     }
 
+    /// Says whether this layer lists a directory only for what is in it.
+    pub(crate) fn is_passing(&self, path: &TreePath) -> bool {
+        let entry = self.entries.get(path);
+        entry.is_some_and(|entry| matches!(entry.kind, Kind::Directory { passing: true, .. }))
+    }
+
     /// Makes the directory at a resolved `path` with the missing ones above it; those that are made
     /// get `meta`.
     ///
@@ -670,12 +676,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root: OwnedFd = File::open(directory.path()).unwrap().into();
         let lower = View::new(Vec::new());
-        let mut changes = Changeset::new(
-            &lower,
-            root.as_fd(),
-            Ownership::Record,
-            OverlayXattrs::User,
-        );
+        let mut changes =
+            Changeset::new(&lower, root.as_fd(), Ownership::Record, OverlayXattrs::User);
         change(&mut changes);
         let manifest = changes.finish().unwrap();
         let mut found = Vec::new();

@@ -1,6 +1,6 @@
 //! Copying picked items into a layer, by the rules that `COPY` has always had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_tree::{Kind, Meta, Mtime, TreePath};
 
@@ -43,6 +43,14 @@ impl ModeChange {
 }
 
 impl Treatment {
+    /// Keeps everything as it is.
+    pub(crate) const PLAIN: Treatment = Treatment {
+        owner: None,
+        mode: None,
+        mtime: None,
+        replace: false,
+    };
+
     /// Attributes of an item at its destination.
     fn meta(&self, meta: &Meta, is_directory: bool, is_link: bool) -> Meta {
         let mut meta = meta.clone();
@@ -82,8 +90,10 @@ pub(crate) struct Copier<'c, 'l, S> {
     treatment: Treatment,
     /// Attributes of directories made on the way.
     parents: Meta,
-    /// First destination of each file that may have several names.
+    /// First destination of each file of this pick, which may have several names.
     linked: BTreeMap<Origin, TreePath>,
+    /// Where an archive is unpacked: the directories that it needs and does not hold itself.
+    implied: Option<BTreeSet<TreePath>>,
 }
 
 impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
@@ -100,6 +110,30 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
             treatment,
             parents,
             linked: BTreeMap::new(),
+            implied: None,
+        }
+    }
+
+    /// Copies as an archive is unpacked: what it holds replaces whatever is in the way and keeps its
+    /// owners and modes, and links to directories are followed where it names no directory itself.
+    ///
+    /// `treatment` counts for the directory that is unpacked into alone.
+    pub(crate) fn unpacking(
+        into: &'c mut Changeset<'l>,
+        from: &'c S,
+        treatment: &Treatment,
+        implied: BTreeSet<TreePath>,
+        now: Mtime,
+    ) -> Copier<'c, 'l, S> {
+        let parents = treatment.parent_meta(now);
+        let own = Treatment {
+            replace: true,
+            ..Treatment::PLAIN
+        };
+        Copier {
+            parents,
+            implied: Some(implied),
+            ..Copier::new(into, from, own, now)
         }
     }
 
@@ -156,6 +190,7 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
         if is_directory && pick.contents && there.is_none() {
             self.into.make_directories(&target, &self.parents)?;
         }
+        self.linked.clear();
         for picked in items {
             let at = match (picked.below.is_empty(), target.is_root()) {
                 (true, _) => target.clone(),
@@ -165,7 +200,19 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
                     TreePath::new(path).map_err(ChangeError::from)?
                 }
             };
-            self.place(picked, &at)?;
+            match &self.implied {
+                None => self.place(picked, &at)?,
+                Some(_) if picked.below.is_empty() => {}
+                Some(implied) if implied.contains(&picked.item.path) => {
+                    let at = self.into.resolve(at.as_bytes(), true)?;
+                    let meta = Treatment::PLAIN.parent_meta(self.parents.mtime);
+                    self.into.make_directories(&at, &meta)?;
+                }
+                Some(_) => {
+                    let at = self.into.resolve(at.as_bytes(), false)?;
+                    self.place(picked, &at)?;
+                }
+            }
         }
         Ok(())
     }
@@ -197,18 +244,23 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
         }
         match &item.kind {
             Kind::Directory { .. } => {
-                // The top of a copy that merges into a directory leaves that one as it is.
-                let keeps =
-                    picked.below.is_empty() && there.is_some_and(|seen| seen.kind.is_directory());
-                if !keeps {
-                    self.into.put_directory(at, &meta, false)?;
+                match there.filter(|seen| picked.below.is_empty() && seen.kind.is_directory()) {
+                    // The top of a copy that merges into a directory gives that one its time alone.
+                    Some(seen) if !at.is_root() => {
+                        let passing = self.into.is_passing(at);
+                        let mtime = meta.mtime;
+                        let meta = Meta { mtime, ..seen.meta };
+                        self.into.put_directory(at, &meta, passing)?;
+                    }
+                    Some(_) => {}
+                    None => self.into.put_directory(at, &meta, false)?,
                 }
             }
             Kind::File { .. } => match self.first_name(item, &meta).filter(|first| first != at) {
                 Some(first) => self.into.put_hardlink(at, &first)?,
                 None => {
                     self.from.put(self.into, item, at, &meta)?;
-                    if matches!(item.origin, Origin::Layer { .. }) {
+                    if item.origin != Origin::Nowhere {
                         self.linked.insert(item.origin.clone(), at.clone());
                     }
                 }

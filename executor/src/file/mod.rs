@@ -6,6 +6,8 @@ mod chmod;
 mod copy;
 mod pick;
 pub(crate) mod source;
+#[cfg(test)]
+mod tests;
 
 use kiln_store::StoreError;
 use kiln_tree::TreePath;

@@ -274,7 +274,7 @@ mod tests {
                 path: TreePath::new(path).unwrap(),
                 kind,
                 meta: Meta::new(0o644),
-                origin: Origin::Context,
+                origin: Origin::Nowhere,
             }
         };
         Items::new(

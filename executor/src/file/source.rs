@@ -28,8 +28,8 @@ pub(crate) enum Origin {
     Nowhere,
     /// In a layer's directory; equal origins are names of one file.
     Layer { index: usize, path: TreePath },
-    /// In the context's directory, at its own path.
-    Context,
+    /// In the context's directory, at its own path; equal ones are names of one file.
+    Context { device: u64, inode: u64 },
 }
 
 /// A tree that files are taken from.
