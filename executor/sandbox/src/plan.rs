@@ -507,7 +507,7 @@ fn mount_step(
             Source::New {
                 fs: "tmpfs".to_owned(),
                 options: [mode].into_iter().chain(size).collect(),
-                flags: vec![Flag::Nosuid],
+                flags: vec![Flag::Nosuid, Flag::Nodev],
             }
         }
         MountSource::File {
