@@ -34,6 +34,8 @@ pub(crate) enum Capability {
     Setpriv,
     /// `bash`.
     Bash,
+    /// `newuidmap` and `newgidmap`.
+    Uidmap,
 }
 
 impl Capability {
@@ -51,6 +53,7 @@ impl Capability {
             Self::Python => "python3",
             Self::Setpriv => "setpriv",
             Self::Bash => "bash",
+            Self::Uidmap => "newuidmap",
         }
     }
 
@@ -76,6 +79,7 @@ impl Capability {
             Self::Python => find_program("python3").is_some(),
             Self::Setpriv => find_program("setpriv").is_some(),
             Self::Bash => find_program("bash").is_some(),
+            Self::Uidmap => find_program("newuidmap").is_some(),
         }
     }
 }

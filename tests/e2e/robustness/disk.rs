@@ -1,0 +1,111 @@
+//! Stores on disks that are full, read-only or written by a later version.
+
+use crate::support::Capability::{self, Busybox, Containers, Root};
+use crate::support::{Case, Ran, World, case};
+
+pub(super) fn cases() -> Vec<Case> {
+    const ROOT: &[Capability] = &[Root, Busybox];
+    vec![
+        case("a_full_disk", ROOT, a_full_disk),
+        case("a_read_only_store", ROOT, a_read_only_store),
+        case("a_newer_store", &[Containers], a_newer_store),
+    ]
+}
+
+/// Runs a script in a mount namespace of its own, where `$KILN_ROOT` is on a disk of 12 MB.
+fn on_small_disk(world: &World, script: &str) -> Ran {
+    world.write("base.tar", world.base_archive());
+    let script = format!(
+        "set -u\nkiln() {{ {} \"$@\"; }}\nmount -t tmpfs -o size=12m small small\n\
+         export KILN_ROOT=$PWD/small/store\nkiln import base.tar demo/base\n{script}",
+        env!("CARGO_BIN_EXE_kiln")
+    );
+    std::fs::create_dir(world.path("small")).unwrap();
+    world
+        .program("unshare", &["--mount", "sh", "-c", &script])
+        .run()
+}
+
+fn a_full_disk(world: &World) {
+    world.write("copy/Dockerfile", "FROM demo/base\nCOPY big /\n");
+    world.write("copy/big", vec![7; 20_000_000]);
+    world.write(
+        "run/Dockerfile",
+        "FROM demo/base\nRUN head -c 20000000 /dev/zero > /big\n",
+    );
+    world.write("fits/Dockerfile", "FROM demo/base\nRUN echo fits > /fits\n");
+    let ran = on_small_disk(
+        world,
+        "kiln build --quiet copy; echo copy $?\n\
+         kiln build --quiet run; echo run $?\n\
+         head -c 20000000 /dev/zero > small/fill 2>/dev/null\n\
+         kiln build --quiet fits; echo filled $?\n\
+         kiln images\n\
+         rm small/fill\n\
+         kiln build --quiet -t fits fits && kiln run fits cat /fits\n\
+         kiln prune; kiln du\n\
+         ls small/store/work small/store/trash",
+    );
+    let expected = ["copy 1", "run 1", "filled 3", "fits"];
+    for line in expected {
+        assert!(
+            ran.stdout.lines().any(|found| found == line),
+            "{line}: {}",
+            ran.whole()
+        );
+    }
+    assert!(
+        ran.stderr.contains("could not write `big`"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("No space left on device"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr
+            .contains("no space left on the disk of the store"),
+        "{}",
+        ran.stderr
+    );
+}
+
+fn a_read_only_store(world: &World) {
+    world.write("fits/Dockerfile", "FROM demo/base\nRUN echo fits > /fits\n");
+    let ran = on_small_disk(
+        world,
+        "mount -o remount,ro small\n\
+         kiln build --quiet fits; echo build $?\nkiln run demo/base true; echo run $?\n\
+         kiln images; echo images $?",
+    );
+    for line in ["build 3", "run 125", "images 0"] {
+        assert!(
+            ran.stdout.lines().any(|found| found == line),
+            "{line}: {}",
+            ran.whole()
+        );
+    }
+    assert!(
+        ran.stderr.contains("Read-only file system"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("small/store"), "{}", ran.stderr);
+}
+
+fn a_newer_store(world: &World) {
+    world.base();
+    std::fs::write(world.store().join("version"), "99\n").unwrap();
+    world.write("ctx/Dockerfile", "FROM demo/base\n");
+    for arguments in [&["build", "ctx"][..], &["images"], &["prune"]] {
+        let ran = world.kiln(arguments).exits(3);
+        assert!(
+            ran.stderr.contains("99") && ran.stderr.contains("newer"),
+            "{}",
+            ran.stderr
+        );
+    }
+    world.kiln(&["plan", "ctx"]).ok();
+}

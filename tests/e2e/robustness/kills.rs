@@ -1,0 +1,218 @@
+//! Builds that are killed or stopped at random instants.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::Capability::{self, Containers};
+use crate::support::{Case, World, case};
+
+pub(super) fn cases() -> Vec<Case> {
+    const NEEDS: &[Capability] = &[Containers];
+    vec![
+        case("killed_at_any_instant", NEEDS, killed_at_any_instant),
+        case("interrupted_at_any_instant", NEEDS, |world| {
+            stopped_at_any_instant(world, Signal::SIGINT);
+        }),
+        case("terminated_at_any_instant", NEEDS, |world| {
+            stopped_at_any_instant(world, Signal::SIGTERM);
+        }),
+    ]
+}
+
+const DOCKERFILE: &str = "
+    FROM demo/base AS count
+    WORKDIR /w
+    COPY src /w/src
+    RUN --mount=type=cache,target=/c sort src/a > sorted; cp sorted /c/last; sleep 0.05
+    RUN wc -l < sorted > lines; mkdir -p deep/er; cp sorted deep/er/copy
+    FROM demo/base AS other
+    RUN sleep 0.05; seq 1000 > /numbers
+    RUN rm -rf /var; ln -s numbers /link; chmod 600 /numbers
+    FROM demo/base
+    COPY --from=count /w /w
+    COPY --from=other /numbers /link /
+    RUN cat /w/lines /numbers > /sum
+    ";
+
+/// How often: a hundred times with `KILN_TEST_LONG`, else so often that nobody waits for it.
+fn rounds(short: usize) -> usize {
+    match std::env::var_os("KILN_TEST_LONG") {
+        Some(_) => 100,
+        None => short,
+    }
+}
+
+/// A generator of numbers below 1, whose seed is printed by a case that fails.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let seed = since.subsec_nanos().into();
+        eprintln!("seed {seed}");
+        Random(seed)
+    }
+
+    fn next(&mut self) -> f64 {
+        // Knuth's constants; the high bits are the random ones.
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn source(world: &World, round: usize) {
+    world.write("ctx/src/a", format!("b\na\n{round}\n"));
+    world.write("ctx/src/sub/b", "same\n");
+}
+
+/// `kiln build`, with everything in the result a function of the sources.
+const BUILD: [&str; 3] = ["build", "--quiet", "ctx"];
+
+/// What an image is: its id, and the content of its layers.
+fn image(world: &World, store: &Path) -> serde_json::Value {
+    let kiln = |arguments: &[&str]| {
+        let kiln = world.kiln(arguments).env("KILN_ROOT", store);
+        kiln.env("SOURCE_DATE_EPOCH", "1000000000").ok()
+    };
+    let id = kiln(&BUILD).id().to_owned();
+    let mut found: serde_json::Value =
+        serde_json::from_str(&kiln(&["inspect", &id]).stdout).unwrap();
+    found.as_object_mut().unwrap().remove("names");
+    found
+}
+
+/// How long a build of changed sources takes here.
+fn duration(world: &World) -> Duration {
+    source(world, usize::MAX);
+    world.kiln(&BUILD).ok();
+    source(world, usize::MAX - 1);
+    world.kiln(&BUILD).ok().took
+}
+
+fn killed_at_any_instant(world: &World) {
+    world.base();
+    world.dockerfile(DOCKERFILE);
+    let whole = duration(world).mul_f64(1.1);
+    let mut random = Random::new();
+    let mut unfinished = 0;
+    for round in 0..rounds(20) {
+        // Every third build finds what the one before it left.
+        if round % 3 != 2 {
+            source(world, round);
+        }
+        let arguments: &[&str] = match round % 4 {
+            0 => &["build", "--quiet", "--no-cache", "ctx"],
+            _ => &BUILD,
+        };
+        let running = world
+            .kiln(arguments)
+            .env("SOURCE_DATE_EPOCH", "1000000000")
+            .spawn();
+        std::thread::sleep(whole.mul_f64(random.next()));
+        running.signal(Signal::SIGKILL);
+        let ran = running.wait();
+        match ran.status.code() {
+            None => unfinished += 1,
+            Some(code) => assert_eq!(code, 0, "{}", ran.stderr),
+        }
+    }
+    assert!(
+        unfinished > rounds(20) / 3,
+        "only {unfinished} builds were killed in time"
+    );
+    source(world, 0);
+    let fresh = world.path("fresh");
+    let after = image(world, &world.store());
+    let base = world
+        .kiln(&["import", "-", "demo/base"])
+        .env("KILN_ROOT", &fresh);
+    base.stdin(crate::support::base_archive()).ok();
+    assert_eq!(after, image(world, &fresh));
+    nothing_is_left(world);
+}
+
+/// Nothing of the killed builds runs, is mounted or lies about, and the sums are right.
+fn nothing_is_left(world: &World) {
+    let patience = Instant::now() + Duration::from_secs(10);
+    while !world.leftovers().is_empty() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(world.leftovers(), Vec::<String>::new());
+    world.kiln(&["prune"]).ok();
+    for directory in ["work", "trash"] {
+        let left: Vec<_> = std::fs::read_dir(world.store().join(directory))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
+    let told = world.kiln(&["du"]).ok().stdout;
+    let total = told.lines().last().unwrap();
+    let total_bytes = size(total.trim_start_matches("total").trim());
+    let real = world
+        .program(
+            "du",
+            &["-s", "--block-size=1", world.store().to_str().unwrap()],
+        )
+        .ok();
+    let real_bytes: f64 = real.stdout.split('\t').next().unwrap().parse().unwrap();
+    let slack_bytes = 100_000.0 + real_bytes * 0.02;
+    assert!(
+        (total_bytes - real_bytes).abs() < slack_bytes,
+        "du says {real_bytes}, kiln:\n{told}"
+    );
+}
+
+/// Reads `2.7 MB`.
+fn size(text: &str) -> f64 {
+    let (number, unit) = text.split_once(' ').unwrap();
+    let power = ["B", "kB", "MB", "GB"]
+        .iter()
+        .position(|known| *known == unit)
+        .unwrap();
+    number.parse::<f64>().unwrap() * 1000_f64.powi(i32::try_from(power).unwrap())
+}
+
+fn stopped_at_any_instant(world: &World, signal: Signal) {
+    world.base();
+    world.dockerfile(DOCKERFILE);
+    let whole = duration(world).mul_f64(1.1);
+    let mut random = Random::new();
+    for round in 0..rounds(8) {
+        source(world, round);
+        let running = world
+            .kiln(&BUILD)
+            .env("SOURCE_DATE_EPOCH", "1000000000")
+            .spawn();
+        std::thread::sleep(whole.mul_f64(random.next()));
+        running.signal(signal);
+        let ran = running.wait();
+        // Before it has begun to listen, a signal simply ends it.
+        let by_signal = std::os::unix::process::ExitStatusExt::signal(&ran.status);
+        let ended_well =
+            matches!(ran.status.code(), Some(0 | 130)) || by_signal == Some(signal as i32);
+        assert!(ended_well, "{:?}\n{}", ran.status, ran.stderr);
+        // What it started is gone before it is.
+        assert_eq!(world.leftovers(), Vec::<String>::new());
+        let work = std::fs::read_dir(world.store().join("work"))
+            .unwrap()
+            .count();
+        assert!(
+            work == 0 || by_signal.is_some(),
+            "{work} directories of a build that was stopped"
+        );
+    }
+    source(world, 0);
+    let fresh = world.path("fresh");
+    let after = image(world, &world.store());
+    let base = world
+        .kiln(&["import", "-", "demo/base"])
+        .env("KILN_ROOT", &fresh);
+    base.stdin(crate::support::base_archive()).ok();
+    assert_eq!(after, image(world, &fresh));
+    nothing_is_left(world);
+}
