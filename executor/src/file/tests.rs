@@ -242,6 +242,7 @@ fn parse(line: &str) -> CopyAction {
 }
 
 /// Layers keep owners that only root may give.
+#[allow(clippy::print_stderr)]
 fn bench() -> Option<Bench> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: file ops with owners need root");
