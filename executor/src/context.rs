@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 
 use crate::error::Error;
 use crate::file::source::{Item, Origin, Source};
-use crate::file::{ChangeError, Changeset, Content, FileError};
+use crate::file::{ChangeError, FileError, Writer};
 
 /// A context as it was when this build looked at it, after its ignore rules.
 #[derive(Debug)]
@@ -187,10 +187,10 @@ impl Source for ScannedContext {
         stat.map_or_else(|_| item.meta.mtime, |seen| seen.modified())
     }
 
-    fn put(
+    fn write(
         &self,
-        into: &mut Changeset<'_>,
         item: &Item,
+        to: &mut Writer<'_>,
         at: &TreePath,
         meta: &Meta,
     ) -> Result<(), FileError> {
@@ -198,24 +198,17 @@ impl Source for ScannedContext {
             path: item.path.clone(),
         };
         let known = self.tree.get(item.path.as_bytes()).ok_or_else(changed)?;
-        let ItemKind::File {
-            size, digest, seen, ..
-        } = &known.kind
-        else {
+        let ItemKind::File { size, seen, .. } = &known.kind else {
             unreachable!("BUG: {:?} of a context has no bytes", item.path);
         };
         let file = self.open(item)?;
-        let content = Content::File {
-            file: file.as_fd(),
-            size: *size,
-            digest: *digest,
-        };
-        into.put_file(at, meta, content)
+        to.copy(file.as_fd(), *size, at, meta)
             .map_err(|error| match error {
                 // A file that shrank ends early; whoever changed it will be told so.
                 ChangeError::Fs(_) if Seen::of(&file).is_ok_and(|now| now != *seen) => changed(),
                 error => error.into(),
             })?;
+        // Also tells whether what was opened is what was scanned.
         if Seen::of(&file).map_err(ChangeError::from)? != *seen {
             return Err(changed());
         }

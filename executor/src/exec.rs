@@ -434,7 +434,7 @@ fn fill_cache(
 /// Copies what is at `selector` of a source into a directory; a file is put in it by its name.
 ///
 /// Returns the name of that file.
-fn fill<S: Source>(
+fn fill<S: Source + Sync>(
     executor: &Executor,
     source: &S,
     selector: &str,
@@ -447,7 +447,8 @@ fn fill<S: Source>(
         directory,
         options.ownership.clone(),
         options.overlay_xattrs,
-    );
+    )
+    .with_threads(options.threads);
     let file = copy_contents(source, selector, &mut changes)?;
     changes.finish().map_err(FileError::from)?;
     Ok(file)

@@ -12,7 +12,7 @@ use kiln_tree::{Kind, Meta, TreePath};
 use crate::context::ScannedContext;
 use crate::error::Error;
 use crate::file::source::{Item, Layers, Source};
-use crate::file::{Changeset, FileError, items, picks};
+use crate::file::{FileError, Writer, items, picks};
 
 /// What a selection takes of a context.
 #[derive(Debug, Default)]
@@ -79,14 +79,14 @@ impl Source for Noting<'_> {
         self.context.open(item)
     }
 
-    fn put(
+    fn write(
         &self,
-        into: &mut Changeset<'_>,
         item: &Item,
+        to: &mut Writer<'_>,
         at: &TreePath,
         meta: &Meta,
     ) -> Result<(), FileError> {
-        self.context.put(into, item, at, meta)
+        self.context.write(item, to, at, meta)
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, SourceOp};
 use kiln_solver::{
-    Candidate, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched, FileChange,
-    FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId, RunOutcome,
-    RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone, TreeDiff, TreeRef, Worker,
+    Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched,
+    FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId,
+    RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone, TreeDiff, TreeRef,
+    Worker,
 };
 use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt, Store};
 use kiln_tree::TreeDigest;
@@ -236,6 +237,29 @@ impl BuildWorker {
             }
         }
         Ok(())
+    }
+
+    /// The layers that an earlier result put on top of what this run has as well, as far as they
+    /// are still here.
+    fn donor(
+        &self,
+        inputs: &[Handle],
+        similar: &[Option<Vec<ContentId>>],
+    ) -> Result<Vec<Content>, Error> {
+        let Some(similar) = similar.iter().flatten().next() else {
+            return Ok(Vec::new());
+        };
+        let of_input = |layer: &Content| {
+            inputs.iter().any(|input| match &input.0 {
+                Tree::Layers(layers) => layers.contains(layer),
+                Tree::Context(_) => false,
+            })
+        };
+        let mut donor = to_store(similar);
+        donor.retain(|layer| !of_input(layer));
+        let missing = self.executor.store().lease_layers(&self.lease, &donor)?;
+        donor.retain(|layer| !missing.contains(layer));
+        Ok(donor)
     }
 
     /// Fetches the images of this plan that have one of these layers.
@@ -512,6 +536,7 @@ impl Worker for BuildWorker {
             Op::File(op) => {
                 let (executor, lease, op) = (self.executor.clone(), self.lease.clone(), op.clone());
                 let inputs = request.inputs;
+                let donor = self.donor(&inputs, &request.similar)?;
                 blocking(move || {
                     let bases: Vec<Base<'_>> = inputs
                         .iter()
@@ -520,7 +545,7 @@ impl Worker for BuildWorker {
                             Tree::Context(context) => Base::Context(context),
                         })
                         .collect();
-                    Ok(file::run(executor.store(), &lease, &op, &bases)?)
+                    Ok(file::run(executor.store(), &lease, &op, &bases, &donor)?)
                 })
                 .await?
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kiln_ir::{Input, NodeId, Plan};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::explain::{Now, explain, name_files};
+use crate::explain::{Now, choose, explain, name_files};
 use crate::inflight::{InFlight, InFlightGuard};
 use crate::scheduler::Scheduler;
 use crate::step::{
@@ -386,6 +386,7 @@ impl<W: Worker> Driver<W> {
                     plan,
                     node,
                     inputs,
+                    similar: Outputs::new(),
                     sink: StepSink::new(node, self.events.clone()),
                     cancel: self.stop_runs.clone(),
                 };
@@ -612,7 +613,7 @@ async fn fetch<W: Worker>(
 ) -> End<W> {
     let node = request.node;
     let reason = match brief {
-        Some(brief) => why(&*worker, &brief).await,
+        Some(brief) => why(&*worker, &brief).await.0,
         None => None,
     };
     let start = Instant::now();
@@ -631,12 +632,13 @@ async fn fetch<W: Worker>(
 )]
 async fn run<W: Worker>(
     worker: Arc<W>,
-    request: RunRequest<W::Handle>,
+    mut request: RunRequest<W::Handle>,
     brief: Box<Brief>,
 ) -> End<W> {
     let node = request.node;
     // Before the run, whose record would be the nearest afterwards; files are named beside it.
-    let reason = why(&*worker, &brief).await;
+    let (reason, similar) = why(&*worker, &brief).await;
+    request.similar = similar;
     let naming = async {
         match reason {
             Some(reason) => Some(name_files(&*worker, reason).await),
@@ -657,19 +659,19 @@ async fn run<W: Worker>(
     }
 }
 
-/// Why a step has to run; none if the worker has an error instead of an answer, since a step
-/// does not fail for want of an explanation.
-async fn why<W: Worker>(worker: &W, brief: &Brief) -> Option<Reason> {
+/// Why a step has to run, and the outputs of what it is compared with; no reason if the worker has
+/// an error instead of an answer, since a step does not fail for want of an explanation.
+async fn why<W: Worker>(worker: &W, brief: &Brief) -> (Option<Reason>, Outputs<Content>) {
     if brief.forced {
-        return Some(Reason::Forced);
+        return (Some(Reason::Forced), Outputs::new());
     }
     if brief.content_gone {
-        return Some(Reason::ContentGone);
+        return (Some(Reason::ContentGone), Outputs::new());
     }
-    let nearest = worker
-        .nearest(brief.definition, brief.op, brief.slot.as_ref())
-        .await
-        .ok()?;
+    let nearest = worker.nearest(brief.definition, brief.op, brief.slot.as_ref());
+    let Ok(nearest) = nearest.await else {
+        return (None, Outputs::new());
+    };
     let now = Now {
         definition: brief.definition,
         op: brief.op,
@@ -677,5 +679,6 @@ async fn why<W: Worker>(worker: &W, brief: &Brief) -> Option<Reason> {
         facts: &brief.facts,
         ran_inputs: &brief.ran_inputs,
     };
-    Some(explain(now, &nearest))
+    let similar = choose(now, &nearest).map(|candidate| candidate.outputs.clone());
+    (Some(explain(now, &nearest)), similar.unwrap_or_default())
 }

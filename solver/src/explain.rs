@@ -47,7 +47,7 @@ pub fn explain(now: Now<'_>, nearest: &Nearest) -> Reason {
 }
 
 /// The record to compare with: the one of the same place, unless the step was moved there.
-fn choose<'a>(now: Now<'_>, nearest: &'a Nearest) -> Option<&'a Candidate> {
+pub(crate) fn choose<'a>(now: Now<'_>, nearest: &'a Nearest) -> Option<&'a Candidate> {
     let lineage = now.slot.map(|slot| &slot.lineage);
     let of_lineage = |candidate: &&Candidate| {
         lineage.is_none() || candidate.slot.as_ref().map(|slot| &slot.lineage) == lineage

@@ -220,6 +220,9 @@ pub struct RunRequest<H> {
     pub node: NodeId,
     /// Its inputs, by index.
     pub inputs: Vec<H>,
+    /// The outputs of the earlier result that its reason compares it with; none if it is forced.
+    /// What did not change may be taken from there, if it is still here.
+    pub similar: Outputs<Content>,
     /// Where output and progress go.
     pub sink: StepSink,
     /// Tells it to stop.

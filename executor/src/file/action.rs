@@ -10,7 +10,7 @@ use kiln_tree::{Kind, Meta, Mtime, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
-use super::changeset::{ChangeError, Changeset, Content};
+use super::changeset::{ChangeError, Changeset};
 use super::copy::{Copier, ModeChange, Treatment};
 use super::pick::{self, Pick};
 use super::source::{Layers, Source};
@@ -30,18 +30,23 @@ pub(crate) enum Base<'a> {
 const ACCOUNTS_LIMIT_BYTES: u64 = 8 << 20;
 
 /// Runs a file op; returns the layers of each action that has an output number.
+///
+/// Files that are the same in all in `donor`, the leased layers of an earlier result, are linked
+/// from there instead of being written.
 pub(crate) fn run(
     store: &Store,
     lease: &Lease,
     op: &FileOp,
     inputs: &[Base<'_>],
+    donor: &[LayerContent],
 ) -> Result<Vec<(u32, Vec<LayerContent>)>, FileError> {
+    let donor = open_layers(store, donor)?;
     let mut done: Vec<Option<Vec<LayerContent>>> = vec![None; op.actions.len()];
     let mut outputs = Vec::new();
     let mut next = 0;
     while next < op.actions.len() {
         let end = chain_end(op, next);
-        let layers = run_chain(store, lease, &op.actions[next..end], inputs, &done)?;
+        let layers = run_chain(store, lease, &op.actions[next..end], inputs, &done, &donor)?;
         if let Some(output) = op.actions[end - 1].output {
             outputs.push((output, layers.clone()));
         }
@@ -90,6 +95,7 @@ fn run_chain(
     actions: &[FileAction],
     inputs: &[Base<'_>],
     done: &[Option<Vec<LayerContent>>],
+    donor: &Layers,
 ) -> Result<Vec<LayerContent>, FileError> {
     let mut layers = match tree(actions[0].input, inputs, done) {
         None => Vec::new(),
@@ -104,7 +110,9 @@ fn run_chain(
         draft.fs(),
         options.ownership.clone(),
         options.overlay_xattrs,
-    );
+    )
+    .with_threads(options.threads)
+    .with_donor(Some(donor));
     let now = now();
     for action in actions {
         let step = Step {
@@ -137,7 +145,8 @@ pub(crate) fn copy_whole(
         draft.fs(),
         options.ownership.clone(),
         options.overlay_xattrs,
-    );
+    )
+    .with_threads(options.threads);
     let treatment = Treatment::PLAIN;
     let whole = Pick {
         name: Vec::new(),
@@ -155,7 +164,7 @@ pub(crate) fn copy_whole(
 /// Copies what is at `selector` into a changeset's root; a file is put there by its name.
 ///
 /// Returns the name of that file.
-pub(crate) fn copy_contents<S: Source>(
+pub(crate) fn copy_contents<S: Source + Sync>(
     source: &S,
     selector: &str,
     changes: &mut Changeset<'_>,
@@ -249,7 +258,7 @@ impl Step<'_> {
                 let meta = self.meta(mkfile.mode, uid, gid, mkfile.timestamp);
                 let path = at(changes, &mkfile.path, true)?;
                 self.expect_parent(changes, &path)?;
-                changes.put_file(&path, &meta, Content::Bytes(&mkfile.data))?;
+                changes.put_file(&path, &meta, &mkfile.data)?;
                 Ok(())
             }
             FileActionKind::Mkdir(mkdir) => {
@@ -376,7 +385,7 @@ impl Step<'_> {
         }
     }
 
-    fn copy_from<S: Source>(
+    fn copy_from<S: Source + Sync>(
         &self,
         changes: &mut Changeset<'_>,
         source: &S,
@@ -403,7 +412,7 @@ impl Step<'_> {
     }
 
     /// Unpacks a pick that is an archive below `dest`; tells whether it was one.
-    fn unpack<S: Source>(
+    fn unpack<S: Source + Sync>(
         &self,
         changes: &mut Changeset<'_>,
         source: &S,
@@ -576,7 +585,7 @@ mod tests {
                 action(ActionInput::Action(2), Some(0), home),
             ],
         };
-        let outputs = run(executor.store(), &lease, &op, &[]).unwrap();
+        let outputs = run(executor.store(), &lease, &op, &[], &[]).unwrap();
         let view = executor.store().layers_view(&outputs[0].1).unwrap();
         let made = view.get(b"home").unwrap().meta();
         assert_eq!((made.uid, made.gid), (33, 34));

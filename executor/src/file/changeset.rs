@@ -15,6 +15,9 @@ use kiln_tree::{
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
+use super::source::Layers;
+use super::writer::{Disk, create};
+
 /// More links than this in one path are a loop, as in the kernel.
 const MOST_LINKS: usize = 40;
 
@@ -52,26 +55,6 @@ pub enum ChangeError {
 
 type Result<T> = std::result::Result<T, ChangeError>;
 
-/// Where the bytes of a file come from.
-pub(crate) enum Content<'a> {
-    /// From memory.
-    Bytes(&'a [u8]),
-    /// Copied from an open file whose digest is known.
-    File {
-        file: BorrowedFd<'a>,
-        size: u64,
-        digest: FileDigest,
-    },
-    /// A file of a finished layer with the very attributes that are wanted: it is linked where that
-    /// is possible.
-    Layer {
-        layer: BorrowedFd<'a>,
-        path: &'a TreePath,
-        size: u64,
-        digest: FileDigest,
-    },
-}
-
 /// A layer in the making over a view.
 pub(crate) struct Changeset<'a> {
     lower: &'a View,
@@ -79,6 +62,8 @@ pub(crate) struct Changeset<'a> {
     root: BorrowedFd<'a>,
     ownership: Ownership,
     marks: OverlayXattrs,
+    threads: usize,
+    donor: Option<&'a Layers>,
     /// The directory that the last file was made in.
     parent: Option<(TreePath, OwnedFd)>,
     /// Directories with the times that they are to have in the end.
@@ -108,15 +93,22 @@ impl<'a> Changeset<'a> {
             root,
             ownership,
             marks,
+            threads: 1,
+            donor: None,
             parent: None,
             directories: BTreeMap::new(),
             names: BTreeMap::new(),
         }
     }
 
-    /// What becomes of owners on disk.
-    pub(crate) fn ownership(&self) -> &Ownership {
-        &self.ownership
+    /// Lets this many threads write files.
+    pub(crate) fn with_threads(self, threads: usize) -> Changeset<'a> {
+        Changeset { threads, ..self }
+    }
+
+    /// Takes files that are the same in all from an earlier layer, by linking them.
+    pub(crate) fn with_donor(self, donor: Option<&'a Layers>) -> Changeset<'a> {
+        Changeset { donor, ..self }
     }
 
     /// What is at `path` now; links are not followed.
@@ -202,6 +194,12 @@ impl<'a> Changeset<'a> {
         })
     }
 
+    /// Says whether this layer lists something other than a directory here.
+    pub(crate) fn holds_file(&self, path: &TreePath) -> bool {
+        let entry = self.entries.get(path);
+        entry.is_some_and(|entry| !matches!(entry.kind, Kind::Directory { .. } | Kind::Whiteout))
+    }
+
     /// Says whether this layer lists a directory only for what is in it.
     pub(crate) fn is_passing(&self, path: &TreePath) -> bool {
         let entry = self.entries.get(path);
@@ -278,73 +276,37 @@ impl<'a> Changeset<'a> {
         Ok(())
     }
 
-    /// Makes a regular file in place of whatever file, link or device is there.
-    pub(crate) fn put_file(
-        &mut self,
-        path: &TreePath,
-        meta: &Meta,
-        content: Content<'_>,
-    ) -> Result<()> {
-        self.make_room(path)?;
+    /// Makes a regular file of these bytes in place of whatever file, link or device is there.
+    pub(crate) fn put_file(&mut self, path: &TreePath, meta: &Meta, bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        let digest = FileDigest(*blake3::hash(bytes).as_bytes());
+        self.list_file(path, meta, Kind::File { size, digest })?;
         let ownership = self.ownership.clone();
         let (parent, name) = self.parent_of(path)?;
-        let (size, digest) = match content {
-            Content::Bytes(bytes) => {
-                let file = create(parent, name, path)?;
-                let mut file = File::from(file);
-                file.write_all(bytes)
-                    .map_err(|error| FsError::new("write", path.as_bytes(), error))?;
-                set(&ownership, &file, path, meta, false)?;
-                (
-                    bytes.len() as u64,
-                    FileDigest(*blake3::hash(bytes).as_bytes()),
-                )
-            }
-            Content::File {
-                file: from,
-                size,
-                digest,
-            } => {
-                let file = create(parent, name, path)?;
-                kiln_tree::copy::copy_bytes_unseen(from, &file, size)
-                    .map_err(|error| error.at(path.as_bytes()))?;
-                set(&ownership, &file, path, meta, false)?;
-                (size, digest)
-            }
-            Content::Layer {
-                layer,
-                path: from,
-                size,
-                digest,
-            } => {
-                let (dir, base) = match from.parent().filter(|dir| !dir.is_root()) {
-                    Some(dir) => (
-                        handle::open_beneath(
-                            layer,
-                            dir.as_bytes(),
-                            OFlags::PATH | OFlags::DIRECTORY,
-                        )?,
-                        from.name(),
-                    ),
-                    None => (
-                        handle::open_beneath(layer, b"", OFlags::PATH | OFlags::DIRECTORY)?,
-                        from.name(),
-                    ),
-                };
-                if rustix::fs::linkat(&dir, base, parent, name, AtFlags::empty()).is_err() {
-                    // Another file system, or too many links: a copy is as good.
-                    let source = handle::open_file(&dir, base)?;
-                    let file = create(parent, name, path)?;
-                    kiln_tree::copy::copy_bytes_unseen(&source, &file, size)
-                        .map_err(|error| error.at(path.as_bytes()))?;
-                    set(&ownership, &file, path, meta, false)?;
-                }
-                (size, digest)
-            }
-        };
-        let entry = Entry::new(path.clone(), Kind::File { size, digest }, meta.clone());
-        self.entries.insert(path.clone(), entry);
+        let mut file = File::from(create(parent, name, path)?);
+        file.write_all(bytes)
+            .map_err(|error| FsError::new("write", path.as_bytes(), error))?;
+        set(&ownership, &file, path, meta, false)
+    }
+
+    /// Lists a regular file in place of whatever file, link or device is there, and makes the
+    /// directories above it; somebody else writes it to [`Changeset::disk`].
+    pub(crate) fn list_file(&mut self, path: &TreePath, meta: &Meta, kind: Kind) -> Result<()> {
+        self.make_room(path)?;
+        self.parent_of(path)?;
+        self.entries
+            .insert(path.clone(), Entry::new(path.clone(), kind, meta.clone()));
         Ok(())
+    }
+
+    /// Where listed files are written.
+    pub(crate) fn disk(&self) -> Disk<'_> {
+        Disk {
+            root: self.root,
+            ownership: &self.ownership,
+            donor: self.donor,
+            threads: self.threads,
+        }
     }
 
     /// Makes another name of a file that this layer has.
@@ -647,12 +609,6 @@ fn seen(entry: &Entry) -> Seen {
     }
 }
 
-fn create(parent: BorrowedFd<'_>, name: &[u8], path: &TreePath) -> Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
-        .map_err(|error| FsError::new("create", path.as_bytes(), error).into())
-}
-
 /// Gives an open file or directory its attributes, as far as the disk takes them.
 pub(crate) fn set(
     ownership: &Ownership,
@@ -702,7 +658,7 @@ mod tests {
     }
 
     fn put(changes: &mut Changeset<'_>, at: &str, bytes: &str) {
-        let content = Content::Bytes(bytes.as_bytes());
+        let content = bytes.as_bytes();
         changes
             .put_file(&path(at), &Meta::new(0o644), content)
             .unwrap();

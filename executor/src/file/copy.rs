@@ -9,6 +9,7 @@ use super::changeset::{ChangeError, Changeset};
 use super::chmod::{ModeError, SymbolicMode};
 use super::pick::{Pick, Picked};
 use super::source::{Item, Origin, Source};
+use super::writer::{Listed, write_files};
 
 /// What a copy does to what it takes.
 #[derive(Debug, Clone)]
@@ -83,6 +84,15 @@ impl Treatment {
     }
 }
 
+/// What is made when all directories of a copy are there.
+#[derive(Default)]
+struct Rest<'i> {
+    /// Files that are listed.
+    files: Vec<Listed<'i>>,
+    /// Further names of them, each with the first.
+    links: BTreeMap<TreePath, TreePath>,
+}
+
 /// Where copies go, and what has been copied.
 pub(crate) struct Copier<'c, 'l, S> {
     into: &'c mut Changeset<'l>,
@@ -96,7 +106,7 @@ pub(crate) struct Copier<'c, 'l, S> {
     implied: Option<BTreeSet<TreePath>>,
 }
 
-impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
+impl<'c, 'l, S: Source + Sync> Copier<'c, 'l, S> {
     pub(crate) fn new(
         into: &'c mut Changeset<'l>,
         from: &'c S,
@@ -191,6 +201,7 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
             self.into.make_directories(&target, &self.parents)?;
         }
         self.linked.clear();
+        let mut rest = Rest::default();
         for picked in items {
             let at = match (picked.below.is_empty(), target.is_root()) {
                 (true, _) => target.clone(),
@@ -201,7 +212,7 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
                 }
             };
             match &self.implied {
-                None => self.place(picked, &at)?,
+                None => self.place(picked, at, &mut rest)?,
                 Some(_) if picked.below.is_empty() => {}
                 Some(implied) if implied.contains(&picked.item.path) => {
                     let at = self.into.resolve(at.as_bytes(), true)?;
@@ -210,9 +221,19 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
                 }
                 Some(_) => {
                     let at = self.into.resolve(at.as_bytes(), false)?;
-                    self.place(picked, &at)?;
+                    self.place(picked, at, &mut rest)?;
                 }
             }
+        }
+        self.make(&mut rest)
+    }
+
+    /// Writes and links what was only listed so far.
+    fn make(&mut self, rest: &mut Rest<'_>) -> Result<(), FileError> {
+        write_files(self.into.disk(), self.from, &rest.files)?;
+        rest.files.clear();
+        for (at, first) in std::mem::take(&mut rest.links) {
+            self.into.put_hardlink(&at, &first)?;
         }
         Ok(())
     }
@@ -225,7 +246,13 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
         (seen.kind == item.kind && seen.meta == *meta).then(|| first.clone())
     }
 
-    fn place(&mut self, picked: &Picked, at: &TreePath) -> Result<(), FileError> {
+    /// Lists an item at its destination, and makes it there unless it is one for the `rest`.
+    fn place<'i>(
+        &mut self,
+        picked: &'i Picked,
+        at: TreePath,
+        rest: &mut Rest<'i>,
+    ) -> Result<(), FileError> {
         let item = &picked.item;
         let is_directory = item.kind.is_directory();
         let is_link = matches!(item.kind, Kind::Symlink { .. });
@@ -234,38 +261,43 @@ impl<'c, 'l, S: Source> Copier<'c, 'l, S> {
             ..item.meta.clone()
         };
         let meta = self.treatment.meta(&dated, is_directory, is_link);
-        let there = self.into.get(at);
-        if self.treatment.replace
+        let there = self.into.get(&at);
+        let in_the_way = self.treatment.replace
             && there
                 .as_ref()
-                .is_some_and(|seen| seen.kind.is_directory() != is_directory)
-        {
-            self.into.remove(at)?;
+                .is_some_and(|seen| seen.kind.is_directory() != is_directory);
+        // Links in an archive may lead two of its names to one place.
+        if in_the_way || self.into.holds_file(&at) || rest.links.contains_key(&at) {
+            self.make(rest)?;
+        }
+        if in_the_way {
+            self.into.remove(&at)?;
         }
         match &item.kind {
             Kind::Directory { .. } => {
                 match there.filter(|seen| picked.below.is_empty() && seen.kind.is_directory()) {
                     // The top of a copy that merges into a directory gives that one its time alone.
                     Some(seen) if !at.is_root() => {
-                        let passing = self.into.is_passing(at);
+                        let passing = self.into.is_passing(&at);
                         let mtime = meta.mtime;
                         let meta = Meta { mtime, ..seen.meta };
-                        self.into.put_directory(at, &meta, passing)?;
+                        self.into.put_directory(&at, &meta, passing)?;
                     }
                     Some(_) => {}
-                    None => self.into.put_directory(at, &meta, false)?,
+                    None => self.into.put_directory(&at, &meta, false)?,
                 }
             }
-            Kind::File { .. } => match self.first_name(item, &meta).filter(|first| first != at) {
-                Some(first) => self.into.put_hardlink(at, &first)?,
+            Kind::File { .. } => match self.first_name(item, &meta).filter(|first| *first != at) {
+                Some(first) => drop(rest.links.insert(at, first)),
                 None => {
-                    self.from.put(self.into, item, at, &meta)?;
+                    self.into.list_file(&at, &meta, item.kind.clone())?;
                     if item.origin != Origin::Nowhere {
                         self.linked.insert(item.origin.clone(), at.clone());
                     }
+                    rest.files.push(Listed { item, at, meta });
                 }
             },
-            kind => self.into.put_special(at, kind.clone(), &meta)?,
+            kind => self.into.put_special(&at, kind.clone(), &meta)?,
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod pick;
 pub(crate) mod source;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use kiln_store::StoreError;
 use kiln_tree::TreePath;
@@ -15,10 +16,11 @@ use kiln_tree::tar::ApplyError;
 
 pub(crate) use action::{Base, accounts, copy_contents, copy_whole, open_layers, run};
 pub use changeset::ChangeError;
-pub(crate) use changeset::{Changeset, Content, set};
+pub(crate) use changeset::{Changeset, set};
 pub use chmod::ModeError;
 pub use pick::PickError;
 pub(crate) use pick::{items, picks};
+pub(crate) use writer::Writer;
 
 use crate::users::AccountError;
 

@@ -6,7 +6,8 @@ use kiln_tree::{Kind, Meta, Mtime, Ownership, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
-use super::changeset::{ChangeError, Changeset, Content, resolve};
+use super::changeset::{ChangeError, resolve};
+use super::writer::Writer;
 
 /// Something in a source.
 #[derive(Debug, Clone)]
@@ -46,11 +47,11 @@ pub(crate) trait Source {
     }
     /// Opens the bytes of a regular file.
     fn open(&self, item: &Item) -> Result<OwnedFd, FileError>;
-    /// Makes a file of this tree in a layer, with new attributes.
-    fn put(
+    /// Writes a file of this tree to a layer, with new attributes.
+    fn write(
         &self,
-        into: &mut Changeset<'_>,
         item: &Item,
+        to: &mut Writer<'_>,
         at: &TreePath,
         meta: &Meta,
     ) -> Result<(), FileError>;
@@ -136,22 +137,19 @@ impl Source for Layers {
         items
     }
 
-    fn put(
+    fn write(
         &self,
-        into: &mut Changeset<'_>,
         item: &Item,
+        to: &mut Writer<'_>,
         at: &TreePath,
         meta: &Meta,
     ) -> Result<(), FileError> {
-        let (Kind::File { size, digest }, Origin::Layer { index, path }) =
-            (&item.kind, &item.origin)
+        let (Kind::File { size, .. }, Origin::Layer { index, path }) = (&item.kind, &item.origin)
         else {
             unreachable!("BUG: {:?} of a layer has no bytes", item.path);
         };
-        let (size, digest) = (*size, *digest);
-        let layer = self.directories[*index].as_fd();
         // Where owners are only recorded, the disk looks the same whoever owns the file.
-        let same_on_disk = match into.ownership() {
+        let same_on_disk = match to.ownership() {
             Ownership::Apply(_) => *meta == item.meta,
             Ownership::Record => {
                 *meta
@@ -162,28 +160,10 @@ impl Source for Layers {
                     }
             }
         };
-        if same_on_disk && self.may_link {
-            into.put_file(
-                at,
-                meta,
-                Content::Layer {
-                    layer,
-                    path,
-                    size,
-                    digest,
-                },
-            )?;
-        } else {
+        let layer = (*index, self.directories[*index].as_fd());
+        if !(same_on_disk && self.may_link && to.link(layer, path, at)?) {
             let file = self.open(item)?;
-            into.put_file(
-                at,
-                meta,
-                Content::File {
-                    file: file.as_fd(),
-                    size,
-                    digest,
-                },
-            )?;
+            to.copy(file.as_fd(), *size, at, meta)?;
         }
         Ok(())
     }
@@ -244,10 +224,10 @@ pub(crate) mod tests {
             below.cloned().collect()
         }
 
-        fn put(
+        fn write(
             &self,
-            _: &mut Changeset<'_>,
             _: &Item,
+            _: &mut Writer<'_>,
             _: &TreePath,
             _: &Meta,
         ) -> Result<(), FileError> {

@@ -155,7 +155,8 @@ impl Bench {
         let op = FileOp {
             actions: actions.collect(),
         };
-        let mut done = run(&self.store, &self.lease, &op, &inputs).map_err(|e| e.to_string())?;
+        let mut done =
+            run(&self.store, &self.lease, &op, &inputs, &[]).map_err(|e| e.to_string())?;
         Ok(done.remove(0).1)
     }
 
