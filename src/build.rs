@@ -289,6 +289,7 @@ fn failed<F: Fn(Event) + Send + Sync>(
     teller: &Teller<F>,
     failures: Vec<(NodeId, Failure<ExecutorError>)>,
 ) -> Error {
+    let mut is_environment = false;
     let step = |(node, failure): (NodeId, Failure<ExecutorError>)| {
         let display = plan.display.get(&node);
         let name = teller.steps.index(node);
@@ -308,6 +309,7 @@ fn failed<F: Fn(Event) + Send + Sync>(
                     causes.push(error.to_string());
                     cause = error.source();
                 }
+                is_environment |= error.is_environment();
                 (error.to_string(), causes, error.hint())
             }
         };
@@ -323,7 +325,11 @@ fn failed<F: Fn(Event) + Send + Sync>(
             hint,
         }
     };
-    Error::Steps(failures.into_iter().map(step).collect())
+    let steps = failures.into_iter().map(step).collect();
+    match is_environment {
+        true => Error::StepsLack(steps),
+        false => Error::Steps(steps),
+    }
 }
 
 /// Whether a step says what the kernel says where an owner or a user is not mapped.

@@ -76,6 +76,9 @@ pub enum Error {
     /// Steps failed; never empty.
     #[error("{}", failed_words(.0))]
     Steps(Vec<FailedStep>),
+    /// Steps could not be tried, since the host lacks something; never empty.
+    #[error("{}", failed_words(.0))]
+    StepsLack(Vec<FailedStep>),
     /// The build was stopped by its caller.
     #[error("the build was cancelled")]
     Cancelled,
@@ -110,6 +113,7 @@ impl Error {
             Error::Dockerfile(findings) if findings.lacks_images_only() => 1,
             Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } => 2,
             Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
+            Error::StepsLack(_) => 3,
             Error::Cancelled => 130,
             Error::Executor(
                 kiln_executor::Error::Reference(_) | kiln_executor::Error::NameWithDigest { .. },

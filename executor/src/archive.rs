@@ -7,6 +7,8 @@ use std::io::{self, BufReader, Read, Seek};
 const BUFFER_BYTES: usize = 256 << 10;
 /// The longest of the marks that formats begin with.
 const MAGIC_BYTES: usize = 6;
+/// What an xz stream may ask for: four times what `xz -9` does.
+const XZ_MEMORY_BYTES: u64 = 256 << 20;
 /// A tar header.
 const BLOCK_BYTES: usize = 512;
 
@@ -25,7 +27,9 @@ pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dy
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(input)?),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input))
+            let flags = liblzma::stream::CONCATENATED;
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_BYTES, flags)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
         }
         _ => Box::new(input),
     })

@@ -14,7 +14,9 @@ use super::progress::{colours, words_plain, words_visible};
 pub(crate) fn error(error: &Error) {
     let text = match error {
         Error::Dockerfile(findings) => draw_findings(findings, paint()),
-        Error::Steps(steps) => steps.iter().map(|step| draw_step(step, paint())).collect(),
+        Error::Steps(steps) | Error::StepsLack(steps) => {
+            steps.iter().map(|step| draw_step(step, paint())).collect()
+        }
         other => draw_causes(other),
     };
     let hint = error

@@ -257,7 +257,7 @@ fn keep(
 }
 
 /// Passes bytes on and writes them to a blob, which it hands back at the end.
-struct Tee<R> {
+struct Tee<R: Read> {
     inner: R,
     writer: Option<BlobWriter>,
     done: std::sync::mpsc::Sender<BlobWriter>,
@@ -273,9 +273,16 @@ impl<R: Read> Read for Tee<R> {
     }
 }
 
-impl<R> Drop for Tee<R> {
+/// Padding behind the compressed bytes belongs to the blob, and no decoder reads it; more of it than
+/// this is no padding.
+const MOST_PADDING_BYTES: u64 = 64 << 10;
+
+impl<R: Read> Drop for Tee<R> {
     fn drop(&mut self) {
-        if let Some(writer) = self.writer.take() {
+        if let Some(mut writer) = self.writer.take() {
+            let mut rest = (&mut self.inner).take(MOST_PADDING_BYTES);
+            // What goes wrong here shows in the blob's digest.
+            let _ = io::copy(&mut rest, &mut writer);
             // Nobody waits for it if unpacking failed.
             let _ = self.done.send(writer);
         }

@@ -186,11 +186,10 @@ fn transfers(step: &Step, stages: usize, width: usize) -> Vec<String> {
 
 fn bar(done: u64, total: u64) -> String {
     const CELLS: u64 = 20;
-    let full = if total == 0 {
-        CELLS
-    } else {
-        (done.min(total) * CELLS) / total
-    } as usize;
+    // Nothing to do is done.
+    let full = (done.min(total) * CELLS)
+        .checked_div(total)
+        .unwrap_or(CELLS) as usize;
     format!(
         "[{}{}]",
         "=".repeat(full),

@@ -44,14 +44,14 @@ fn rounds(short: usize) -> usize {
     }
 }
 
-/// A generator of numbers below 1, whose seed is printed by a case that fails.
+/// A generator of numbers below 1, whose seed is left in the file `seed`.
 struct Random(u64);
 
 impl Random {
-    fn new() -> Random {
+    fn new(world: &World) -> Random {
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let seed = since.subsec_nanos().into();
-        eprintln!("seed {seed}");
+        let seed: u64 = since.subsec_nanos().into();
+        world.write("seed", format!("{seed}\n"));
         Random(seed)
     }
 
@@ -98,7 +98,7 @@ fn killed_at_any_instant(world: &World) {
     world.base();
     world.dockerfile(DOCKERFILE);
     let whole = duration(world).mul_f64(1.1);
-    let mut random = Random::new();
+    let mut random = Random::new(world);
     let mut unfinished = 0;
     for round in 0..rounds(20) {
         // Every third build finds what the one before it left.
@@ -181,7 +181,7 @@ fn stopped_at_any_instant(world: &World, signal: Signal) {
     world.base();
     world.dockerfile(DOCKERFILE);
     let whole = duration(world).mul_f64(1.1);
-    let mut random = Random::new();
+    let mut random = Random::new(world);
     for round in 0..rounds(8) {
         source(world, round);
         let running = world
