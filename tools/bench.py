@@ -685,9 +685,12 @@ def main():
     finally:
         bench.settle()
         bench.close()
-        for at, _, _ in os.walk(bench.path("buildah", "root", "overlay")):
-            if os.path.ismount(at):
-                subprocess.run(["umount", at], check=False)
+        # What buildah leaves mounted, the inner ones first.
+        with open("/proc/self/mounts", encoding="utf-8") as file:
+            mounts = [line.split()[1] for line in file]
+        for at in sorted(mounts, key=len, reverse=True):
+            if at.startswith(work + "/"):
+                subprocess.run(["umount", "--lazy", at], check=False)
         shutil.rmtree(work, ignore_errors=True)
     command = " ".join(["tools/bench.py", *sys.argv[1:]])
     print(f"{datetime.date.today()}: `{command}`\n")
