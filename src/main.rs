@@ -1,5 +1,7 @@
 //! The `kiln` command.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::process::ExitCode;
 
 mod cli;

@@ -4,7 +4,8 @@
 //! ignored, with what it lacks. `KILN_TEST_KEEP=1` leaves the directories of failed cases behind.
 //! `INSTA_UPDATE=always` writes the snapshots, which are then to be read.
 
-#![allow(clippy::unwrap_used)] // a case that cannot go on fails
+// A case that cannot go on fails, and one that leaves something out says so.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod builds;
 mod commands;
@@ -27,10 +28,13 @@ use libtest_mimic::Arguments;
 
 use support::Case;
 
+/// The name of a file of cases, and what lists them.
+type Room = (&'static str, fn() -> Vec<Case>);
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [(&str, fn() -> Vec<Case>); 13] = [
+    let rooms: [Room; 13] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),

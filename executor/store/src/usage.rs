@@ -161,7 +161,11 @@ impl Counted {
         if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
             return Ok(bytes);
         }
-        let root = open_directory(path)?;
+        // Another process may be sweeping: what it removes meanwhile counts no more.
+        let root = match open_directory(path) {
+            Err(_) if !path.exists() => return Ok(bytes),
+            root => root?,
+        };
         let counted = walk::<FsError>(root.as_fd(), |visit| {
             let stat = visit.stat;
             let kind = kiln_tree::handle::file_type(stat);

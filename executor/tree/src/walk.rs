@@ -1,5 +1,6 @@
 //! Every name below a directory, sorted and without recursion.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Stat};
@@ -45,7 +46,10 @@ pub fn walk<E: From<FsError>>(
     root: BorrowedFd<'_>,
     mut visit: impl FnMut(&Visit<'_>) -> Result<Descend, E>,
 ) -> Result<(), E> {
-    let mut levels = vec![open(root, b".", TreePath::ROOT)?];
+    let mut levels = match open(root, b".", TreePath::ROOT) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        top => vec![top?],
+    };
     while let Some(depth) = levels.len().checked_sub(1) {
         let level = &mut levels[depth];
         let Some((name, _)) = level.rest.next() else {
@@ -54,7 +58,16 @@ pub fn walk<E: From<FsError>>(
         };
         let dir = match level.dir.take() {
             Some(dir) => dir,
-            None => handle::open_beneath(root, level.path.as_bytes(), handle::READ_DIRECTORY)?,
+            None => {
+                let path = level.path.as_bytes();
+                match handle::open_beneath(root, path, handle::READ_DIRECTORY) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        levels.pop();
+                        continue;
+                    }
+                    opened => opened?,
+                }
+            }
         };
         let path = TreePath::new(level.path.child(&name).as_bytes()).map_err(FsError::from)?;
         let stat = handle::stat(&dir, &name).map_err(|error| error.at(path.as_bytes()))?;
@@ -67,8 +80,10 @@ pub fn walk<E: From<FsError>>(
             };
             let descend = visit(&seen)?;
             if descend == Descend::Into && handle::file_type(&stat) == FileType::Directory {
-                let below = open(dir.as_fd(), &name, path)?;
-                levels.push(below);
+                match open(dir.as_fd(), &name, path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    below => levels.push(below?),
+                }
                 if let Some(far) = depth.checked_sub(MOST_OPEN) {
                     levels[far].dir = None;
                 }

@@ -16,8 +16,6 @@ pub(crate) enum Capability {
     Root,
     /// An ordinary user may make user namespaces, tried from root through `setpriv`.
     OrdinaryUser,
-    /// Overlay mounts, as root.
-    Overlay,
     /// The base image is busybox, not the host's coreutils.
     Busybox,
     /// `skopeo`.
@@ -44,7 +42,6 @@ impl Capability {
             Self::Containers => "root or user namespaces",
             Self::Root => "root",
             Self::OrdinaryUser => "user namespaces of an ordinary user",
-            Self::Overlay => "overlay mounts",
             Self::Busybox => "a static busybox",
             Self::Skopeo => "skopeo",
             Self::Umoci => "umoci",
@@ -70,7 +67,6 @@ impl Capability {
                 nix::unistd::geteuid().is_root()
                     && succeeds("setpriv", &[&user[..], &unshare[..]].concat())
             }
-            Self::Overlay => overlay_mounts(),
             Self::Busybox => base::has_busybox(),
             Self::Runc => nix::unistd::geteuid().is_root() && find_program("runc").is_some(),
             Self::Skopeo => find_program("skopeo").is_some(),
@@ -113,11 +109,4 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
-}
-
-fn overlay_mounts() -> bool {
-    let script = "d=$(mktemp -d) && mount -t tmpfs t $d && mkdir $d/l $d/u $d/w $d/m && \
-                  mount -t overlay o -o lowerdir=$d/l,upperdir=$d/u,workdir=$d/w $d/m; r=$?; \
-                  umount -l $d; rmdir $d; exit $r";
-    succeeds("unshare", &["--mount", "sh", "-c", script])
 }
