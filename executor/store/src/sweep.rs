@@ -257,6 +257,11 @@ impl Store {
             let directory = self.path(directory);
             for name in self.names_in(&directory)? {
                 let path = directory.join(&name);
+                // A name with a dot is about to be replaced; one so old was left by a kill.
+                let before = match name.contains('.') {
+                    true => before.min(cutoff(Duration::from_secs(3600))),
+                    false => before,
+                };
                 let used = std::fs::metadata(&path).and_then(|meta| meta.modified());
                 if used.is_ok_and(|used| millis(used) < before) && self.discard(&path)?.is_some() {
                     report.contexts += 1;
