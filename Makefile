@@ -11,7 +11,6 @@ demo:
 
 test:
 	@tools/setup.sh test
-	$(CARGO) build --locked --bin kiln
 	$(CARGO) test --locked --workspace
 
 lint:

@@ -23,14 +23,9 @@ fn layout(world: &World, tag: &str) {
     world.kiln(&["build", "-o", &output, "ctx"]).ok();
 }
 
-/// The store begins with nothing.
-fn forget(world: &World) {
-    let _ = std::fs::remove_dir_all(world.store());
-}
-
 fn layout_as_base(world: &World) {
     layout(world, "v1");
-    forget(world);
+    world.forget();
     world.dockerfile(
         r#"
         FROM base AS first
@@ -58,7 +53,7 @@ fn layout_as_base(world: &World) {
 fn layout_by_tag(world: &World) {
     layout(world, "v1");
     layout(world, "v2");
-    forget(world);
+    world.forget();
     world.dockerfile("FROM alpine:3\nRUN cat /made\n");
     let build = |context: &str| {
         let context = format!("alpine:3=oci-layout://{context}");
@@ -74,7 +69,7 @@ fn layout_by_tag(world: &World) {
 
 fn layout_in_a_plan(world: &World) {
     layout(world, "v1");
-    forget(world);
+    world.forget();
     world.write(
         "plan",
         "%0 = oci-layout made:v1 linux/amd64\n\
@@ -103,7 +98,7 @@ fn layout_by_skopeo(world: &World) {
             &["--insecure-policy", "copy", "--quiet", &from, &to],
         )
         .ok();
-    forget(world);
+    world.forget();
     world.dockerfile("FROM base\nRUN cat /made > /seen\n");
     world
         .kiln(&[
@@ -120,7 +115,7 @@ fn layout_by_skopeo(world: &World) {
 
 fn layout_altered(world: &World) {
     layout(world, "v1");
-    forget(world);
+    world.forget();
     let blobs = world.path("layout/blobs/sha256");
     let entries = std::fs::read_dir(blobs).unwrap();
     let largest = entries

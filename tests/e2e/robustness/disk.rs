@@ -1,10 +1,10 @@
 //! Stores on disks that are full, read-only or written by a later version.
 
-use crate::support::Capability::{self, Busybox, Containers, Root};
+use crate::support::Capability::{self, Busybox, Containers, MountNamespace, Root};
 use crate::support::{Case, Ran, World, case};
 
 pub(super) fn cases() -> Vec<Case> {
-    const ROOT: &[Capability] = &[Root, Busybox];
+    const ROOT: &[Capability] = &[Root, MountNamespace, Busybox];
     vec![
         case("a_full_disk", ROOT, a_full_disk),
         case("a_read_only_store", ROOT, a_read_only_store),

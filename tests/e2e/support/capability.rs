@@ -14,6 +14,8 @@ pub(crate) enum Capability {
     Containers,
     /// The tests run as root.
     Root,
+    /// Root may mount in a mount namespace of its own (in a `chroot` below no mount point it may not).
+    MountNamespace,
     /// An ordinary user may make user namespaces, tried from root through `setpriv`.
     OrdinaryUser,
     /// The base image is busybox, not the host's coreutils.
@@ -41,11 +43,12 @@ impl Capability {
         match self {
             Self::Containers => "root or user namespaces",
             Self::Root => "root",
+            Self::MountNamespace => "a mount namespace of its own",
             Self::OrdinaryUser => "user namespaces of an ordinary user",
             Self::Busybox => "a static busybox",
             Self::Skopeo => "skopeo",
             Self::Umoci => "umoci",
-            Self::Runc => "runc",
+            Self::Runc => "runc and cgroups",
             Self::DockerRegistry => "docker-registry",
             Self::Python => "python3",
             Self::Setpriv => "setpriv",
@@ -61,6 +64,9 @@ impl Capability {
                 nix::unistd::geteuid().is_root()
                     || succeeds("unshare", &["--user", "--map-root-user", "--mount", "true"])
             }
+            Self::MountNamespace => {
+                nix::unistd::geteuid().is_root() && succeeds("unshare", &["--mount", "true"])
+            }
             Self::OrdinaryUser => {
                 let unshare = ["unshare", "--user", "--map-root-user", "--mount", "true"];
                 let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -68,7 +74,11 @@ impl Capability {
                     && succeeds("setpriv", &[&user[..], &unshare[..]].concat())
             }
             Self::Busybox => base::has_busybox(),
-            Self::Runc => nix::unistd::geteuid().is_root() && find_program("runc").is_some(),
+            Self::Runc => {
+                nix::unistd::geteuid().is_root()
+                    && find_program("runc").is_some()
+                    && cgroups_are_mounted()
+            }
             Self::Skopeo => find_program("skopeo").is_some(),
             Self::Umoci => find_program("umoci").is_some(),
             Self::DockerRegistry => find_program("docker-registry").is_some(),
@@ -90,6 +100,11 @@ pub(super) fn missing(needs: &[Capability]) -> Option<String> {
         .map(|need| need.words())
         .collect();
     (!lacking.is_empty()).then(|| lacking.join(" and "))
+}
+
+/// runc starts nothing where no cgroup hierarchy is in sight.
+fn cgroups_are_mounted() -> bool {
+    std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(" - cgroup"))
 }
 
 /// Where a program is, also where an ordinary user's `PATH` does not lead.

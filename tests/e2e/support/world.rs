@@ -79,6 +79,14 @@ impl World {
         self.write("ctx/Dockerfile", dedent(text));
     }
 
+    /// Removes the store, once what settles in the background is done with it.
+    pub(crate) fn forget(&self) {
+        let store = self.store();
+        wait_for_settling(self.directory.path());
+        std::fs::remove_dir_all(&store)
+            .unwrap_or_else(|error| panic!("{}: {error}", store.display()));
+    }
+
     /// The command with arguments.
     pub(crate) fn kiln(&self, arguments: &[&str]) -> Kiln<'_> {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_kiln"));
