@@ -294,7 +294,8 @@ fn history_of_layers() {
     );
     check_history("ADD a.tar /", &["+ADD a.tar / # buildkit"]);
     check_history("COPY <<f /x\nhi\nf", &["+COPY <<f /x # buildkit"]);
-    check_history("WORKDIR /a/../b", &["+WORKDIR /b"]);
+    check_history("WORKDIR /a/../b", &["+WORKDIR /a/../b"]);
+    check_history("WORKDIR a/../b/", &["+WORKDIR /b"]);
     check_history("WORKDIR /", &["-WORKDIR /"]);
 }
 
@@ -344,6 +345,52 @@ fn history_of_config() {
             "-HEALTHCHECK {Test:[CMD-SHELL a b] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
         ],
     );
+}
+
+#[track_caller]
+fn check_syntax(syntax: &str, is_ours: bool) {
+    let text = format!("{syntax}\nFROM alpine\n");
+    let (_, outcome) = Case::new(&text, "").lower();
+    let codes: Vec<&str> = match &outcome {
+        Ok(_) => Vec::new(),
+        Err(diagnostics) => diagnostics.iter().map(|error| error.code).collect(),
+    };
+    let expected: &[&str] = match is_ours {
+        true => &[],
+        false => &["unsupported-syntax"],
+    };
+    assert_eq!(codes, expected, "{syntax}");
+}
+
+#[test]
+fn frontends_that_are_built_in() {
+    check_syntax("# syntax=docker/dockerfile", true);
+    check_syntax("# syntax=docker/dockerfile:1", true);
+    check_syntax("# syntax=docker/dockerfile:1.20.0", true);
+    check_syntax("# syntax=docker/dockerfile:1.7-labs", true);
+    check_syntax("# syntax=docker/dockerfile:experimental", true);
+    check_syntax("# syntax=docker/dockerfile:master-labs", true);
+    check_syntax("# syntax=docker/dockerfile-upstream:master", true);
+    check_syntax("# syntax=docker.io/docker/dockerfile:1", true);
+    check_syntax("# syntax = docker.io/docker/dockerfile-upstream:labs", true);
+    let digest = "0123456789abcdef".repeat(4);
+    check_syntax(&format!("# syntax=docker/dockerfile@sha256:{digest}"), true);
+    check_syntax(
+        &format!("# syntax=docker.io/docker/dockerfile:1@sha256:{digest}"),
+        true,
+    );
+    check_syntax("#syntax=docker/dockerfile:1 --with words", true);
+    check_syntax("#!/usr/bin/env kiln\n# syntax=docker/dockerfile:1", true);
+}
+
+#[test]
+fn frontends_from_outside_are_refused() {
+    check_syntax("# syntax=docker/dockerfile2:1", false);
+    check_syntax("# syntax=tonistiigi/dockerfile:runmount20180607", false);
+    check_syntax("# syntax=ghcr.io/docker/dockerfile:1", false);
+    check_syntax("# syntax=r2d4/mockerfile", false);
+    check_syntax("# syntax=dockerfile", false);
+    check_syntax("# syntax=docker/dockerfile/x", false);
 }
 
 #[test]

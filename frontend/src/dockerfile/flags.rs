@@ -78,31 +78,33 @@ impl Flags {
         };
         let names = known.iter().map(|(name, _)| *name);
         let Some(index) = known.iter().position(|(known, _)| *known == name) else {
-            let message = suggest::with_suggestion(format!("unknown flag: {name}"), name, names);
+            let message = suggest::with_suggestion(format!("unknown flag: --{name}"), name, names);
             return Err(("unknown-flag", message));
         };
         let (known, takes) = known[index];
         if takes != Takes::Values && self.seen & (1 << index) != 0 {
             return Err((
                 "duplicate-flag",
-                format!("duplicate flag specified: {name}"),
+                format!("duplicate flag specified: --{name}"),
             ));
         }
         self.seen |= 1 << index;
         match (takes, &value) {
-            (Takes::Bool, Some(value)) if value.text.is_empty() => {
-                Err(("missing-value", format!("missing a value on flag: {name}")))
-            }
+            (Takes::Bool, Some(value)) if value.text.is_empty() => Err((
+                "missing-value",
+                format!("missing a value on flag: --{name}"),
+            )),
             (Takes::Bool, Some(value)) if boolean(&value.text).is_none() => Err((
                 "invalid-flag",
                 format!(
-                    "expecting boolean value for flag {name}, not: {}",
+                    "expecting boolean value for flag --{name}, not: {}",
                     value.text
                 ),
             )),
-            (Takes::Value | Takes::Values, None) => {
-                Err(("missing-value", format!("missing a value on flag: {name}")))
-            }
+            (Takes::Value | Takes::Values, None) => Err((
+                "missing-value",
+                format!("missing a value on flag: --{name}"),
+            )),
             _ => Ok((known, value)),
         }
     }

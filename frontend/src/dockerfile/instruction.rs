@@ -199,7 +199,7 @@ impl Builder<'_> {
         let network = flags.value("network").and_then(|value| {
             self.choice(
                 &value,
-                "network mode",
+                format!("invalid network mode {:?}", value.text),
                 &[
                     ("default", RunNetwork::Default),
                     ("none", RunNetwork::None),
@@ -211,7 +211,7 @@ impl Builder<'_> {
         let security = flags.value("security").and_then(|value| {
             self.choice(
                 &value,
-                "security mode",
+                format!("security {:?} is not valid", value.text),
                 &[
                     ("sandbox", RunSecurity::Sandbox),
                     ("insecure", RunSecurity::Insecure),
@@ -237,18 +237,18 @@ impl Builder<'_> {
     fn choice<T: std::marker::Copy>(
         &mut self,
         value: &Word,
-        what: &str,
+        wrong: String,
         options: &[(&str, T)],
     ) -> Result<T> {
-        let text = value.text.to_ascii_lowercase();
-        match options.iter().find(|(name, _)| *name == text) {
+        match options.iter().find(|(name, _)| *name == value.text) {
             Some((_, choice)) => Ok(*choice),
             None => {
-                let message = suggest::with_suggestion(
-                    format!("{what} {:?} is not valid", value.text),
-                    &text,
-                    options.iter().map(|(name, _)| *name),
-                );
+                let lower = value.text.to_ascii_lowercase();
+                let names = || options.iter().map(|(name, _)| *name);
+                let message = match names().find(|name| *name == lower) {
+                    Some(name) => format!("{wrong} (did you mean {name}?)"),
+                    None => suggest::with_suggestion(wrong, &lower, names()),
+                };
                 Err(self.error("invalid-flag", value.span, message))
             }
         }

@@ -19,7 +19,7 @@ impl StageLowering<'_, '_> {
     pub(super) fn arg(&mut self, instruction: &Instruction<ast::Kind>, arg: &Arg) -> Step {
         let mut declared = Vec::with_capacity(arg.declarations.len());
         for declaration in &arg.declarations {
-            let name = self.expand(&declaration.name)?;
+            let name = declaration.name.text.clone();
             let value = match (
                 self.round.settings.build_args.get(&name),
                 &declaration.default,
@@ -43,7 +43,7 @@ impl StageLowering<'_, '_> {
 
     /// ENV
     pub(super) fn env(&mut self, pairs: &Pairs, span: Span) -> Step {
-        let pairs = self.pairs("ENV", pairs)?;
+        let pairs = self.pairs(pairs)?;
         let mut created_by = "ENV".to_owned();
         for (key, value, place) in pairs {
             created_by.push_str(&format!(" {key}={value}"));
@@ -56,7 +56,7 @@ impl StageLowering<'_, '_> {
 
     /// LABEL
     pub(super) fn labels(&mut self, pairs: &Pairs, span: Span) -> Step {
-        let pairs = self.pairs("LABEL", pairs)?;
+        let pairs = self.pairs(pairs)?;
         let mut created_by = "LABEL".to_owned();
         for (key, value, _) in pairs {
             created_by.push_str(&format!(" {key}={value}"));
@@ -66,15 +66,11 @@ impl StageLowering<'_, '_> {
     }
 
     /// Expands all pairs before any of them counts.
-    fn pairs(&mut self, keyword: &str, pairs: &Pairs) -> Step<Vec<(String, String, Span)>> {
+    fn pairs(&mut self, pairs: &Pairs) -> Step<Vec<(String, String, Span)>> {
         let mut expanded = Vec::with_capacity(pairs.pairs.len());
         for pair in &pairs.pairs {
             let key = self.expand(&pair.key)?;
             let value = self.expand(&pair.value)?;
-            if key.is_empty() {
-                let message = format!("{keyword} names can not be blank");
-                return Err(error("blank-name", pair.key.span, message));
-            }
             expanded.push((key, value, pair.key.span));
         }
         Ok(expanded)
@@ -278,12 +274,18 @@ impl StageLowering<'_, '_> {
             self.lint(Rule::WorkdirRelativePath, word.span, message);
         }
         self.state.workdir_set = true;
-        let dir = path::absolute(&self.state.image.config.working_dir, &dir);
-        self.state.image.config.working_dir.clone_from(&dir);
-        if dir != "/" {
-            self.make_dir(instruction, &dir)?;
+        let working_dir = &mut self.state.image.config.working_dir;
+        let clean = path::absolute(working_dir, &dir);
+        // The image tells an absolute path as it was written.
+        *working_dir = match dir.starts_with('/') {
+            true => dir,
+            false => clean.clone(),
+        };
+        let created_by = format!("WORKDIR {working_dir}");
+        if clean != "/" {
+            self.make_dir(instruction, &clean)?;
         }
-        self.history(format!("WORKDIR {dir}"), dir == "/", word.span)
+        self.history(created_by, clean == "/", word.span)
     }
 
     fn make_dir(&mut self, instruction: &Instruction, dir: &str) -> Step {

@@ -10,7 +10,7 @@ pub(super) fn container_ports(word: &str) -> Result<Vec<String>, String> {
     let (address, host, container) = split(word);
     let (range, proto) = container.split_once('/').unwrap_or((container, ""));
     if range.is_empty() {
-        return Err(format!("no port specified: {container}<empty>"));
+        return Err(format!("invalid port: {word:?}: no port specified"));
     }
     let proto = proto.to_lowercase();
     let proto = match proto.as_str() {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn wrong_ports() {
-        check("/tcp", Err("no port specified: /tcp<empty>"));
+        check("/tcp", Err("invalid port: \"/tcp\": no port specified"));
         check("80/http", Err("invalid proto: http"));
         check("90-80", Err("invalid containerPort: 90-80"));
         check("70000", Err("invalid containerPort: 70000"));

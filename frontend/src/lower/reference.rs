@@ -30,7 +30,9 @@ pub(super) fn normalize(name: &str) -> Result<String, String> {
         return Err(invalid());
     }
     if path.chars().any(char::is_uppercase) {
-        return Err("invalid reference format: repository name must be lowercase".to_owned());
+        return Err(format!(
+            "invalid reference format: repository name ({path}) must be lowercase"
+        ));
     }
     if !is_domain(domain) || !path.split('/').all(is_component) {
         return Err(invalid());

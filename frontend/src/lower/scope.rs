@@ -81,7 +81,7 @@ impl Globals {
                         Box::new(Diagnostic::error("expansion", word.span, error.to_string()))
                     })
             };
-            let name = expand(&declaration.name, self)?;
+            let name = declaration.name.text.clone();
             let value = match (build_args.get(&name), &declaration.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(expand(default, self)?),
@@ -120,16 +120,12 @@ impl Globals {
 pub(super) struct Arguments {
     list: Vec<Argument>,
     places: BTreeMap<String, usize>,
-    /// How often arguments were declared.
-    declarations: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Argument {
     name: String,
     value: Option<String>,
-    /// The declaration that brought it into this stage; none if it came with the base.
-    declared: Option<usize>,
     /// No ENV set the name since it was declared with a value.
     beats_env: bool,
 }
@@ -141,7 +137,6 @@ impl Arguments {
             self.list.push(Argument {
                 name: name.to_owned(),
                 value: None,
-                declared: None,
                 beats_env: false,
             });
             self.list.len() - 1
@@ -151,8 +146,6 @@ impl Arguments {
             argument.value = value;
             argument.beats_env = true;
         }
-        argument.declared.get_or_insert(self.declarations);
-        self.declarations += 1;
     }
 
     /// Takes in that ENV set a variable, which hides the argument of that name.
@@ -162,11 +155,10 @@ impl Arguments {
         }
     }
 
-    /// Takes in that a stage begins with these arguments of its base: they have their values, the
-    /// image's environment hides them, and this stage did not declare them.
+    /// Takes in that a stage begins with these arguments of its base: they have their values, but
+    /// the image's environment hides them.
     pub(super) fn inherit(&mut self) {
         for argument in &mut self.list {
-            argument.declared = None;
             argument.beats_env = false;
         }
     }
@@ -241,21 +233,17 @@ impl<'s> Scope<'s> {
         env
     }
 
-    /// Returns `|N name=value…`, which a RUN's history begins with; nothing if this stage declares no
-    /// argument.
+    /// Returns `|N name=value…`, which a RUN's history begins with; nothing if neither this stage nor
+    /// those below it declare an argument.
     pub(super) fn history_args(&self) -> Option<String> {
-        let own = self.args.list.iter().filter_map(|argument| {
+        let args = &self.args.list;
+        let mut text = format!("|{}", args.len());
+        for argument in args {
             let value = argument.value.as_deref();
             let value = self.value(&argument.name).or(value).unwrap_or("");
-            Some((argument.declared?, &argument.name, value))
-        });
-        let mut own: Vec<_> = own.collect();
-        own.sort_unstable();
-        let mut parts = vec![format!("|{}", own.len())];
-        for (_, name, value) in own {
-            parts.push(format!("{name}={value}"));
+            text.push_str(&format!(" {}={value}", argument.name));
         }
-        (parts.len() > 1).then(|| parts.join(" "))
+        (!args.is_empty()).then_some(text)
     }
 
     /// Returns all names that have a value.

@@ -9,7 +9,7 @@ const NAMES: &[&str] = &[
 
 /// Says whether `signal` is a signal's number, or its name in any case with or without `SIG`.
 pub(super) fn is_signal(signal: &str) -> bool {
-    if let Ok(number) = signal.parse::<i32>() {
+    if let Ok(number) = signal.parse::<i64>() {
         return number != 0;
     }
     let upper = signal.to_uppercase();
@@ -39,7 +39,16 @@ mod tests {
 
     #[test]
     fn knows_names_and_numbers() {
-        for good in ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-14", "sigusr1"] {
+        for good in [
+            "SIGTERM",
+            "term",
+            "9",
+            "SIGRTMIN+3",
+            "RTMAX-14",
+            "sigusr1",
+            "-1",
+            "99999999999",
+        ] {
             assert!(is_signal(good), "{good}");
         }
         for bad in [

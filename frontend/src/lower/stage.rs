@@ -179,7 +179,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         if env_value(&image.config.env, "PATH").is_none() {
             image.config.env.push(format!("PATH={DEFAULT_PATH}"));
         }
-        if !image.config.working_dir.is_empty() {
+        if !image.config.working_dir.starts_with('/') && !image.config.working_dir.is_empty() {
             image.config.working_dir = path::absolute("/", &image.config.working_dir);
         }
         let args = self.state.args.iter();
