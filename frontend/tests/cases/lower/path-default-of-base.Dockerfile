@@ -1,0 +1,2 @@
+FROM nopath
+ENV X=1

@@ -1,0 +1,9 @@
+FROM alpine
+ARG NAME=app
+USER $NAME
+USER ${NAME}:staff
+USER 1000:1000
+USER "quoted"
+WORKDIR /home
+COPY a b
+USER $UNSET

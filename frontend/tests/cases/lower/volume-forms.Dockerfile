@@ -1,0 +1,5 @@
+FROM alpine
+ENV DIR=/env
+VOLUME $DIR/a ${DIR}/b
+VOLUME ["$DIR/c", " /trimmed "]
+VOLUME '/quoted'

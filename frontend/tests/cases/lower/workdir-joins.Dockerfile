@@ -1,0 +1,11 @@
+FROM alpine
+WORKDIR a
+WORKDIR ../b/./c//
+WORKDIR "d e"
+WORKDIR ..
+WORKDIR $UNSET
+WORKDIR /x/
+ENV DIR=/var/lib
+WORKDIR $DIR/${NAME:-app}
+WORKDIR 'single $DIR'
+WORKDIR .

@@ -1,0 +1,4 @@
+FROM base
+WORKDIR sub
+COPY a .
+RUN pwd

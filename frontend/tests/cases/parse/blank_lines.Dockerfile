@@ -1,0 +1,15 @@
+
+
+   
+	
+FROM alpine
+   
+  RUN a
+
+RUN b \
+
+
+  c
+\
+RUN d
+
