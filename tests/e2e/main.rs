@@ -11,6 +11,7 @@ mod builds;
 mod commands;
 mod exports;
 mod failures;
+mod heredocs;
 mod images;
 mod interrupts;
 mod language;
@@ -34,12 +35,13 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 13] = [
+    let rooms: [Room; 14] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
         ("interrupts", interrupts::cases),
         ("language", language::cases),
+        ("heredocs", heredocs::cases),
         ("plans", plans::cases),
         ("commands", commands::cases),
         ("images", images::cases),

@@ -7,6 +7,7 @@ mod kiln;
 mod leftovers;
 mod mask;
 mod text;
+mod user;
 mod world;
 
 pub(crate) use base::archive as base_archive;
@@ -14,6 +15,7 @@ pub(crate) use capability::{Capability, find_program};
 pub(crate) use case::{Case, case};
 pub(crate) use kiln::{Kiln, Ran};
 pub(crate) use text::dedent;
+pub(crate) use user::{UID, User};
 pub(crate) use world::World;
 
 /// Makes this process, and so every child, independent of how the tests were started.
