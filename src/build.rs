@@ -9,7 +9,7 @@ use kiln_executor::{
     BuildWorker, Error as ExecutorError, Export, Exported, Handle, ImageToExport, Locals, Resolver,
     words,
 };
-use kiln_ir::{NodeId, Plan};
+use kiln_ir::{NetworkMode, NodeId, Plan};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
 };
@@ -17,7 +17,7 @@ use kiln_solver::{
 use crate::dockerfile::lower_resolving;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
-use crate::{BuildRequest, ContextRequest, Error, Event, FailedStep, Findings, Kiln};
+use crate::{BuildRequest, ContextRequest, Error, Event, FailedStep, Findings, Kiln, entitlement};
 
 /// What a build made.
 #[derive(Debug, Clone)]
@@ -63,6 +63,7 @@ impl Kiln {
         for export in request.exports.iter().chain([&tagged]) {
             export.check()?;
         }
+        request.secrets.check()?;
         let resolver = Arc::new(Resolver::new(&self.executor));
         let prepared = tokio::select! {
             prepared = self.prepare(&request, &resolver) => prepared?,
@@ -77,9 +78,12 @@ impl Kiln {
             findings,
             unused_build_args,
         } = prepared;
+        let host_for_all = request.source.network == NetworkMode::Host;
+        entitlement::check(&plan, &request.allow, host_for_all)?;
         let plan = Arc::new(plan);
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
-        let worker = Arc::new(BuildWorker::new(&self.executor, resolver, locals));
+        let worker = BuildWorker::new(&self.executor, resolver, locals);
+        let worker = Arc::new(worker.with_secrets(request.secrets.clone()));
         let notes = teller.steps.notes(&lineage, &declared_args);
         let result = self
             .solve_and_export(&request, &plan, notes, &teller, &worker, cancel)

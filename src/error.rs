@@ -116,7 +116,11 @@ impl Error {
             Error::StepsLack(_) => 3,
             Error::Cancelled => 130,
             Error::Executor(
-                kiln_executor::Error::Reference(_) | kiln_executor::Error::NameWithDigest { .. },
+                kiln_executor::Error::Reference(_)
+                | kiln_executor::Error::NameWithDigest { .. }
+                | kiln_executor::Error::SecretFile { .. }
+                | kiln_executor::Error::SecretTooBig { .. }
+                | kiln_executor::Error::Agent { .. },
             ) => 2,
             Error::Executor(error) if error.is_environment() => 3,
             Error::Executor(_) => 1,

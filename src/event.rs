@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kiln_solver::WaitsFor;
+
 /// A step as people see it, by its index in [`Event::Planned`].
 pub type StepIndex = usize;
 
@@ -73,10 +75,12 @@ pub enum Event {
         /// Bytes in all, where known.
         total_bytes: Option<u64>,
     },
-    /// Another process runs the same step, and this one waits for its result.
+    /// A step waits for another process, or for another step of this one.
     Waiting {
         /// Which.
         step: StepIndex,
+        /// What for.
+        what: WaitsFor,
         /// The other process, where known.
         pid: Option<u32>,
     },

@@ -26,12 +26,14 @@ mod request;
 
 mod build;
 mod dockerfile;
+mod entitlement;
 mod open;
 mod plan;
 mod record;
 mod steps;
 
 pub use build::Built;
+pub use entitlement::Entitlement;
 pub use error::{Error, FailedStep, Findings};
 pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream};
 pub use lines::OutputLines;
@@ -41,12 +43,13 @@ pub use record::{BuildRecord, StepRecord};
 pub use request::{BuildRequest, ContextRequest, SourceRequest};
 
 pub use kiln_executor::{
-    ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
+    AgentSource, ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
     ImageDetails, ImageSummary, ImportedImage, Keep, Program, ProgramStdio, PullEvent,
-    PullObserver, SpaceLine, Swept, Terminal, Volume, init_if_requested, probe_host, userns,
+    PullObserver, SecretSource, Secrets, SpaceLine, Swept, Terminal, Volume, init_if_requested,
+    probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;
 pub use kiln_ir::{HostIp, NetworkMode, ProxyEnv, ResolveMode, Ulimit};
-pub use kiln_solver::Cancel;
+pub use kiln_solver::{Cancel, WaitsFor};

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use kiln_executor::Export;
+use kiln_executor::{Export, Secrets};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, ProxyEnv, ResolveMode, Ulimit};
+
+use crate::Entitlement;
 
 /// What is built: where it is written, and what it is told.
 ///
@@ -71,6 +73,10 @@ pub struct BuildRequest {
     pub exports: Vec<Export>,
     /// Names of the image.
     pub tags: BTreeSet<String>,
+    /// Secrets and ssh agents that steps may ask for; none of it is kept.
+    pub secrets: Secrets,
+    /// What steps may have beyond what every step has.
+    pub allow: BTreeSet<Entitlement>,
     /// At most so many steps at once; by default 16 or twice the cores.
     pub jobs: Option<usize>,
     /// After a failure, what does not need the failed step goes on.

@@ -231,9 +231,9 @@ impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
                     });
                 }
             }
-            Solver::Waiting { node, pid } => {
+            Solver::Waiting { node, what, pid } => {
                 if let Some(step) = step(&node) {
-                    self.tell(Event::Waiting { step, pid });
+                    self.tell(Event::Waiting { step, what, pid });
                 }
             }
             Solver::Reopened { .. } | Solver::BuildFinished(_) => {}

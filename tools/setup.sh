@@ -38,6 +38,7 @@ test)
     need runc runc
     need newuidmap uidmap
     need setpriv util-linux
+    need ssh-agent openssh-client
     need python3 python3
     # For the Alpine and the redis of the seed case.
     need pip3 python3-pip

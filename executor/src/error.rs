@@ -11,6 +11,7 @@ use kiln_tree::context::ScanError;
 
 use crate::context::LAYOUT;
 use crate::file::FileError;
+use crate::ssh::AgentError;
 use crate::users::AccountError;
 
 /// Something could not be made real.
@@ -153,6 +154,52 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A file that holds a secret cannot be read.
+    #[error("could not read the secret `{id}` from `{}`", path.display())]
+    SecretFile {
+        /// The secret.
+        id: String,
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A secret that is no secret.
+    #[error("the secret `{id}` has more than 500 KiB")]
+    SecretTooBig {
+        /// The secret.
+        id: String,
+    },
+    /// A secret that no variable can hold.
+    #[error("the secret `{id}` cannot be the variable `{name}`: it has a zero byte")]
+    SecretVariable {
+        /// The secret.
+        id: String,
+        /// The variable.
+        name: String,
+    },
+    /// A step requires a secret that nobody gave.
+    #[error("the secret `{id}` is required, and was not given")]
+    NoSecret {
+        /// The secret.
+        id: String,
+    },
+    /// A step requires an ssh agent that nobody gave.
+    #[error("the ssh agent `{id}` is required, and was not given")]
+    NoAgent {
+        /// The agent.
+        id: String,
+    },
+    /// An ssh agent cannot be forwarded.
+    #[error("could not forward the ssh agent `{id}`")]
+    Agent {
+        /// The agent.
+        id: String,
+        /// Why not.
+        #[source]
+        source: AgentError,
+    },
     /// A limit that the kernel does not have.
     #[error(transparent)]
     Ulimit(#[from] kiln_sandbox::UnknownResource),
@@ -278,6 +325,15 @@ impl Error {
                 "build again when nothing writes there".to_owned()
             }
             Error::OneId { .. } => return kiln_sandbox::userns::single_id_fix(),
+            Error::NoSecret { id } => {
+                format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")
+            }
+            Error::NoAgent { id } => {
+                format!(
+                    "give it with --ssh {id} (the agent of SSH_AUTH_SOCK) or --ssh {id}=KEYFILE"
+                )
+            }
+            Error::Agent { source, .. } => return source.hint(),
             Error::NothingToRun { image } => {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
             }

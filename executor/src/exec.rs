@@ -1,41 +1,40 @@
 //! Running a step's process in a sandbox over a snapshot of its inputs.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
 
-use kiln_ir::{
-    CacheSharing, ExecOp, Mount, MountKind, NetworkMode, ResourceLimits, SecretOpt, SecurityMode,
-};
+use kiln_ir::{ExecOp, Mount, MountKind, NetworkMode, ResourceLimits, SecretOpt, SecurityMode};
 use kiln_sandbox::{Exit, MountSource, Network, Privileges, Rlimit, RootFs, Spec, Stdio, User};
 use kiln_solver::{Cancel, RunOutcome, StepFailure, StepSink, Stream};
-use kiln_store::{CacheMount, CacheMountAttempt, Content, LayerDraft, Lease, Sharing, Snapshot};
+use kiln_store::{Content, LayerDraft, Lease, Snapshot};
 use kiln_tree::{Meta, TreePath, View, resolve};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::OFlags;
 
+use crate::cachemounts::CacheMounts;
 use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::file::source::Source;
 use crate::file::{Changeset, FileError, accounts, copy_contents, open_layers};
 use crate::hostfiles;
+use crate::secrets::Secrets;
 use crate::source::blocking;
+use crate::ssh::{Agents, Forwarding};
 use crate::stack::to_solver;
 use crate::users::Identity;
 use crate::worker::{Handle, Tree};
-
-/// How long a busy cache mount is left alone before it is asked for again.
-const CACHE_MOUNT_PAUSE: Duration = Duration::from_millis(25);
 
 /// A step that is to run.
 pub(crate) struct ExecRequest {
     pub(crate) op: ExecOp,
     pub(crate) inputs: Vec<Handle>,
     pub(crate) limits: ResourceLimits,
+    pub(crate) caches: CacheMounts,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) agents: Arc<Agents>,
     pub(crate) sink: StepSink,
     pub(crate) cancel: Cancel,
 }
@@ -47,6 +46,7 @@ pub(crate) async fn exec(
     request: ExecRequest,
 ) -> Result<RunOutcome<Handle>, Error> {
     refuse_unsupported(&request.op, &request.limits)?;
+    require(&request)?;
     let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
         .map_err(|error| Error::io("make", "an event descriptor")(error.into()))?;
     let stop = std::sync::Arc::new(stop);
@@ -78,14 +78,8 @@ fn refuse_unsupported(op: &ExecOp, limits: &ResourceLimits) -> Result<(), Error>
             value: value.to_owned(),
         })
     };
-    if op.security == SecurityMode::Insecure {
-        return refuse("a step with all privileges", "--security=insecure");
-    }
     if let Some(device) = op.devices.iter().find(|device| !device.optional) {
         return refuse("a device in a step", &device.name);
-    }
-    if let Some(secret) = op.secret_env.iter().find(|secret| !secret.optional) {
-        return refuse("a secret in a step", &secret.id);
     }
     if !op.meta.cgroup_parent.is_empty() {
         return refuse("a parent cgroup", &op.meta.cgroup_parent);
@@ -93,29 +87,38 @@ fn refuse_unsupported(op: &ExecOp, limits: &ResourceLimits) -> Result<(), Error>
     if *limits != ResourceLimits::default() {
         return refuse("a resource limit", "memory or processor time");
     }
-    for mount in &op.mounts {
-        match &mount.kind {
-            MountKind::Secret(SecretOpt {
-                optional: false,
-                id,
-                ..
-            }) => {
-                return refuse("a secret in a step", id);
-            }
-            MountKind::Ssh(SecretOpt {
-                optional: false,
-                id,
-                ..
-            }) => {
-                return refuse("an ssh agent in a step", id);
-            }
-            _ if !mount.result_id.is_empty() => {
-                return refuse("a mount of a gateway's result", &mount.result_id);
-            }
-            _ => {}
-        }
+    match op.mounts.iter().find(|mount| !mount.result_id.is_empty()) {
+        Some(mount) => refuse("a mount of a gateway's result", &mount.result_id),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Errors with the first secret or agent that the step requires and nobody gave.
+fn require(request: &ExecRequest) -> Result<(), Error> {
+    let ExecRequest {
+        op,
+        secrets,
+        agents,
+        ..
+    } = request;
+    let has_secret = |id: &String| secrets.values.contains_key(id);
+    let variables = op.secret_env.iter().filter(|secret| !secret.optional);
+    let files = op.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Secret(secret) if !secret.optional => Some(&secret.id),
+        _ => None,
+    });
+    let mut required = variables.map(|secret| &secret.id).chain(files);
+    if let Some(id) = required.find(|id| !has_secret(id)) {
+        return Err(Error::NoSecret { id: id.clone() });
+    }
+    let mut required = op.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Ssh(agent) if !agent.optional => Some(&agent.id),
+        _ => None,
+    });
+    match required.find(|id| !agents.has(id)) {
+        Some(id) => Err(Error::NoAgent { id: id.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Whatever must live as long as the process, and what is sealed afterwards.
@@ -124,7 +127,19 @@ struct Held {
     /// Output number, the snapshot, the layers below it.
     writable: Vec<(Option<u32>, Snapshot)>,
     views: Vec<Snapshot>,
+    /// Sockets of agents, which lie in drafts.
+    forwardings: Vec<Forwarding>,
     drafts: Vec<LayerDraft>,
+}
+
+/// What all mounts of a step are made with.
+struct Mounting<'a> {
+    executor: &'a Executor,
+    lease: &'a Lease,
+    inputs: &'a [Handle],
+    caches: &'a CacheMounts,
+    secrets: &'a Secrets,
+    agents: &'a Agents,
 }
 
 fn run(
@@ -136,6 +151,9 @@ fn run(
     let ExecRequest {
         op,
         inputs,
+        caches,
+        secrets,
+        agents,
         sink,
         cancel,
         ..
@@ -156,14 +174,6 @@ fn run(
         return Err(Error::OneId { user });
     }
     let mut held = Held::default();
-    let caches = take_caches(
-        executor,
-        lease,
-        &op,
-        &inputs,
-        &|pid| sink.waiting(pid),
-        &cancel,
-    )?;
     if cancel.is_cancelled() {
         return Ok(RunOutcome::Cancelled);
     }
@@ -173,13 +183,22 @@ fn run(
     let root_fs = root_of(&root)?;
     let mut spec = Spec::new(root_fs, op.meta.args.iter().map(OsString::from));
     spec.root_readonly = root_mount.readonly;
+    let mounting = Mounting {
+        executor,
+        lease,
+        inputs: &inputs,
+        caches: &caches,
+        secrets: &secrets,
+        agents: &agents,
+    };
     for mount in op.mounts.iter().filter(|mount| mount.target != "/") {
-        if let Some(made) = make_mount(executor, lease, mount, &inputs, &mut held, &caches)? {
+        if let Some(made) = mounting.make(mount, &mut held)? {
             spec.mounts.push(made);
         }
     }
     held.writable.insert(0, (root_mount.output, root));
     fill_spec(&mut spec, &op, identity)?;
+    set_secrets(&mut spec, &op, &secrets)?;
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
     spec.stdio = Stdio::Streams {
@@ -203,6 +222,7 @@ fn run(
     let exit = process.wait()?;
     drop(process);
     held.views.clear();
+    held.forwardings.clear();
     held.drafts.clear();
     drop(caches);
     if stopped {
@@ -292,7 +312,10 @@ fn fill_spec(spec: &mut Spec, op: &ExecOp, identity: Identity) -> Result<(), Err
         NetworkMode::None => Network::None,
         NetworkMode::Default | NetworkMode::Host => Network::Host,
     };
-    spec.privileges = Privileges::Default;
+    spec.privileges = match op.security {
+        SecurityMode::Sandbox => Privileges::Default,
+        SecurityMode::Insecure => Privileges::Insecure,
+    };
     let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
     for ulimit in &meta.ulimits {
         spec.rlimits.push(Rlimit {
@@ -306,8 +329,28 @@ fn fill_spec(spec: &mut Spec, op: &ExecOp, identity: Identity) -> Result<(), Err
     Ok(())
 }
 
+/// Sets the variables that are secrets, over those of the same name.
+fn set_secrets(spec: &mut Spec, op: &ExecOp, secrets: &Secrets) -> Result<(), Error> {
+    for secret in &op.secret_env {
+        // A required one was asked for before.
+        let Some(value) = secrets.value(&secret.id)? else {
+            continue;
+        };
+        if value.contains(&0) {
+            return Err(Error::SecretVariable {
+                id: secret.id.clone(),
+                name: secret.name.clone(),
+            });
+        }
+        spec.env.retain(|(name, _)| *name != *secret.name);
+        let value = OsString::from_vec(value);
+        spec.env.push((OsString::from(&secret.name), value));
+    }
+    Ok(())
+}
+
 /// The layers that a mount shows.
-fn layers_of(
+pub(crate) fn layers_of(
     executor: &Executor,
     lease: &Lease,
     mount: &Mount,
@@ -352,89 +395,10 @@ pub(crate) fn make_cwd(root: &Snapshot, cwd: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the step's cache mounts by id, in that order, so that two steps never wait for each other.
-///
-/// A step that mounts an id twice shows one directory twice, by the strictest sharing that it asks
-/// for: it must not wait for itself.
-fn take_caches<'op>(
-    executor: &Executor,
-    lease: &Lease,
-    op: &'op ExecOp,
-    inputs: &[Handle],
-    waiting: &dyn Fn(Option<u32>),
-    cancel: &Cancel,
-) -> Result<BTreeMap<&'op str, CacheMount>, Error> {
-    let mut wanted: BTreeMap<&str, (CacheSharing, &Mount)> = BTreeMap::new();
-    for mount in &op.mounts {
-        if let MountKind::Cache { id, sharing } = &mount.kind {
-            let (strictest, _) = wanted.entry(id).or_insert((*sharing, mount));
-            *strictest = stricter(*strictest, *sharing);
-        }
-    }
-    let mut taken = BTreeMap::new();
-    for (id, (sharing, mount)) in wanted {
-        let sharing = match sharing {
-            CacheSharing::Shared => Sharing::Shared,
-            CacheSharing::Private => Sharing::Private,
-            CacheSharing::Locked => Sharing::Locked,
-        };
-        let mut told = false;
-        loop {
-            let fill = |directory: BorrowedFd<'_>| {
-                fill_cache(executor, lease, mount, inputs, directory).map_err(io::Error::other)
-            };
-            match executor.store().cache_mount(id, sharing, fill)? {
-                CacheMountAttempt::Held(cache) => {
-                    taken.insert(id, cache);
-                    break;
-                }
-                CacheMountAttempt::Busy(pid) => {
-                    if cancel.is_cancelled() {
-                        return Ok(taken);
-                    }
-                    if !told {
-                        waiting(pid);
-                        told = true;
-                    }
-                    std::thread::sleep(CACHE_MOUNT_PAUSE);
-                }
-            }
-        }
-    }
-    Ok(taken)
-}
-
-fn stricter(one: CacheSharing, other: CacheSharing) -> CacheSharing {
-    match (one, other) {
-        (CacheSharing::Locked, _) | (_, CacheSharing::Locked) => CacheSharing::Locked,
-        (CacheSharing::Private, _) | (_, CacheSharing::Private) => CacheSharing::Private,
-        (CacheSharing::Shared, CacheSharing::Shared) => CacheSharing::Shared,
-    }
-}
-
-/// Puts the first content into a new cache mount.
-fn fill_cache(
-    executor: &Executor,
-    lease: &Lease,
-    mount: &Mount,
-    inputs: &[Handle],
-    directory: BorrowedFd<'_>,
-) -> Result<(), Error> {
-    let layers = layers_of(executor, lease, mount, inputs)?;
-    if layers.is_empty() {
-        return Ok(());
-    }
-    let mut source = open_layers(executor.store(), &layers)?;
-    // Whoever uses the mount writes to its files, so none may be a link to a layer's.
-    source.may_link = false;
-    fill(executor, &source, &mount.selector, directory)?;
-    Ok(())
-}
-
 /// Copies what is at `selector` of a source into a directory; a file is put in it by its name.
 ///
 /// Returns the name of that file.
-fn fill<S: Source + Sync>(
+pub(crate) fn fill<S: Source + Sync>(
     executor: &Executor,
     source: &S,
     selector: &str,
@@ -454,36 +418,76 @@ fn fill<S: Source + Sync>(
     Ok(file)
 }
 
-fn make_mount(
-    executor: &Executor,
-    lease: &Lease,
-    mount: &Mount,
-    inputs: &[Handle],
-    held: &mut Held,
-    caches: &BTreeMap<&str, CacheMount>,
-) -> Result<Option<kiln_sandbox::Mount>, Error> {
-    let source = match &mount.kind {
-        MountKind::Tmpfs { size_bytes } => MountSource::Tmpfs {
-            size_bytes: (*size_bytes > 0).then_some(*size_bytes),
-            mode: 0o1777,
-        },
-        // Required ones were refused before.
-        MountKind::Secret(_) | MountKind::Ssh(_) => return Ok(None),
-        MountKind::Cache { id, .. } => {
-            let Some(cache) = caches.get(&**id) else {
-                unreachable!("BUG: the cache mount `{id}` was not taken");
-            };
-            let fd = duplicate(cache.directory())?;
-            MountSource::Bind { fd, subpath: None }
-        }
-        MountKind::Bind => bind(executor, lease, mount, inputs, held)?,
-    };
-    let readonly = mount.readonly;
-    Ok(Some(kiln_sandbox::Mount {
-        target: PathBuf::from(&mount.target),
-        source,
-        readonly,
-    }))
+impl Mounting<'_> {
+    /// Makes what is mounted; none for an optional secret or agent that nobody gave.
+    fn make(&self, mount: &Mount, held: &mut Held) -> Result<Option<kiln_sandbox::Mount>, Error> {
+        let mut readonly = mount.readonly;
+        let source = match &mount.kind {
+            MountKind::Tmpfs { size_bytes } => MountSource::Tmpfs {
+                size_bytes: (*size_bytes > 0).then_some(*size_bytes),
+                mode: 0o1777,
+            },
+            MountKind::Secret(secret) => {
+                readonly = true;
+                match self.secret(secret)? {
+                    Some(source) => source,
+                    None => return Ok(None),
+                }
+            }
+            MountKind::Ssh(options) => match self.agent(options, held)? {
+                Some(source) => source,
+                None => return Ok(None),
+            },
+            MountKind::Cache { id, .. } => {
+                let Some(directory) = self.caches.directory(id) else {
+                    unreachable!("BUG: the cache mount `{id}` was not taken");
+                };
+                let fd = duplicate(directory)?;
+                MountSource::Bind { fd, subpath: None }
+            }
+            MountKind::Bind => bind(self.executor, self.lease, mount, self.inputs, held)?,
+        };
+        Ok(Some(kiln_sandbox::Mount {
+            target: PathBuf::from(&mount.target),
+            source,
+            readonly,
+        }))
+    }
+
+    fn secret(&self, secret: &SecretOpt) -> Result<Option<MountSource>, Error> {
+        let Some(bytes) = self.secrets.value(&secret.id)? else {
+            return Ok(None);
+        };
+        // Where one id is mapped, every step is root, and nobody else is there to own a file.
+        let (uid, gid) = match self.executor.options().single_id {
+            true => (0, 0),
+            false => (secret.uid, secret.gid),
+        };
+        Ok(Some(MountSource::File {
+            bytes,
+            mode: secret.mode,
+            uid,
+            gid,
+        }))
+    }
+
+    fn agent(&self, options: &SecretOpt, held: &mut Held) -> Result<Option<MountSource>, Error> {
+        let Some(agent) = self.agents.agent(&options.id)? else {
+            return Ok(None);
+        };
+        let draft = self.executor.store().begin_layer()?;
+        let owned = !self.executor.options().single_id;
+        let (forwarding, fd) =
+            Forwarding::start(agent, draft.fs(), options, owned).map_err(|source| {
+                Error::Agent {
+                    id: options.id.clone(),
+                    source,
+                }
+            })?;
+        held.forwardings.push(forwarding);
+        held.drafts.push(draft);
+        Ok(Some(MountSource::Bind { fd, subpath: None }))
+    }
 }
 
 fn bind(
@@ -608,39 +612,4 @@ fn readable(fd: BorrowedFd<'_>) -> bool {
         tv_nsec: 0,
     };
     matches!(rustix::event::poll(&mut watched, Some(&pause)), Ok(count) if count > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::executor::tests::executor;
-
-    #[test]
-    fn a_step_does_not_wait_for_a_cache_mount_of_its_own() {
-        let (_directory, executor) = executor();
-        let mount = |target: &str, id: &str, sharing| Mount {
-            target: target.to_owned(),
-            kind: MountKind::Cache {
-                id: id.to_owned(),
-                sharing,
-            },
-            ..Mount::default()
-        };
-        let op = ExecOp {
-            mounts: vec![
-                mount("/a", "one", CacheSharing::Shared),
-                mount("/b", "one", CacheSharing::Locked),
-                mount("/c", "two", CacheSharing::Locked),
-                mount("/d", "two", CacheSharing::Locked),
-            ],
-            ..ExecOp::default()
-        };
-        let lease = executor.store().lease();
-        // So that whoever has to wait gives up.
-        let cancel = Cancel::new();
-        cancel.cancel();
-        let waiting = |pid| panic!("waits for {pid:?}");
-        let taken = take_caches(&executor, &lease, &op, &[], &waiting, &cancel).unwrap();
-        assert_eq!(taken.keys().collect::<Vec<_>>(), [&"one", &"two"]);
-    }
 }

@@ -17,9 +17,12 @@ mod file;
 mod source;
 mod unpack;
 
+mod cachemounts;
 mod combine;
 mod exec;
 mod hostfiles;
+mod secrets;
+mod ssh;
 
 mod select;
 mod worker;
@@ -34,6 +37,7 @@ mod import;
 mod space;
 
 pub use builds::RecordedBuild;
+pub use cachemounts::CacheMounts;
 pub use container::{
     ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
 };
@@ -44,8 +48,10 @@ pub use export::{Compression, Destination, Export, Exported, ImageToExport, Mani
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use images::{ImageDetails, ImageSummary};
 pub use import::ImportedImage;
+pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver};
 pub use space::{Keep, SpaceLine, Swept};
+pub use ssh::AgentError;
 pub use users::AccountError;
 pub use worker::{BuildWorker, Handle};
 

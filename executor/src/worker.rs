@@ -8,22 +8,25 @@ use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, Sou
 use kiln_solver::{
     Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched,
     FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId,
-    RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone, TreeDiff, TreeRef,
-    Worker,
+    ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone,
+    TreeDiff, TreeRef, WaitsFor, Worker,
 };
 use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt, Store};
 use kiln_tree::TreeDigest;
 use kiln_tree::context::{ContextTree, What, changes};
 use serde::{Deserialize, Serialize};
 
+use crate::cachemounts::CacheMounts;
 use crate::combine;
 use crate::context::{Locals, ScannedContext};
 use crate::error::Error;
 use crate::exec::{ExecRequest, exec};
 use crate::executor::{Executor, host_platform};
 use crate::file::{self, Base, copy_whole, open_layers};
+use crate::secrets::Secrets;
 use crate::select;
 use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch};
+use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
 
 /// The first pause before a busy lock is tried again; it doubles up to [`LONGEST_PAUSE`].
@@ -84,6 +87,8 @@ pub struct BuildWorker {
     /// Selected trees of this build by digest.
     trees: Mutex<HashMap<[u8; 32], SelectedTree>>,
     images: Mutex<BTreeMap<NodeId, ResolvedImage>>,
+    secrets: Arc<Secrets>,
+    agents: Arc<Agents>,
     /// What was filed since explains nothing: it is of this build.
     begun: SystemTime,
 }
@@ -103,7 +108,19 @@ impl BuildWorker {
             scans: Mutex::default(),
             trees: Mutex::default(),
             images: Mutex::default(),
+            secrets: Arc::default(),
+            agents: Arc::default(),
             begun: SystemTime::now(),
+        }
+    }
+
+    /// Lets steps have secrets and ssh agents.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Secrets) -> BuildWorker {
+        BuildWorker {
+            agents: Arc::new(Agents::new(secrets.agents.clone())),
+            secrets: Arc::new(secrets),
+            ..self
         }
     }
 
@@ -391,6 +408,7 @@ fn lineage(name: &str) -> Lineage {
 impl Worker for BuildWorker {
     type Handle = Handle;
     type Guard = KeyLock;
+    type Reservation = CacheMounts;
     type Error = Error;
 
     async fn pin(&self, request: SourceRequest) -> Result<Pinned, Error> {
@@ -516,7 +534,22 @@ impl Worker for BuildWorker {
         })
     }
 
-    async fn run(&self, request: RunRequest<Handle>) -> Result<RunOutcome<Handle>, Error> {
+    async fn reserve(
+        &self,
+        request: ReserveRequest<Handle>,
+        waiting: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
+    ) -> Result<CacheMounts, Error> {
+        let Op::Exec(op) = &request.plan.graph.node(request.node).op else {
+            unreachable!("BUG: only a step with cache mounts reserves");
+        };
+        CacheMounts::take(&self.executor, &self.lease, op, &request.inputs, waiting).await
+    }
+
+    async fn run(
+        &self,
+        request: RunRequest<Handle>,
+        reservation: Option<CacheMounts>,
+    ) -> Result<RunOutcome<Handle>, Error> {
         let limits = request
             .display()
             .map(|display| display.limits.clone())
@@ -528,6 +561,9 @@ impl Worker for BuildWorker {
                     op: op.clone(),
                     inputs: request.inputs,
                     limits,
+                    caches: reservation.unwrap_or_default(),
+                    secrets: Arc::clone(&self.secrets),
+                    agents: Arc::clone(&self.agents),
                     sink: request.sink,
                     cancel: request.cancel.clone(),
                 };

@@ -18,8 +18,8 @@ use crate::step::{
 };
 use crate::{
     Cancel, Content, DigestRequest, Event, Events, FetchRequest, Fetched, Key, NewRecord, Outputs,
-    Pinned, Reason, Record, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest,
-    StepFailure, StepName, StepSink, StepSummary, Summary, Worker,
+    Pinned, Reason, Record, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot,
+    SourceRequest, StepFailure, StepName, StepSink, StepSummary, Summary, WaitsFor, Worker,
 };
 
 /// What is to be built, and how.
@@ -197,6 +197,7 @@ impl Solver {
             runs: JoinSet::new(),
             ends: VecDeque::new(),
             guards: HashMap::new(),
+            reservations: HashMap::new(),
             reasons: BTreeMap::new(),
             told: BTreeMap::new(),
             failures: Vec::new(),
@@ -220,6 +221,8 @@ struct Driver<W: Worker> {
     /// What ended without a task.
     ends: VecDeque<End<W>>,
     guards: HashMap<NodeId, (InFlightGuard, W::Guard)>,
+    /// Of steps that wait for a job slot.
+    reservations: HashMap<NodeId, W::Reservation>,
     reasons: BTreeMap<NodeId, Reason>,
     told: BTreeMap<NodeId, crate::StepStatus>,
     failures: Vec<(NodeId, Failure<W::Error>)>,
@@ -237,6 +240,7 @@ enum End<W: Worker> {
         reason: Option<Reason>,
     },
     Lock(NodeId, Result<(InFlightGuard, W::Guard, Waited), W::Error>),
+    Reserve(NodeId, Result<W::Reservation, W::Error>),
     Run {
         node: NodeId,
         result: Result<RunOutcome<W::Handle>, W::Error>,
@@ -287,6 +291,7 @@ impl<W: Worker> Driver<W> {
             };
             self.take_joined(end);
         }
+        self.reservations.clear();
         self.guards.clear();
         let summary = self.sum_up();
         self.events.event(Event::BuildFinished(summary.clone()));
@@ -366,15 +371,26 @@ impl<W: Worker> Driver<W> {
                 let in_flight = self.in_flight.clone();
                 let sink = StepSink::new(node, self.events.clone());
                 self.start(async move {
-                    let (here, waited_here) = in_flight.lock(key, || sink.waiting(None)).await;
-                    let locked = worker.lock(key, &|pid| sink.waiting(pid)).await;
+                    let waiting = |pid| sink.waiting(WaitsFor::SameStep, pid);
+                    let (here, waited_here) = in_flight.lock(key, || waiting(None)).await;
+                    let locked = worker.lock(key, &waiting).await;
                     let locked = locked
                         .map(|locked| (here, locked.guard, Waited(waited_here || locked.waited)));
                     End::Lock(node, locked)
                 })
                 .await;
             }
+            Step::Reserve { node, inputs } => {
+                let request = ReserveRequest { plan, node, inputs };
+                let sink = StepSink::new(node, self.events.clone());
+                self.start(async move {
+                    let waiting = |what, pid| sink.waiting(what, pid);
+                    End::Reserve(node, worker.reserve(request, &waiting).await)
+                })
+                .await;
+            }
             Step::Unlock { node } => {
+                self.reservations.remove(&node);
                 self.guards.remove(&node);
             }
             Step::Run {
@@ -391,7 +407,8 @@ impl<W: Worker> Driver<W> {
                     cancel: self.stop_runs.clone(),
                 };
                 self.events.event(Event::Started { node });
-                self.runs.spawn(run(worker, request, brief));
+                let reservation = self.reservations.remove(&node);
+                self.runs.spawn(run(worker, request, reservation, brief));
             }
             Step::File { node, record } => {
                 let record: NewRecord = *record;
@@ -464,6 +481,16 @@ impl<W: Worker> Driver<W> {
                     Ok((here, guard, waited)) => {
                         self.guards.insert(node, (here, guard));
                         Ok(waited)
+                    }
+                    Err(error) => Err(self.failed(node, error)),
+                },
+            },
+            End::Reserve(node, result) => Completion::Reserve {
+                node,
+                result: match result {
+                    Ok(reservation) => {
+                        self.reservations.insert(node, reservation);
+                        Ok(())
                     }
                     Err(error) => Err(self.failed(node, error)),
                 },
@@ -633,6 +660,7 @@ async fn fetch<W: Worker>(
 async fn run<W: Worker>(
     worker: Arc<W>,
     mut request: RunRequest<W::Handle>,
+    reservation: Option<W::Reservation>,
     brief: Box<Brief>,
 ) -> End<W> {
     let node = request.node;
@@ -647,7 +675,7 @@ async fn run<W: Worker>(
     };
     let start = Instant::now();
     let running = async {
-        let result = worker.run(request).await;
+        let result = worker.run(request, reservation).await;
         (result, start.elapsed())
     };
     let ((result, duration), reason) = tokio::join!(running, naming);

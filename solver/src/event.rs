@@ -47,10 +47,12 @@ pub enum Event {
         /// In all; none is unknown.
         total: Option<u64>,
     },
-    /// Another build runs the same step; its result will be used.
+    /// A step waits for somebody else.
     Waiting {
         /// What waits.
         node: NodeId,
+        /// What for.
+        what: WaitsFor,
         /// The other process; none if it is this one or unknown.
         pid: Option<u32>,
     },
@@ -70,6 +72,15 @@ pub enum Event {
     },
     /// Nothing comes after this.
     BuildFinished(Summary),
+}
+
+/// What a step waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum WaitsFor {
+    /// Another build that runs the same step; its result will be used.
+    SameStep,
+    /// A cache mount of this id, which another step uses.
+    CacheMount(String),
 }
 
 /// A stream of a process.
@@ -209,10 +220,11 @@ impl StepSink {
         });
     }
 
-    /// Tells that the step waits, for a locked cache mount as an example.
-    pub fn waiting(&self, pid: Option<u32>) {
+    /// Tells that the step waits.
+    pub(crate) fn waiting(&self, what: WaitsFor, pid: Option<u32>) {
         self.events.event(Event::Waiting {
             node: self.node,
+            what,
             pid,
         });
     }

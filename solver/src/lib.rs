@@ -33,7 +33,9 @@ pub use driver::{
     Failure, Goal, GoalResult, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solved,
     Solver,
 };
-pub use event::{Event, Events, Road, StepSink, StepStatus, StepSummary, Stream, Summary};
+pub use event::{
+    Event, Events, Road, StepSink, StepStatus, StepSummary, Stream, Summary, WaitsFor,
+};
 pub use explain::{Now, compare, explain, name_files};
 pub use key::{ContentKey, DefinitionKey, OpKey};
 pub use part::{Origin, Part, PinnedSource};
@@ -43,6 +45,6 @@ pub use record::{
 };
 pub use selection::{CopySelection, Selection, SelectionDigest, SelectionItem, TreeRef};
 pub use worker::{
-    DigestOf, DigestRequest, FetchRequest, Fetched, Key, Locked, Outputs, Pinned, RunOutcome,
-    RunRequest, SourceRequest, StepFailure, TreeDiff, Worker,
+    DigestOf, DigestRequest, FetchRequest, Fetched, Key, Locked, Outputs, Pinned, ReserveRequest,
+    RunOutcome, RunRequest, SourceRequest, StepFailure, TreeDiff, Worker,
 };

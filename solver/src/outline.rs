@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kiln_ir::{GitSource, NodeId, Op, Pin, Plan, SourceOp};
+use kiln_ir::{GitSource, MountKind, NodeId, Op, Pin, Plan, SourceOp};
 
 use crate::driver::NodeNote;
 use crate::explainer::Explainer;
@@ -37,6 +37,8 @@ pub(crate) struct OutlineNode {
     pub(crate) above_forced: bool,
     /// Its content key may be asked and filed.
     pub(crate) content_road: bool,
+    /// It has something for itself while it runs: a cache mount.
+    pub(crate) reserves: bool,
     /// Weight of the heaviest path from here to a goal; heavier goes first.
     pub(crate) priority: u64,
     pub(crate) op: OpKey,
@@ -292,9 +294,17 @@ fn outline_node(
                 .unwrap_or_else(|| reference(&node.op)),
             line: display.and_then(|display| Some(display.ranges.first()?.start_line)),
         });
+    let reserves = match &node.op {
+        Op::Exec(exec) => exec
+            .mounts
+            .iter()
+            .any(|mount| matches!(mount.kind, MountKind::Cache { .. })),
+        _ => false,
+    };
     OutlineNode {
         id,
         role,
+        reserves,
         forced: matches!(role, Role::Step | Role::Pinned)
             && display.is_some_and(|display| display.ignore_cache),
         above_forced: inputs

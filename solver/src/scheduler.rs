@@ -43,7 +43,7 @@ pub(crate) struct Scheduler<H> {
     steps: VecDeque<Step<H>>,
     /// Questions that the next lookup asks all at once.
     asks: Vec<Ask>,
-    /// Steps that hold their lock and wait for a job slot; the heaviest path goes first.
+    /// Steps that hold all they need and wait for a job slot; the heaviest path goes first.
     ready: BinaryHeap<(u64, Reverse<At>)>,
     running: usize,
     /// Steps given and not completed.
@@ -133,6 +133,8 @@ enum Asking {
     /// Did somebody else file it before it was locked? If that one was waited for, what it filed
     /// may be under the content key alone, which is then found out first.
     Recheck { waited: bool, asked: bool },
+    /// Has it what it must have for itself while it runs?
+    Reservation,
     /// Is there a job slot?
     Slot,
     /// How does its run end?
@@ -334,7 +336,7 @@ impl<H: Clone> Scheduler<H> {
     pub(crate) fn complete(&mut self, completion: Completion<H>) {
         self.in_flight -= 1;
         match completion {
-            Completion::Lock { node, .. } if self.stopped => {
+            Completion::Lock { node, .. } | Completion::Reserve { node, .. } if self.stopped => {
                 self.steps.push_back(Step::Unlock { node });
             }
             Completion::Pin { .. }
@@ -356,6 +358,7 @@ impl<H: Clone> Scheduler<H> {
                 duration,
             } => self.fetched(self.at(node), result, duration),
             Completion::Lock { node, result } => self.locked(self.at(node), result),
+            Completion::Reserve { node, result } => self.reserved(self.at(node), result),
             Completion::Run {
                 node,
                 result,
@@ -529,6 +532,7 @@ impl<H: Clone> Scheduler<H> {
             | Asking::Content(_)
             | Asking::Lock
             | Asking::Recheck { asked: true, .. }
+            | Asking::Reservation
             | Asking::Slot
             | Asking::Running => {}
         }
@@ -632,7 +636,7 @@ impl<H: Clone> Scheduler<H> {
         let content = self.nodes[at].content.map(Key::Content);
         let keys: Vec<Key> = definition.into_iter().chain(content).collect();
         if keys.is_empty() {
-            return self.await_slot(at);
+            return self.prepare(at);
         }
         self.asks.push(Ask {
             node: self.outline.nodes[at].id,
@@ -645,7 +649,9 @@ impl<H: Clone> Scheduler<H> {
         });
     }
 
-    fn await_slot(&mut self, at: At) {
+    /// Begins what has to be made: at once, once it has a slot, or once it has a reservation and then
+    /// a slot. Whoever waits for a reservation keeps nobody else from running.
+    fn prepare(&mut self, at: At) {
         let outline = &self.outline.nodes[at];
         if outline.role == Role::Pinned {
             // Nothing of it runs here, so that it takes no slot.
@@ -657,10 +663,22 @@ impl<H: Clone> Scheduler<H> {
             self.nodes[at].state = State::Keyed(Asking::Running);
             self.nodes[at].active = true;
             self.steps.push_back(step);
+        } else if outline.reserves {
+            let step = Step::Reserve {
+                node: outline.id,
+                inputs: self.handles(at),
+            };
+            self.nodes[at].state = State::Keyed(Asking::Reservation);
+            self.steps.push_back(step);
         } else {
-            self.nodes[at].state = State::Keyed(Asking::Slot);
-            self.ready.push((outline.priority, Reverse(at)));
+            self.await_slot(at);
         }
+    }
+
+    fn await_slot(&mut self, at: At) {
+        self.nodes[at].state = State::Keyed(Asking::Slot);
+        let priority = self.outline.nodes[at].priority;
+        self.ready.push((priority, Reverse(at)));
     }
 
     fn run(&mut self, at: At) -> Step<H> {
@@ -671,6 +689,15 @@ impl<H: Clone> Scheduler<H> {
         if !self.nodes[at].content_closed {
             self.digests(at);
         }
+        Step::Run {
+            node: self.outline.nodes[at].id,
+            inputs: self.handles(at),
+            brief: Box::new(self.brief(at)),
+        }
+    }
+
+    /// The inputs of a node, all of which are here.
+    fn handles(&self, at: At) -> Vec<H> {
         let inputs = self.outline.nodes[at].inputs.iter().map(|input| {
             let handle = match &self.nodes[input.node].state {
                 State::Present { handles, .. } => handles.get(input.output as usize).cloned(),
@@ -681,11 +708,7 @@ impl<H: Clone> Scheduler<H> {
                 None => panic!("BUG: `{}` runs without its inputs", self.outline.name(at)),
             }
         });
-        Step::Run {
-            node: self.outline.nodes[at].id,
-            inputs: inputs.collect(),
-            brief: Box::new(self.brief(at)),
-        }
+        inputs.collect()
     }
 
     fn an_input_failed(&self, at: At) -> bool {

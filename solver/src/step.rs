@@ -37,7 +37,9 @@ pub(crate) enum Step<H> {
     },
     /// Take a step's lock; it is held until [`Step::Unlock`]. Awaited.
     Lock { node: NodeId, key: DefinitionKey },
-    /// Give the lock back.
+    /// Take what a step has for itself while it runs; its run takes it along. Awaited.
+    Reserve { node: NodeId, inputs: Vec<H> },
+    /// Give the lock back, and what was reserved.
     Unlock { node: NodeId },
     /// Make an op real; takes a job slot. Awaited.
     Run {
@@ -155,6 +157,10 @@ pub(crate) enum Completion<H> {
     Lock {
         node: NodeId,
         result: Result<Waited, Failed>,
+    },
+    Reserve {
+        node: NodeId,
+        result: Result<(), Failed>,
     },
     Run {
         node: NodeId,

@@ -8,7 +8,7 @@ use kiln_ir::{Display, Node, NodeId, Pin, Plan};
 
 use crate::{
     Cancel, Content, ContentId, ContentKey, DefinitionKey, FileChange, Nearest, NewRecord, OpKey,
-    Record, RecordId, Selection, SelectionDigest, Slot, StepSink, TreeRef,
+    Record, RecordId, Selection, SelectionDigest, Slot, StepSink, TreeRef, WaitsFor,
 };
 
 /// Finds facts, keeps results and makes them, for one build.
@@ -16,7 +16,7 @@ use crate::{
 /// The life of a step: its sources are pinned and what it selects of local ones is digested; its
 /// definition key is looked up; failing that its inputs are resolved, its content key is looked up
 /// where `known_ops` says that this can help; failing that its inputs are loaded or fetched, its
-/// lock is taken, it is looked up once more, run, and filed.
+/// lock is taken, it is looked up once more, given what it reserves, run, and filed.
 ///
 /// A future of any method but [`Worker::run`] may be dropped at any await point when the build
 /// stops. The methods marked *cheap* are awaited by the solver's own task and must not do slow
@@ -27,6 +27,8 @@ pub trait Worker: Send + Sync + 'static {
     type Handle: Clone + Send + Sync + 'static;
     /// Holds a lock until it is dropped.
     type Guard: Send + 'static;
+    /// Holds what a step has for itself while it runs, until it is dropped.
+    type Reservation: Send + 'static;
     /// What can go wrong besides a step that fails.
     type Error: Error + Send + Sync + 'static;
 
@@ -82,13 +84,25 @@ pub trait Worker: Send + Sync + 'static {
         request: FetchRequest,
     ) -> impl Future<Output = Result<Fetched<Self::Handle>, Self::Error>> + Send;
 
-    /// Makes an op that is no source real.
+    /// Waits until a step may have what it needs for itself while it runs, and takes it: its cache
+    /// mounts, in the order of their ids, so that two steps never wait for each other.
+    ///
+    /// Asked only of steps with cache mounts, with their lock held and without a job slot. `waiting` is
+    /// told what the step waits for, and which process has that, as soon as it is known.
+    fn reserve(
+        &self,
+        request: ReserveRequest<Self::Handle>,
+        waiting: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
+    ) -> impl Future<Output = Result<Self::Reservation, Self::Error>> + Send;
+
+    /// Makes an op that is no source real; `reservation` is what [`Worker::reserve`] gave for it.
     ///
     /// Never dropped before it ends: when `request.cancel` is set it must clean up and return
     /// [`RunOutcome::Cancelled`] soon. Outputs with content that the store has are the older ones.
     fn run(
         &self,
         request: RunRequest<Self::Handle>,
+        reservation: Option<Self::Reservation>,
     ) -> impl Future<Output = Result<RunOutcome<Self::Handle>, Self::Error>> + Send;
 
     /// Files a result: under its definition key, and under its content key if it has one. Cheap.
@@ -209,6 +223,17 @@ pub struct Fetched<H> {
     pub content: Content,
     /// Whether anything had to be brought from elsewhere.
     pub transferred: bool,
+}
+
+/// A step that is to have something for itself.
+#[derive(Debug, Clone)]
+pub struct ReserveRequest<H> {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The node.
+    pub node: NodeId,
+    /// Its inputs, by index.
+    pub inputs: Vec<H>,
 }
 
 /// An op that is to be made real.

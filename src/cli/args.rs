@@ -152,7 +152,7 @@ pub(crate) struct SourceArgs {
     /// Add a label to the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,
-    /// Network of RUN steps: default, none or host
+    /// Network of RUN steps: default, none or host (to build, with --allow network.host)
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
     /// Add a line to /etc/hosts of RUN steps; the address alone never runs a step again
@@ -204,6 +204,15 @@ pub(crate) struct BuildArgs {
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg"])]
     pub(crate) plan: Option<String>,
+    /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+    /// Let steps use an ssh agent: the one of SSH_AUTH_SOCK, that of a socket, or keys in files
+    #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
+    pub(crate) ssh: Vec<String>,
+    /// Let steps have what they ask for by name: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<String>,
     /// Run at most so many steps at once [default: 16, or twice the cores]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -238,12 +247,6 @@ pub(crate) struct NotYet {
     #[arg(long, hide = true, value_name = "X")]
     call: Option<String>,
     #[arg(long, hide = true, value_name = "X")]
-    secret: Vec<String>,
-    #[arg(long, hide = true, value_name = "X", num_args = 0..=1)]
-    ssh: Vec<String>,
-    #[arg(long, hide = true, value_name = "X")]
-    allow: Vec<String>,
-    #[arg(long, hide = true, value_name = "X")]
     annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
     cache_from: Vec<String>,
@@ -269,9 +272,6 @@ impl NotYet {
             (self.load, "--load"),
             (self.check, "--check"),
             (self.call.is_some(), "--call"),
-            (!self.secret.is_empty(), "--secret"),
-            (!self.ssh.is_empty(), "--ssh"),
-            (!self.allow.is_empty(), "--allow"),
             (!self.annotation.is_empty(), "--annotation"),
             (!self.cache_from.is_empty(), "--cache-from"),
             (!self.cache_to.is_empty(), "--cache-to"),

@@ -13,7 +13,7 @@ use kiln::{
 use super::args::{BuildArgs, SourceArgs};
 use super::host::{self, Needs};
 use super::progress::{Drawer, Ending};
-use super::{Done, Failure, print, report, spec};
+use super::{Done, Failure, print, report, spec, trust};
 
 /// Reads what `build` and `plan` have in common.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
@@ -133,6 +133,8 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
         return Err(Failure::Told(2));
     }
     let kiln = host::open(Needs::Layers, args.source.offline)?;
+    // For an ordinary user only the process within the namespace comes here.
+    trust::warn_of_unset(&args.secret);
     let runtime = host::runtime()?;
     let cancel = Cancel::new();
     runtime.spawn(watch_signals(cancel.clone()));
@@ -196,6 +198,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         plan,
         exports,
         tags: args.tags.iter().cloned().collect(),
+        secrets: trust::secrets(&args.secret, &args.ssh)?,
+        allow: trust::allow(&args.allow)?,
         jobs: args.jobs.map(|jobs| jobs.max(1)),
         keep_going: args.keep_going,
     })

@@ -11,6 +11,7 @@ mod report;
 mod run;
 mod space;
 mod spec;
+mod trust;
 mod why;
 
 use std::io::Write;

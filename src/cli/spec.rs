@@ -13,9 +13,9 @@ pub(crate) struct SpecError {
     pub(crate) hint: Option<String>,
 }
 
-type Result<T> = std::result::Result<T, SpecError>;
+pub(crate) type Result<T> = std::result::Result<T, SpecError>;
 
-fn refuse<T>(message: impl Into<String>, hint: &str) -> Result<T> {
+pub(crate) fn refuse<T>(message: impl Into<String>, hint: &str) -> Result<T> {
     let hint = (!hint.is_empty()).then(|| hint.to_owned());
     Err(SpecError {
         message: message.into(),
@@ -306,7 +306,7 @@ fn destination(spec: &str, fields: &mut BTreeMap<String, String>) -> Result<Dest
 }
 
 /// Splits at commas outside double quotes, which are removed, as CSV has it.
-fn split_csv(text: &str) -> Vec<String> {
+pub(crate) fn split_csv(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut quoted = false;
     for c in text.chars() {

@@ -70,8 +70,6 @@ fn refused_flags(world: &World) {
     for flags in [
         &["--push"][..],
         &["--load"],
-        &["--secret", "id=a"],
-        &["--ssh", "default"],
         &["--cache-to", "type=inline"],
         &["--sbom", "true"],
         &["-o", "type=registry"],
@@ -104,6 +102,12 @@ fn bad_values(world: &World) {
         &["--build-context", "=x"],
         &["--target", "missing"],
         &["--jobs", "many"],
+        &["--secret", "src=a"],
+        &["--secret", "id=a,src=missing"],
+        &["--secret", "id=a,kind=b"],
+        &["--ssh", "default"],
+        &["--ssh", "default=missing"],
+        &["--allow", "everything"],
     ] {
         text += &world
             .kiln(&["build"])

@@ -593,16 +593,6 @@ fn refused_until_later(world: &World) {
     world.base();
     refused(
         world,
-        "secret",
-        "FROM demo/base\nRUN --mount=type=secret,id=key,required=true cat /run/secrets/key\n",
-    );
-    refused(
-        world,
-        "ssh",
-        "FROM demo/base\nRUN --mount=type=ssh,required=true true\n",
-    );
-    refused(
-        world,
         "http",
         "FROM demo/base\nADD https://example.com/file.txt /file\n",
     );
@@ -610,11 +600,6 @@ fn refused_until_later(world: &World) {
         world,
         "git",
         "FROM demo/base\nADD https://github.com/moby/buildkit.git#v0.10 /src\n",
-    );
-    refused(
-        world,
-        "insecure",
-        "FROM demo/base\nRUN --security=insecure true\n",
     );
 }
 

@@ -15,6 +15,7 @@ mod heredocs;
 mod images;
 mod interrupts;
 mod language;
+mod mounts;
 mod plans;
 mod reasons;
 mod registries;
@@ -22,6 +23,7 @@ mod robustness;
 mod run;
 mod seed;
 mod support;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -35,13 +37,15 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 14] = [
+    let rooms: [Room; 16] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
         ("interrupts", interrupts::cases),
         ("language", language::cases),
         ("heredocs", heredocs::cases),
+        ("mounts", mounts::cases),
+        ("trust", trust::cases),
         ("plans", plans::cases),
         ("commands", commands::cases),
         ("images", images::cases),

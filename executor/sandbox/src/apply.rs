@@ -127,9 +127,22 @@ impl Setup<'_> {
                 }
                 other => other,
             },
-            Step::Device { name, major, minor } => self
-                .device(name, *major, *minor)
-                .map_err(|error| Fault::at(Phase::Device, &in_dev(name), &error)),
+            Step::Device {
+                name,
+                major,
+                minor,
+                block,
+                optional,
+            } => {
+                let kind = match block {
+                    true => FileType::BlockDevice,
+                    false => FileType::CharacterDevice,
+                };
+                match self.device(name, kind, *major, *minor) {
+                    Err(_) if *optional => Ok(()),
+                    made => made.map_err(|error| Fault::at(Phase::Device, &in_dev(name), &error)),
+                }
+            }
             Step::Link { name, to } => self
                 .kept(Kept::Dev)
                 .and_then(|dev| Ok(rustix::fs::symlinkat(to.as_str(), dev, name.as_str())?))
@@ -257,8 +270,9 @@ impl Setup<'_> {
             Source::File(file) => {
                 let file = self.files.get_mut(*file).and_then(Option::take);
                 let file = file.ok_or(rustix::io::Errno::BADF)?;
-                let attributes =
-                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+                    | MountAttrFlags::MOUNT_ATTR_NODEV
+                    | MountAttrFlags::MOUNT_ATTR_NOEXEC;
                 mountfd::make_private(file.as_fd(), Reach::This, readonly | attributes)?;
                 return Ok(file);
             }
@@ -267,11 +281,11 @@ impl Setup<'_> {
         Ok(mount)
     }
 
-    fn device(&mut self, name: &str, major: u32, minor: u32) -> io::Result<()> {
+    fn device(&mut self, name: &str, kind: FileType, major: u32, minor: u32) -> io::Result<()> {
         let dev = self.kept(Kept::Dev)?;
         let number = rustix::fs::makedev(major, minor);
         let mode = Mode::from_raw_mode(0o666);
-        match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, number) {
+        match rustix::fs::mknodat(dev, name, kind, mode, number) {
             // The umask has taken the write bits.
             Ok(()) => {
                 rustix::fs::chmodat(dev, name, mode, rustix::fs::AtFlags::empty())?;

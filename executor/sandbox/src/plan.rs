@@ -62,6 +62,12 @@ pub(crate) enum Step {
         name: String,
         major: u32,
         minor: u32,
+        /// Block or character.
+        #[serde(default, skip_serializing_if = "is_false")]
+        block: bool,
+        /// Whether the sandbox does without if it can be neither made nor bound.
+        #[serde(default, skip_serializing_if = "is_false")]
+        optional: bool,
     },
     /// A symbolic link in `/dev`.
     Link {
@@ -89,6 +95,10 @@ pub(crate) enum Step {
     RootReadonly,
     /// Makes the root the root, and forgets the old one.
     Pivot,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A file system that shows the kernel's state.
@@ -182,6 +192,8 @@ pub(crate) struct Package {
     pub(crate) plan: Plan,
     pub(crate) bytes: Vec<u8>,
     pub(crate) handles: Vec<Handle>,
+    /// Whether device nodes in what is mounted open nothing.
+    pub(crate) nodev: bool,
 }
 
 /// What the plan depends on beside the spec.
@@ -207,6 +219,10 @@ const MASKED: [(Kernel, &str); 11] = [
     (Kernel::Sys, "devices/virtual/powercap"),
 ];
 const PROTECTED: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// Devices that only an insecure sandbox has.
+const LOOP_CONTROL: (u32, u32) = (10, 237);
+const LOOP_MAJOR: u32 = 7;
+const LOOPS: u32 = 8;
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -262,8 +278,9 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
         },
     });
 
-    kernel_file_systems(&mut steps, host);
-    devices(&mut steps, spec.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES));
+    kernel_file_systems(&mut steps, host, default);
+    devices(&mut steps, default);
+    dev_file_systems(&mut steps, spec.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES));
     let terminal = match spec.stdio {
         Stdio::Terminal { rows, cols } => {
             steps.push(Step::Terminal { rows, cols });
@@ -357,10 +374,12 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
         },
         bytes,
         handles,
+        nodev: default,
     })
 }
 
-fn kernel_file_systems(steps: &mut Vec<Step>, host: Host<'_>) {
+/// What shows the kernel's state; `protected` is whether it may only be read.
+fn kernel_file_systems(steps: &mut Vec<Step>, host: Host<'_>, protected: bool) {
     let all = [Flag::Nosuid, Flag::Nodev, Flag::Noexec];
     let new = |fs: &str, options: &[(&str, &str)], flags: &[Flag]| Source::New {
         fs: fs.to_owned(),
@@ -388,14 +407,14 @@ fn kernel_file_systems(steps: &mut Vec<Step>, host: Host<'_>) {
     mount(
         "/sys",
         vec![new("sysfs", &[], &all), Source::Caller("/sys".into())],
-        true,
+        protected,
         true,
     );
     if host.cgroup2 {
         mount(
             "/sys/fs/cgroup",
             vec![new("cgroup2", &[], &all)],
-            true,
+            protected,
             true,
         );
     }
@@ -408,22 +427,47 @@ fn kernel_file_systems(steps: &mut Vec<Step>, host: Host<'_>) {
     );
 }
 
-fn devices(steps: &mut Vec<Step>, shm_size_bytes: u64) {
-    let quiet = vec![Flag::Nosuid, Flag::Noexec];
+/// The devices of `/dev`. Where not even `protected`, the step may make more of them, and has those
+/// that image tools mount through, as under BuildKit.
+fn devices(steps: &mut Vec<Step>, protected: bool) {
     for (name, major, minor) in DEVICES {
         steps.push(Step::Device {
             name: name.to_owned(),
             major,
             minor,
+            block: false,
+            optional: false,
         });
     }
-    steps.push(Step::NoMoreDevices);
+    if protected {
+        steps.push(Step::NoMoreDevices);
+    } else {
+        let (major, minor) = LOOP_CONTROL;
+        steps.push(Step::Device {
+            name: "loop-control".to_owned(),
+            major,
+            minor,
+            block: false,
+            optional: true,
+        });
+        steps.extend((0..LOOPS).map(|minor| Step::Device {
+            name: format!("loop{minor}"),
+            major: LOOP_MAJOR,
+            minor,
+            block: true,
+            optional: true,
+        }));
+    }
     for (name, to) in LINKS {
         steps.push(Step::Link {
             name: name.to_owned(),
             to: to.to_owned(),
         });
     }
+}
+
+fn dev_file_systems(steps: &mut Vec<Step>, shm_size_bytes: u64) {
+    let quiet = vec![Flag::Nosuid, Flag::Noexec];
     let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let pts = vec![
         option("newinstance", ""),
@@ -610,6 +654,7 @@ mod tests {
             plan,
             bytes,
             handles,
+            nodev,
         } = plan(
             spec,
             Host {
@@ -628,6 +673,9 @@ mod tests {
             serde_json::to_string(&plan.process).unwrap()
         );
         text += &format!("bytes {:?}\n", String::from_utf8_lossy(&bytes));
+        if !nodev {
+            text += "device nodes open\n";
+        }
         for (at, handle) in handles.iter().enumerate() {
             text += &match handle {
                 Handle::Stream(_) => format!("fd {at} stream\n"),

@@ -40,10 +40,11 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
         plan,
         bytes,
         handles,
+        nodev,
     } = plan::plan(spec, host)?;
     let fds = handles
         .into_iter()
-        .map(prepare)
+        .map(|handle| prepare(handle, nodev))
         .collect::<Result<Vec<_>, _>>()?;
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
 
@@ -99,7 +100,7 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
 /// Readies a descriptor for its journey.
 ///
 /// Binds are cloned here, since the kernel clones only mounts of one's own mount namespace.
-fn prepare(handle: Handle) -> Result<OwnedFd, Error> {
+fn prepare(handle: Handle, nodev: bool) -> Result<OwnedFd, Error> {
     let (cloned, target, readonly) = match handle {
         Handle::Stream(fd) => return Ok(fd),
         Handle::Detached {
@@ -124,9 +125,12 @@ fn prepare(handle: Handle) -> Result<OwnedFd, Error> {
             )
         }
     };
-    // A device node that came with an image would be the host's own disk. The devices that steps
-    // may use are in the sandbox's /dev.
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut attributes = MountAttrFlags::empty();
+    if nodev {
+        // A device node that came with an image would be the host's own disk. The devices that
+        // steps may use are in the sandbox's /dev.
+        attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
     if readonly {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }

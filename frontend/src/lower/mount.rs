@@ -83,6 +83,7 @@ impl StageLowering<'_, '_> {
             }
             ast::MountKind::Tmpfs => mounts.list.push(Mount {
                 target: self.target(&mount, flag.span)?,
+                readonly: mount.readonly,
                 kind: MountKind::Tmpfs {
                     size_bytes: mount.size_bytes,
                 },

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use kiln_ir::{
-    ActionInput, ExecOp, FileAction, FileActionKind, FileOp, Input, Meta, MkfileAction, Mount,
-    MountKind, NetworkMode, Op, SecurityMode,
+    ActionInput, Device, ExecOp, FileAction, FileActionKind, FileOp, Input, Meta, MkfileAction,
+    Mount, MountKind, NetworkMode, Op, SecurityMode,
 };
 
 use super::mount::Mounts;
 use super::path;
 use super::round::{Inputs, Label, Step, output};
 use super::stage::{StageLowering, error};
+use crate::diagnostic::Diagnostic;
 use crate::dockerfile::ast::{Command, Heredoc, Instruction, Run, RunNetwork, RunSecurity};
 use crate::dockerfile::span::Span;
 
@@ -20,10 +21,7 @@ const SCRIPTS: &str = "/dev/pipes";
 impl StageLowering<'_, '_> {
     /// RUN
     pub(super) fn run(&mut self, instruction: &Instruction, run: &Run) -> Step {
-        if let Some(device) = run.devices.first() {
-            let message = format!("RUN --device={} is not supported yet", device.name.text);
-            return Err(error("unsupported-device", device.span, message));
-        }
+        let devices = self.devices(run)?;
         let mut label = self.label(instruction, instruction.span);
         let mut inputs = Inputs::default();
         let mut mounts = Mounts::default();
@@ -77,7 +75,7 @@ impl StageLowering<'_, '_> {
                 Some(RunSecurity::Sandbox) | None => SecurityMode::Sandbox,
             },
             secret_env,
-            devices: Vec::new(),
+            devices,
         });
         let limits = self.round.input.limits.clone();
         let platform = self.state.platform.clone();
@@ -95,6 +93,26 @@ impl StageLowering<'_, '_> {
         created_by.push_str(&args.join(" "));
         created_by.push_str(" # buildkit");
         self.history(created_by, false, instruction.span)
+    }
+
+    /// Returns the devices that a step may do without; there are no others here.
+    fn devices(&mut self, run: &Run) -> Step<Vec<Device>> {
+        let mut devices = Vec::new();
+        for device in &run.devices {
+            let name = self.expand(&device.name)?;
+            if device.required {
+                let message =
+                    format!("RUN --device={name} requires a CDI device, and kiln has none");
+                let help = "a step goes on without a device that is not `required`";
+                let error = Diagnostic::error("unsupported-device", device.span, message);
+                return Err(Box::new(error.with_help(help)));
+            }
+            devices.push(Device {
+                name,
+                optional: true,
+            });
+        }
+        Ok(devices)
     }
 
     fn meta(&self, args: &[String], mounts: &Mounts) -> Meta {

@@ -82,7 +82,7 @@ impl<H: Clone> Scheduler<H> {
         match asking {
             Asking::Definition | Asking::Op => self.set_asking(at, Asking::Inputs { op_known }),
             Asking::Content(_) => self.set_asking(at, Asking::Presence),
-            Asking::Recheck { asked: true, .. } => self.await_slot(at),
+            Asking::Recheck { asked: true, .. } => self.prepare(at),
             _ => {}
         }
     }
@@ -189,7 +189,11 @@ impl<H: Clone> Scheduler<H> {
                     });
                 }
                 State::Keyed(
-                    Asking::Lock | Asking::Recheck { .. } | Asking::Slot | Asking::Running,
+                    Asking::Lock
+                    | Asking::Recheck { .. }
+                    | Asking::Reservation
+                    | Asking::Slot
+                    | Asking::Running,
                 ) => panic!("BUG: an input is reopened that was present"),
                 _ => {}
             }
@@ -233,7 +237,7 @@ impl<H: Clone> Scheduler<H> {
         match result {
             Err(Failed) => self.fail(at, StepStatus::Failed),
             // It takes no other's result.
-            Ok(_) if self.outline.nodes[at].forced => self.await_slot(at),
+            Ok(_) if self.outline.nodes[at].forced => self.prepare(at),
             Ok(Waited(waited)) => self.set_asking(
                 at,
                 Asking::Recheck {
@@ -241,6 +245,13 @@ impl<H: Clone> Scheduler<H> {
                     asked: false,
                 },
             ),
+        }
+    }
+
+    pub(super) fn reserved(&mut self, at: At, result: Result<(), Failed>) {
+        match result {
+            Ok(()) => self.await_slot(at),
+            Err(Failed) => self.fail(at, StepStatus::Failed),
         }
     }
 
@@ -341,7 +352,9 @@ impl<H: Clone> Scheduler<H> {
     pub(super) fn fail(&mut self, at: At, status: StepStatus) {
         if matches!(
             self.nodes[at].state,
-            State::Keyed(Asking::Recheck { .. } | Asking::Slot | Asking::Running)
+            State::Keyed(
+                Asking::Recheck { .. } | Asking::Reservation | Asking::Slot | Asking::Running
+            )
         ) {
             self.steps.push_back(Step::Unlock {
                 node: self.outline.nodes[at].id,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use kiln_ir::{Input, NodeId};
+use kiln_ir::{Input, Mount, MountKind, Node, NodeId, Op};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
@@ -26,6 +26,30 @@ struct Scripted {
     running: Mutex<(usize, usize)>,
     /// The cache has an error.
     broken: bool,
+    /// Cache mounts that somebody uses.
+    mounts: Arc<Mounts>,
+}
+
+#[derive(Default)]
+struct Mounts {
+    used: Mutex<BTreeSet<String>>,
+    freed: Notify,
+}
+
+/// Cache mounts of one step, given back when it is dropped.
+struct Reserved {
+    ids: Vec<String>,
+    mounts: Arc<Mounts>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut used = self.mounts.used.lock().unwrap();
+        for id in &self.ids {
+            used.remove(id);
+        }
+        self.mounts.freed.notify_waiters();
+    }
 }
 
 impl Scripted {
@@ -54,6 +78,7 @@ impl Scripted {
 impl Worker for Scripted {
     type Handle = Content;
     type Guard = ();
+    type Reservation = Reserved;
     type Error = WorldError;
 
     async fn pin(&self, source: SourceRequest) -> Result<Pinned, WorldError> {
@@ -95,7 +120,51 @@ impl Worker for Scripted {
         self.world("fetch", |world| world.fetch(&request.plan, request.node))
     }
 
-    async fn run(&self, request: RunRequest<Content>) -> Result<RunOutcome<Content>, WorldError> {
+    async fn reserve(
+        &self,
+        request: ReserveRequest<Content>,
+        waiting: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
+    ) -> Result<Reserved, WorldError> {
+        self.calls.lock().unwrap().push("reserve");
+        let Op::Exec(exec) = &request.plan.graph.node(request.node).op else {
+            panic!("only steps with mounts reserve");
+        };
+        let ids: BTreeSet<&String> = exec
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Cache { id, .. } => Some(id),
+                _ => None,
+            })
+            .collect();
+        let mut reserved = Reserved {
+            ids: Vec::new(),
+            mounts: self.mounts.clone(),
+        };
+        for id in ids {
+            if id == "broken" {
+                return Err(WorldError("no such disk".into()));
+            }
+            loop {
+                let freed = self.mounts.freed.notified();
+                if self.mounts.used.lock().unwrap().insert(id.clone()) {
+                    break;
+                }
+                waiting(WaitsFor::CacheMount(id.clone()), Some(7));
+                freed.await;
+            }
+            reserved.ids.push(id.clone());
+        }
+        Ok(reserved)
+    }
+
+    async fn run(
+        &self,
+        request: RunRequest<Content>,
+        reservation: Option<Reserved>,
+    ) -> Result<RunOutcome<Content>, WorldError> {
+        let reserved = reservation.as_ref().map_or(0, |mounts| mounts.ids.len());
+        assert_eq!(reserved, cache_mounts(request.op_node()));
         {
             let mut running = self.running.lock().unwrap();
             running.0 += 1;
@@ -169,6 +238,12 @@ impl Worker for Scripted {
     ) -> Result<Option<TreeDiff>, WorldError> {
         self.world("diff_trees", |world| Ok(world.diff_trees(old, new, limit)))
     }
+}
+
+fn cache_mounts(node: &Node) -> usize {
+    let Op::Exec(exec) = &node.op else { return 0 };
+    let is_cache = |mount: &&Mount| matches!(mount.kind, MountKind::Cache { .. });
+    exec.mounts.iter().filter(is_cache).count()
 }
 
 type Solution = Result<Solved<Content>, SolveError<WorldError>>;
@@ -247,7 +322,9 @@ impl Build {
                 current,
                 total,
             } => format!("{} {what} {current} of {total:?}", name(node)),
-            Event::Waiting { node, pid } => format!("{} waits for {pid:?}", name(node)),
+            Event::Waiting { node, what, pid } => {
+                format!("{} waits for {what:?} of {pid:?}", name(node))
+            }
             Event::Reopened { node } => format!("reopened {}", name(node)),
             Event::Finished {
                 node,
@@ -504,6 +581,124 @@ fn jobs_bound_the_runs() {
         });
         assert_eq!(worker.running.lock().unwrap().1, jobs);
     }
+}
+
+/// A step that needs the cache mount `c`, one that does not, and one job.
+fn caching() -> (Arc<Script>, Vec<Input>) {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let caching = script.run_caching(base, "write /a 1", &["c"]);
+    let plain = script.run(base, "write /b 2");
+    (Arc::new(script), vec![caching, plain])
+}
+
+fn one_job(build: Build) -> Build {
+    let options = SolveOptions {
+        jobs: 1,
+        keep_going: false,
+    };
+    Build { options, ..build }
+}
+
+#[test]
+fn who_waits_for_a_cache_mount_keeps_nobody_from_running() {
+    let (script, steps) = caching();
+    let worker = Arc::new(Scripted::of(world()));
+    // Somebody else has it until the other step has run.
+    let elsewhere = Reserved {
+        ids: vec!["c".into()],
+        mounts: worker.mounts.clone(),
+    };
+    worker.mounts.used.lock().unwrap().insert("c".into());
+    let build = one_job(Build::new(&worker, &script, &steps));
+    runtime().block_on(async {
+        let give_back = async {
+            while worker.count("run") == 0 {
+                tokio::task::yield_now().await;
+            }
+            drop(elsewhere);
+        };
+        let (solved, ()) = tokio::join!(build.solve(), give_back);
+        solved.unwrap();
+    });
+    let log = build.log();
+    let place = |line: &str| log.find(line).unwrap_or_else(|| panic!("{line} in {log}"));
+    let waits = place("RUN write /a 1 waits for CacheMount(\"c\") of Some(7)");
+    assert!(waits < place("finished RUN write /b 2"), "{log}");
+    assert!(
+        place("finished RUN write /b 2") < place("started RUN write /a 1"),
+        "{log}"
+    );
+    assert!(worker.mounts.used.lock().unwrap().is_empty());
+}
+
+#[test]
+fn steps_with_one_cache_mount_take_turns() {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let steps: Vec<Input> = [["a", "b"], ["b", "c"], ["c", "a"], ["b", "a"]]
+        .iter()
+        .enumerate()
+        .map(|(i, ids)| script.run_caching(base, &format!("write /a {i}"), ids))
+        .collect();
+    let script = Arc::new(script);
+    let worker = Arc::new(Scripted::of(world()));
+    runtime()
+        .block_on(Build::new(&worker, &script, &steps).solve())
+        .unwrap();
+    assert_eq!(worker.count("run"), 4);
+    assert_eq!(worker.running.lock().unwrap().1, 1);
+    assert!(worker.mounts.used.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_hit_reserves_nothing() {
+    let (script, steps) = caching();
+    let worker = Arc::new(Scripted::of(world()));
+    for _ in 0..2 {
+        runtime()
+            .block_on(Build::new(&worker, &script, &steps).solve())
+            .unwrap();
+    }
+    assert_eq!(worker.count("reserve"), 1);
+}
+
+#[test]
+fn a_step_without_its_reservation_fails() {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let step = script.run_caching(base, "write /a 1", &["a", "broken"]);
+    let script = Arc::new(script);
+    let worker = Arc::new(Scripted::of(world()));
+    let error = runtime()
+        .block_on(Build::new(&worker, &script, &[step]).solve())
+        .unwrap_err();
+    let SolveError::Failed { failures, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(&failures[0].1, Failure::Worker(WorldError(why)) if why == "no such disk"));
+    assert_eq!(worker.count("run"), 0);
+    assert!(worker.mounts.used.lock().unwrap().is_empty());
+}
+
+#[test]
+fn cancelling_ends_the_wait_for_a_cache_mount() {
+    let (script, steps) = caching();
+    let worker = Arc::new(Scripted::of(world()));
+    worker.mounts.used.lock().unwrap().insert("c".into());
+    let build = one_job(Build::new(&worker, &script, &steps[..1]));
+    let waits = |event: &Event| matches!(event, Event::Waiting { .. });
+    let result = runtime().block_on(async {
+        let stop = async {
+            while !build.events.lock().unwrap().iter().any(waits) {
+                tokio::task::yield_now().await;
+            }
+            build.cancel.cancel();
+        };
+        tokio::join!(build.solve(), stop).0
+    });
+    assert!(matches!(result, Err(SolveError::Cancelled { .. })));
+    assert_eq!(worker.count("run"), 0);
 }
 
 #[test]

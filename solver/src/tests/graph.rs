@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kiln_ir::{
-    ActionInput, CopyAction, Display, ExecOp, FileAction, FileActionKind, FileOp, ImageSource,
-    Input, LocalSource, Meta, MkfileAction, Mount, Node, NodeId, Op, Plan, SourceOp, SourceRange,
+    ActionInput, CacheSharing, CopyAction, Display, ExecOp, FileAction, FileActionKind, FileOp,
+    ImageSource, Input, LocalSource, Meta, MkfileAction, Mount, MountKind, Node, NodeId, Op, Plan,
+    SourceOp, SourceRange,
 };
 
 use crate::{NodeNote, Slot};
@@ -72,6 +73,36 @@ impl Script {
                 ..Mount::default()
             });
         }
+        self.exec(command, inputs, mounts, env)
+    }
+
+    /// A step with locked cache mounts of these ids.
+    pub(crate) fn run_caching(&mut self, root: Input, command: &str, ids: &[&str]) -> Input {
+        let caches = ids.iter().map(|id| Mount {
+            target: format!("/{id}"),
+            kind: MountKind::Cache {
+                id: (*id).into(),
+                sharing: CacheSharing::Locked,
+            },
+            ..Mount::default()
+        });
+        let root_mount = Mount {
+            target: "/".into(),
+            input: Some(0),
+            output: Some(0),
+            ..Mount::default()
+        };
+        let mounts = std::iter::once(root_mount).chain(caches).collect();
+        self.exec(command, vec![root], mounts, &[])
+    }
+
+    fn exec(
+        &mut self,
+        command: &str,
+        inputs: Vec<Input>,
+        mounts: Vec<Mount>,
+        env: &[&str],
+    ) -> Input {
         let op = Op::Exec(ExecOp {
             meta: Meta {
                 args: command.split(' ').map(str::to_owned).collect(),

@@ -304,9 +304,17 @@ fn what_is_in_no_key_changes_none() {
     );
 }
 
+fn secret_env(id: &str, name: &str) -> SecretEnv {
+    SecretEnv {
+        id: id.into(),
+        name: name.into(),
+        optional: true,
+    }
+}
+
 #[test]
 fn what_is_in_the_key_changes_it() {
-    let changes: [fn(&mut ExecOp); 12] = [
+    let changes: [fn(&mut ExecOp); 18] = [
         |_| {},
         |exec| exec.meta.args.push("x".into()),
         |exec| exec.meta.env.push("X=1".into()),
@@ -317,7 +325,13 @@ fn what_is_in_the_key_changes_it() {
         |exec| exec.meta.extra_hosts[0].host = "other".into(),
         |exec| exec.meta.valid_exit_codes.clear(),
         |exec| exec.network = NetworkMode::Default,
+        |exec| exec.network = NetworkMode::Host,
         |exec| exec.security = SecurityMode::Sandbox,
+        |exec| exec.mounts[2].kind = MountKind::Secret(SecretOpt::default()),
+        |exec| exec.mounts[2].kind = MountKind::Ssh(SecretOpt::default()),
+        |exec| exec.secret_env.push(secret_env("token", "TOKEN")),
+        |exec| exec.secret_env.push(secret_env("other", "TOKEN")),
+        |exec| exec.secret_env.push(secret_env("token", "OTHER")),
         |exec| exec.mounts[2].target = "/elsewhere".into(),
     ];
     let keys: std::collections::BTreeSet<_> =

@@ -186,6 +186,13 @@ impl Simulation<'_> {
                     result: Ok(Waited(waited)),
                 }
             }
+            Step::Reserve { node, .. } => {
+                let _ = writeln!(log, "reserve {}", self.name(node));
+                Completion::Reserve {
+                    node,
+                    result: Ok(()),
+                }
+            }
             Step::Run { node, inputs, .. } => Completion::Run {
                 node,
                 result: match self.world.run(&plan, node, &inputs) {

@@ -238,6 +238,9 @@ impl World {
                 let mut view = Files::new();
                 let mut below = Content::new();
                 for mount in &exec.mounts {
+                    if matches!(mount.kind, MountKind::Cache { .. }) {
+                        continue;
+                    }
                     assert_eq!(mount.kind, MountKind::Bind);
                     let Some(index) = mount.input else { continue };
                     if mount.output == Some(0) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use kiln::{Event, OutputLines, StepIndex, StepInfo, StepStatus};
+use kiln::{Event, OutputLines, StepIndex, StepInfo, StepStatus, WaitsFor};
 
 use super::words;
 
@@ -22,7 +22,7 @@ pub(super) struct Step {
     pub(super) info: StepInfo,
     pub(super) started: Option<Instant>,
     pub(super) ended: Option<(StepStatus, String)>,
-    pub(super) waiting_for: Option<Option<u32>>,
+    pub(super) waiting_for: Option<(WaitsFor, Option<u32>)>,
     pub(super) transfers: BTreeMap<String, Transfer>,
     pub(super) tail: VecDeque<String>,
     end: OutputLines,
@@ -93,9 +93,9 @@ impl Board {
                     step.transfers.insert(what.clone(), transfer);
                 }
             }
-            Event::Waiting { step, pid } => {
+            Event::Waiting { step, what, pid } => {
                 if let Some(step) = self.steps.get_mut(*step) {
-                    step.waiting_for = Some(*pid);
+                    step.waiting_for = Some((what.clone(), *pid));
                 }
             }
             Event::Finished {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use console::{Alignment, pad_str, truncate_str};
-use kiln::Event;
+use kiln::{Event, WaitsFor};
 
 use super::board::{Board, Step, elapsed};
 use super::say;
@@ -120,8 +120,15 @@ fn draw(
         tally.steps
     )];
     for step in &board.steps {
-        if let Some(other) = step.waiting_for {
-            let whom = other.map_or("another kiln".to_owned(), |pid| format!("pid {pid}"));
+        if let Some((what, pid)) = &step.waiting_for {
+            let whom = pid.map(|pid| format!("pid {pid}"));
+            let whom = match what {
+                WaitsFor::SameStep => whom.unwrap_or_else(|| "another kiln".to_owned()),
+                WaitsFor::CacheMount(id) => {
+                    let whom = whom.map(|pid| format!(" ({pid})")).unwrap_or_default();
+                    format!("the cache mount `{}`{whom}", words::visible(id))
+                }
+            };
             lines.push(row(step, stages, width, &format!("waits for {whom}")));
         } else if step.is_running() {
             lines.push(row(

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kiln::{Event, StepStatus};
+use kiln::{Event, StepStatus, WaitsFor};
 
 use super::board::Board;
 use super::say;
@@ -55,14 +55,18 @@ impl Plain {
         }
         match event {
             Event::Started { .. } => say(&format!("{stage}  {} ...\n", known.info.text)),
-            Event::Waiting { pid, .. } => {
-                let whom = pid.map_or("another kiln".to_owned(), |pid| {
-                    format!("kiln with pid {pid}")
-                });
-                say(&format!(
-                    "{stage}  {}: {whom} runs it; waiting\n",
-                    known.info.text
-                ));
+            Event::Waiting { what, pid, .. } => {
+                let whom = |unknown: &str| {
+                    pid.map_or(unknown.to_owned(), |pid| format!("kiln with pid {pid}"))
+                };
+                let why = match &what {
+                    WaitsFor::SameStep => format!("{} runs it", whom("another kiln")),
+                    WaitsFor::CacheMount(id) => {
+                        let whom = whom("another step");
+                        format!("{whom} uses the cache mount `{}`", words::visible(id))
+                    }
+                };
+                say(&format!("{stage}  {}: {why}; waiting\n", known.info.text));
             }
             Event::Finished {
                 status: StepStatus::Failed,

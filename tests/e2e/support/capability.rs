@@ -36,6 +36,8 @@ pub(crate) enum Capability {
     Bash,
     /// `newuidmap` and `newgidmap`.
     Uidmap,
+    /// `ssh-agent` and the programs that come with it.
+    OpenSsh,
 }
 
 impl Capability {
@@ -54,6 +56,7 @@ impl Capability {
             Self::Setpriv => "setpriv",
             Self::Bash => "bash",
             Self::Uidmap => "newuidmap",
+            Self::OpenSsh => "ssh-agent",
         }
     }
 
@@ -86,6 +89,10 @@ impl Capability {
             Self::Setpriv => find_program("setpriv").is_some(),
             Self::Bash => find_program("bash").is_some(),
             Self::Uidmap => find_program("newuidmap").is_some(),
+            Self::OpenSsh => {
+                let programs = ["ssh-agent", "ssh-add", "ssh-keygen", "ldd"];
+                programs.iter().all(|name| find_program(name).is_some())
+            }
         }
     }
 }

@@ -127,6 +127,24 @@ impl World {
         self.kiln(&["import", "-", name]).stdin(archive).ok();
     }
 
+    /// Copies a program of this host into a directory, with the libraries that it needs, at their places.
+    pub(crate) fn copy_program(&self, name: &str, directory: &str) {
+        let program = capability::find_program(name).unwrap_or_else(|| panic!("no {name} here"));
+        let ldd = std::process::Command::new("ldd")
+            .arg(&program)
+            .output()
+            .unwrap();
+        let listed = String::from_utf8_lossy(&ldd.stdout).into_owned();
+        let libraries = listed
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+            .map(PathBuf::from);
+        for file in libraries.chain([program]) {
+            let to = format!("{directory}{}", file.display());
+            self.write_mode(&to, std::fs::read(&file).unwrap(), 0o755);
+        }
+    }
+
     /// What a shell script prints in an image; the script must succeed.
     pub(crate) fn sh(&self, image: &str, script: &str) -> String {
         self.kiln(&["run", "--entrypoint", "/bin/sh", image, "-c", script])
