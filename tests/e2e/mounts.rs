@@ -1,8 +1,5 @@
 //! `RUN --mount` of files, caches and memory: every key, seen from inside the step.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
 use crate::support::Capability::{self, Busybox, Containers, OrdinaryUser, Setpriv};
 use crate::support::{Case, User, World, case};
 
@@ -293,24 +290,6 @@ fn read_only_caches(world: &World) {
     );
 }
 
-/// Waits until a file is in some cache mount, and returns the directory of that.
-fn cache_with(world: &World, file: &str) -> PathBuf {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let mounts = std::fs::read_dir(world.store().join("mounts"));
-        let mut paths = mounts
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|mount| mount.path());
-        if let Some(path) = paths.find(|path| path.join(file).exists()) {
-            return path;
-        }
-        assert!(Instant::now() < deadline, "no `{file}` appears in a cache");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 const LOCKED: &str = "RUN --mount=type=cache,id=c,target=/c,sharing=locked";
 
 fn a_locked_cache_of_another_process(world: &World) {
@@ -319,7 +298,7 @@ fn a_locked_cache_of_another_process(world: &World) {
     world.write("ctx/Dockerfile", format!("FROM demo/base\n{wait}\n"));
     let first = world.kiln(&["build", "ctx"]).spawn();
     let pid = first.pid();
-    let cache = cache_with(world, "here");
+    let cache = world.wait_in_caches("here");
     world.write(
         "two/Dockerfile",
         format!(
@@ -332,7 +311,7 @@ fn a_locked_cache_of_another_process(world: &World) {
         .kiln(&["build", "--progress", "plain", "--jobs", "1", "two"])
         .spawn();
     // The other stage runs although there is one job and the step before it waits.
-    cache_with(world, "other");
+    world.wait_in_caches("other");
     std::fs::write(cache.join("go"), "").unwrap();
     let (first, second) = (first.wait(), second.wait());
     for ran in [&first, &second] {

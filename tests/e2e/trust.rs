@@ -1,6 +1,9 @@
 //! What steps are trusted with: secrets, ssh agents, the host's network, all privileges.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::support::Capability::{self, Busybox, Containers, OpenSsh, OrdinaryUser, Root, Setpriv};
 use crate::support::{Case, Ran, User, World, case};
@@ -23,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("several_agents", SSH, several_agents),
         case("keys_of_agents", SSH, keys_of_agents),
         case("agents_that_are_missing", SSH, agents_that_are_missing),
+        case("agents_of_killed_builds", SSH, agents_of_killed_builds),
         case(
             "insecure_steps",
             &[Containers, Busybox, Root],
@@ -450,12 +454,38 @@ fn agents_that_are_missing(world: &World) {
     world.snapshot_of("dead", &ran.whole());
 }
 
+fn agents_of_killed_builds(world: &World) {
+    open_ssh(world);
+    world.dockerfile(
+        "FROM demo/ssh\nRUN --mount=type=ssh --mount=type=cache,target=/c ssh-add -L > /c/keys; sleep 60\n",
+    );
+    for signal in [Signal::SIGKILL, Signal::SIGINT] {
+        let build = world.kiln(&["build", "--ssh=default=key", "ctx"]).spawn();
+        let keys = world.wait_in_caches("keys").join("keys");
+        let agents = || {
+            let left = world.leftovers();
+            left.iter()
+                .filter(|line| line.contains("ssh-agent"))
+                .count()
+        };
+        assert!(agents() > 0);
+        build.signal(signal);
+        build.wait();
+        std::fs::remove_file(keys).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while agents() > 0 {
+            assert!(Instant::now() < deadline, "{:?}", world.leftovers());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 const INSECURE: &str = r#"
     FROM demo/base
     RUN --security=insecure grep -E '^(CapEff|CapBnd|Seccomp):' /proc/self/status > /out; \
         mkdir /m && mount -t tmpfs none /m && umount /m && rmdir /m && echo mounts >> /out; \
         mount | grep -c 'on /sys type sysfs (rw' >> /out; \
-        test ! -c /proc/kcore && echo unmasked >> /out; mknod /node b 7 0 && rm /node && echo nodes >> /out
+        test ! -c /proc/kcore && echo unmasked >> /out; mknod /node c 1 3 && echo x > /node && rm /node && echo nodes >> /out
     RUN --security=sandbox grep Seccomp: /proc/self/status | cut -f2 > /sandbox; \
         mount -t tmpfs none /etc 2> /dev/null || echo no mounts >> /sandbox
     RUN grep Seccomp: /proc/self/status | cut -f2 >> /sandbox

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kiln_ir::SecretOpt;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -19,6 +20,8 @@ use super::{Agent, AgentError};
 const LONGEST_MESSAGE: usize = 256 << 10;
 /// A step that opens more connections at a time is refused.
 const MOST_CONNECTIONS: usize = 64;
+
+const PAUSE: Duration = Duration::from_millis(10);
 
 // Numbers of draft-miller-ssh-agent.
 const FAILURE: u8 = 5;
@@ -145,6 +148,8 @@ fn accept(
             continue;
         }
         let Ok((client, _)) = listener.accept() else {
+            // There may be no descriptor left until some other connection ends.
+            std::thread::sleep(PAUSE);
             continue;
         };
         let mut known = lock(connections);

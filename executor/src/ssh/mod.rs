@@ -10,6 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
 use crate::error::Error;
 use crate::secrets::AgentSource;
 use keys::KeyAgent;
@@ -195,7 +197,15 @@ impl Agents {
 }
 
 impl Agent {
+    /// Errors rather than to wait for an agent that takes no more connections.
     fn connect(&self) -> io::Result<UnixStream> {
-        UnixStream::connect(&self.socket)
+        let address = SocketAddrUnix::new(&self.socket)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &address)?;
+        let stream = UnixStream::from(socket);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
     }
 }

@@ -54,7 +54,7 @@ fn diamond() -> (World, Script, Input) {
     let base = script.image("alpine");
     let context = script.local("context");
     let left = script.run_with(base, "len /src/big /left", &[("/src", context)], &[]);
-    let right = script.run(base, "write /right 2");
+    let right = script.run_caching(base, "write /right 2", &["c"]);
     let top = script.run_with(base, "all /top", &[("/l", left), ("/r", right)], &[]);
     (world, script, top)
 }

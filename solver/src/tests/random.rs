@@ -69,6 +69,7 @@ fn script_of(steps: &[RandomStep]) -> (Script, Vec<Input>) {
         made.push(match step.kind {
             0 => script.run_with(root, "len /src/f0 /len", &[("/src", context)], &[]),
             1 => script.copy(root, context, "f1", "/c"),
+            2 if i % 2 == 0 => script.run_caching(root, &format!("write /w{i} x"), &["c"]),
             2 => script.run(root, &format!("write /w{i} x")),
             3 if other != root && other != base => script.copy(root, other, "/", "/o"),
             4 => script.run_with(root, "all /all", binds, &[]),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use insta::Settings;
 use tempfile::TempDir;
@@ -110,6 +111,23 @@ impl World {
     /// `kiln build -t app ctx`, which must succeed.
     pub(crate) fn build(&self) -> Ran {
         self.kiln(&["build", "-t", "app", "ctx"]).ok()
+    }
+
+    /// Waits until a file is in some cache mount, and returns the directory of that.
+    pub(crate) fn wait_in_caches(&self, file: &str) -> PathBuf {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mounts = std::fs::read_dir(self.store().join("mounts"));
+            let mounts = mounts.into_iter().flatten().flatten();
+            let found = mounts
+                .map(|mount| mount.path())
+                .find(|path| path.join(file).exists());
+            if let Some(path) = found {
+                return path;
+            }
+            assert!(Instant::now() < deadline, "no `{file}` appears in a cache");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Imports the base image as `demo/base`.
