@@ -14,6 +14,7 @@ use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
 };
 
+use crate::delivery::Place;
 use crate::dockerfile::lower_resolving;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
@@ -41,6 +42,10 @@ struct Prepared {
     shown_file: String,
     findings: Option<Findings>,
     unused_build_args: Vec<String>,
+    /// The context as people know it.
+    context: String,
+    /// What was brought here is kept until the build is done.
+    _place: Option<Place>,
 }
 
 impl Kiln {
@@ -77,6 +82,8 @@ impl Kiln {
             shown_file,
             findings,
             unused_build_args,
+            context,
+            _place,
         } = prepared;
         let host_for_all = request.source.network == NetworkMode::Host;
         entitlement::check(&plan, &request.allow, host_for_all)?;
@@ -96,7 +103,7 @@ impl Kiln {
             age: String::new(),
             started,
             duration: took,
-            context: request.source.context.display().to_string(),
+            context,
             dockerfile: shown_file,
             target: request.source.target.clone().unwrap_or_default(),
             tags: request.tags.iter().cloned().collect(),
@@ -140,6 +147,8 @@ impl Kiln {
                     shown_file: source.shown_file,
                     findings: Some(source.findings),
                     unused_build_args: source.lowered.unused_build_args,
+                    context: source.place.shown.clone(),
+                    _place: Some(source.place),
                 })
             }
             Some(text) => prepare_plan(text, request),
@@ -243,6 +252,12 @@ impl Kiln {
 
 /// Reads a plan in text or JSON form; its local sources are the contexts that were given.
 fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
+    if request.source.delivery.is_some() {
+        return Err(Error::Usage {
+            message: "a plan takes a directory as its context".to_owned(),
+            hint: Some("a plan names its repositories itself".to_owned()),
+        });
+    }
     let refused = |message: String| Error::Plan { message };
     let plan = if text.trim_start().starts_with('{') {
         kiln_ir::json::from_json(text).map_err(|error| refused(words(&error)))?
@@ -262,10 +277,10 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
             ContextRequest::OciLayout { path, .. } => {
                 locals.layouts.insert(name.clone(), path.clone());
             }
-            ContextRequest::Image(reference) => {
+            ContextRequest::Image(reference) | ContextRequest::Url(reference) => {
                 return Err(Error::Usage {
                     message: format!(
-                        "the context `{name}` is an image (`{reference}`), and a plan names its images itself"
+                        "the context `{name}` is no directory (`{reference}`), and a plan names its images and repositories itself"
                     ),
                     hint: None,
                 });
@@ -285,6 +300,8 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         shown_file: "plan".to_owned(),
         findings: None,
         unused_build_args: Vec::new(),
+        context: request.source.context.display().to_string(),
+        _place: None,
     })
 }
 

@@ -17,13 +17,15 @@ use kiln_frontend::lower::{
 use kiln_ir::{Platform, ResolveMode};
 use tokio::task::JoinSet;
 
-use crate::{ContextRequest, Error, Findings, SourceRequest};
+use crate::delivery::Place;
+use crate::{ContextRequest, DockerfileRequest, Error, Findings, SourceRequest};
 
 /// A Dockerfile of more bytes is a mistake.
 const LIMIT_BYTES: u64 = 16 << 20;
 /// The name that local sources of the main context have in plans.
 const CONTEXT: &str = "context";
 const DEFAULT_NAME: &str = "Dockerfile";
+const IGNORE_FILE: &str = ".dockerignore";
 
 /// A Dockerfile that was lowered, and where its sources lie.
 pub(crate) struct Source {
@@ -36,6 +38,8 @@ pub(crate) struct Source {
     pub(crate) declared_args: BTreeSet<String>,
     /// The Dockerfile as people know it.
     pub(crate) shown_file: String,
+    /// Where the context is; what was brought here is kept with it.
+    pub(crate) place: Place,
 }
 
 /// What has been read before lowering begins.
@@ -45,11 +49,12 @@ struct Loaded {
     lineage: String,
     declared_args: BTreeSet<String>,
     shown_file: String,
+    place: Place,
 }
 
 /// Lowers with every base image taken to have an empty config: nothing is asked.
 pub(crate) fn lower_assuming(request: &SourceRequest) -> Result<Source, Error> {
-    let loaded = load(request)?;
+    let loaded = load(request, Place::local(request)?)?;
     let mut answers = Answers::default();
     loop {
         match lower(&loaded.input, &answers) {
@@ -65,7 +70,8 @@ pub(crate) async fn lower_resolving(
     request: &SourceRequest,
     resolver: &Arc<Resolver>,
 ) -> Result<Source, Error> {
-    let loaded = load(request)?;
+    let place = Place::arrive(request, resolver).await?;
+    let loaded = load(request, place)?;
     let locals = Arc::new(loaded.locals.clone());
     let mut answers = Answers::default();
     loop {
@@ -144,6 +150,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
         lineage,
         declared_args,
         shown_file,
+        place,
     } = loaded;
     let findings = |diagnostics| Findings {
         file_name: input.file_name.clone(),
@@ -160,6 +167,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
                 lineage,
                 declared_args,
                 shown_file,
+                place,
             })
         }
         Lowering::Failed(diagnostics) => Err(Error::Dockerfile(Box::new(findings(diagnostics)))),
@@ -167,18 +175,14 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
     }
 }
 
-fn load(request: &SourceRequest) -> Result<Loaded, Error> {
+fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
     let platform = platform(request.platform.as_deref())?;
-    let path = find_dockerfile(request)?;
-    let bytes = read(&path)?.ok_or_else(|| Error::File {
-        attempt: "read the Dockerfile",
-        path: path.clone(),
-        source: io::ErrorKind::NotFound.into(),
-    })?;
-    let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(&bytes);
-    if std::str::from_utf8(&bytes).is_err() {
+    let written = find_dockerfile(request, &place)?;
+    let Written { path, bytes } = &written;
+    let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(bytes);
+    if std::str::from_utf8(bytes).is_err() {
         return Err(Error::Dockerfile(Box::new(Findings {
-            file_name: shown_name(&path, &request.context),
+            file_name: shown_name(path, &place.context),
             text,
             diagnostics: parsed.diagnostics,
         })));
@@ -187,7 +191,7 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
     let mut locals = Locals::default();
     locals
         .directories
-        .insert(CONTEXT.to_owned(), request.context.clone());
+        .insert(CONTEXT.to_owned(), place.context.clone());
     let mut contexts = BTreeMap::new();
     for (name, context) in &request.contexts {
         let named = match context {
@@ -199,6 +203,7 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
                 }
             }
             ContextRequest::Image(reference) => NamedContext::Image(reference.clone()),
+            ContextRequest::Url(url) => NamedContext::Url(url.clone()),
             ContextRequest::OciLayout { path, reference } => {
                 locals.layouts.insert(name.clone(), path.clone());
                 NamedContext::OciLayout(match reference {
@@ -210,14 +215,9 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
         };
         contexts.insert(name.clone(), named);
     }
-    let shown_file = shown_name(&path, &request.context);
-    let canonical = |path: &Path| {
-        path.canonicalize()
-            .unwrap_or_else(|_| path.to_owned())
-            .display()
-            .to_string()
-    };
-    let lineage = format!("{}\n{}", canonical(&request.context), canonical(&path));
+    let shown_file = shown_name(path, &place.context);
+    let file = path.canonicalize().unwrap_or_else(|_| path.clone());
+    let lineage = format!("{}\n{}", place.lineage, file.display());
     let input = LowerInput {
         text,
         file_name: shown_file.clone(),
@@ -232,7 +232,10 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
         ulimits: request.ulimits.clone(),
         shm_size_bytes: request.shm_size_bytes,
         contexts,
-        ignore: ignore_rules(&request.context, Some(&path))?,
+        ignore: match place.delivered {
+            None => ignore_rules(&place.context, Some(path))?,
+            Some(_) => delivered_ignore_rules(&place, path)?,
+        },
         proxy: request.proxy.clone(),
         source_date_epoch: request.source_date_epoch,
         resolve_mode: request.resolve_mode,
@@ -244,6 +247,7 @@ fn load(request: &SourceRequest) -> Result<Loaded, Error> {
         lineage,
         declared_args,
         shown_file,
+        place,
     })
 }
 
@@ -271,46 +275,110 @@ fn platform(wanted: Option<&str>) -> Result<Platform, Error> {
     Ok(platform)
 }
 
-/// `-f` is relative to the working directory; without it, the context has the file.
-fn find_dockerfile(request: &SourceRequest) -> Result<PathBuf, Error> {
-    if let Some(path) = &request.dockerfile {
-        return Ok(path.clone());
+/// A Dockerfile that was read.
+struct Written {
+    /// Where: a path of the caller, one within a context that was brought here, or a name.
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+/// `-f` is relative to the working directory, or to a context that was brought here; without it,
+/// the context has the file.
+fn find_dockerfile(request: &SourceRequest, place: &Place) -> Result<Written, Error> {
+    if let Some((name, bytes)) = &place.dockerfile {
+        return Ok(Written {
+            path: PathBuf::from(name),
+            bytes: bytes.clone(),
+        });
     }
-    if !request.context.is_dir() {
+    let absent = |path: &Path| Error::File {
+        attempt: "read the Dockerfile",
+        path: path.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    };
+    let (path, bytes) = match (&request.dockerfile, &place.delivered) {
+        (Some(DockerfileRequest::Path(path)), None) => (path.clone(), read(path)?),
+        (Some(DockerfileRequest::Path(path)), Some(_)) => (path.clone(), place.read(path)?),
+        (_, None) => {
+            let path = default_dockerfile(&place.context)?;
+            let bytes = read(&path)?;
+            (path, bytes)
+        }
+        (_, Some(_)) => {
+            let lower = DEFAULT_NAME.to_lowercase();
+            let mut found = None;
+            for name in [DEFAULT_NAME, &lower] {
+                if found.is_none() {
+                    let path = PathBuf::from(name);
+                    found = place.read(&path)?.map(|bytes| (path, Some(bytes)));
+                }
+            }
+            found.ok_or_else(|| no_dockerfile(&place.shown))?
+        }
+    };
+    match bytes {
+        Some(bytes) => Ok(Written { path, bytes }),
+        None => Err(absent(&path)),
+    }
+}
+
+fn default_dockerfile(context: &Path) -> Result<PathBuf, Error> {
+    if !context.is_dir() {
         return Err(Error::Usage {
             message: format!(
                 "the build context `{}` is not a directory",
-                request.context.display()
+                context.display()
             ),
             hint: Some(
                 "give the directory that holds the Dockerfile, as in `kiln build .`".to_owned(),
             ),
         });
     }
-    let named = request.context.join(DEFAULT_NAME);
-    let lower = request.context.join(DEFAULT_NAME.to_lowercase());
+    let named = context.join(DEFAULT_NAME);
+    let lower = context.join(DEFAULT_NAME.to_lowercase());
     if !named.exists() && lower.exists() {
         return Ok(lower);
     }
     if !named.exists() {
-        return Err(Error::Usage {
-            message: format!("there is no Dockerfile in `{}`", request.context.display()),
-            hint: Some("name another file with -f".to_owned()),
-        });
+        return Err(no_dockerfile(&context.display().to_string()));
     }
     Ok(named)
+}
+
+fn no_dockerfile(context: &str) -> Error {
+    Error::Usage {
+        message: format!("there is no Dockerfile in `{context}`"),
+        hint: Some("name another file with -f".to_owned()),
+    }
+}
+
+/// The rules for a context that was brought here: the same, within it.
+fn delivered_ignore_rules(place: &Place, dockerfile: &Path) -> Result<Vec<String>, Error> {
+    let mut beside = dockerfile.as_os_str().to_owned();
+    beside.push(IGNORE_FILE);
+    let own = match place.dockerfile {
+        None => place.read(Path::new(&beside))?,
+        Some(_) => None,
+    };
+    let bytes = match own {
+        Some(bytes) => Some(bytes),
+        None => place.read(Path::new(IGNORE_FILE))?,
+    };
+    Ok(bytes
+        .map(|bytes| ignorefile::parse_bytes(&bytes))
+        .unwrap_or_default())
 }
 
 /// The rules for a context: those beside the Dockerfile go before those in its root.
 fn ignore_rules(context: &Path, dockerfile: Option<&Path>) -> Result<Vec<String>, Error> {
     if let Some(path) = dockerfile {
         let mut name = path.as_os_str().to_owned();
-        name.push(".dockerignore");
+        name.push(IGNORE_FILE);
         if let Some(bytes) = read(Path::new(&name))? {
             return Ok(ignorefile::parse_bytes(&bytes));
         }
     }
-    let bytes = read(&context.join(".dockerignore"))?;
+    let bytes = read(&context.join(IGNORE_FILE))?;
     Ok(bytes
         .map(|bytes| ignorefile::parse_bytes(&bytes))
         .unwrap_or_default())

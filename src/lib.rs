@@ -25,6 +25,7 @@ mod lines;
 mod request;
 
 mod build;
+mod delivery;
 mod dockerfile;
 mod entitlement;
 mod open;
@@ -40,7 +41,9 @@ pub use lines::OutputLines;
 pub use open::{Kiln, Options};
 pub use plan::{PlanForm, Planned};
 pub use record::{BuildRecord, StepRecord};
-pub use request::{BuildRequest, ContextRequest, SourceRequest};
+pub use request::{
+    BuildRequest, ContextRequest, Delivery, DockerfileRequest, ReadOnce, SourceRequest,
+};
 
 pub use kiln_executor::{
     AgentSource, ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,

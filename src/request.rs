@@ -1,13 +1,16 @@
 //! What a caller can ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_executor::{Export, Secrets};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, ProxyEnv, ResolveMode, Ulimit};
 
-use crate::Entitlement;
+use crate::{Entitlement, Error};
 
 /// What is built: where it is written, and what it is told.
 ///
@@ -16,8 +19,10 @@ use crate::Entitlement;
 pub struct SourceRequest {
     /// The build context.
     pub context: PathBuf,
+    /// Brings the build context from elsewhere; then `context` counts for nothing.
+    pub delivery: Option<Delivery>,
     /// The Dockerfile; by default `Dockerfile` (or `dockerfile`) in the context.
-    pub dockerfile: Option<PathBuf>,
+    pub dockerfile: Option<DockerfileRequest>,
     /// The stage to build; by default the last.
     pub target: Option<String>,
     /// Build arguments; one without a value counts as not given.
@@ -46,6 +51,56 @@ pub struct SourceRequest {
     pub source_date_epoch: Option<i64>,
 }
 
+/// A build context that is no directory of the caller.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// A git repository, or an archive or a Dockerfile over http.
+    Url(String),
+    /// An archive, or a Dockerfile alone.
+    Stream(ReadOnce),
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone)]
+pub enum DockerfileRequest {
+    /// A file: of the caller, or within a context that is brought here.
+    Path(PathBuf),
+    /// What is read from there.
+    Stream(ReadOnce),
+    /// A file over http.
+    Url(String),
+}
+
+/// Something that is read once, such as standard input. Clones are the same.
+#[derive(Clone)]
+pub struct ReadOnce {
+    reader: Arc<Mutex<Option<Box<dyn Read + Send>>>>,
+}
+
+impl ReadOnce {
+    /// Wraps what is to be read.
+    pub fn new(reader: impl Read + Send + 'static) -> ReadOnce {
+        ReadOnce {
+            reader: Arc::new(Mutex::new(Some(Box::new(reader)))),
+        }
+    }
+
+    /// Takes it, which can be done once.
+    pub(crate) fn take(&self) -> Result<Box<dyn Read + Send>, Error> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.take().ok_or_else(|| Error::Usage {
+            message: "standard input cannot be read twice".to_owned(),
+            hint: None,
+        })
+    }
+}
+
+impl fmt::Debug for ReadOnce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadOnce")
+    }
+}
+
 /// A named context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContextRequest {
@@ -53,6 +108,8 @@ pub enum ContextRequest {
     Directory(PathBuf),
     /// An image by reference.
     Image(String),
+    /// A git repository, or a file over http.
+    Url(String),
     /// An image in an OCI layout directory.
     OciLayout {
         /// The directory.

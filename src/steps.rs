@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use kiln_ir::{NodeId, Op, Plan, SourceOp};
 use kiln_solver::{NodeNote, Slot};
@@ -16,6 +17,9 @@ const TAIL_LINES: usize = 30;
 pub(crate) struct Steps {
     pub(crate) infos: Vec<StepInfo>,
     by_node: BTreeMap<NodeId, StepIndex>,
+    /// Nodes that only bring what the step of the same instruction works on, such as the repository
+    /// of an ADD.
+    parts: BTreeSet<NodeId>,
 }
 
 impl Steps {
@@ -24,6 +28,7 @@ impl Steps {
     /// A context is no step; nor is a node that is written nowhere and has no name.
     pub(crate) fn of(plan: &Plan) -> Steps {
         let mut nodes: Vec<(u32, usize, NodeId, StepInfo)> = Vec::new();
+        let mut parts: BTreeMap<NodeId, NodeId> = BTreeMap::new();
         for (order, node) in plan.order().into_iter().enumerate() {
             let this = plan.graph.node(node);
             let from_file = !plan.sources.is_empty();
@@ -31,6 +36,12 @@ impl Steps {
             let is_half = from_file && matches!(this.op, Op::Merge(_));
             if is_half || matches!(this.op, Op::Source(SourceOp::Local(_))) {
                 continue;
+            }
+            if from_file && matches!(this.op, Op::File(_)) {
+                let sources = this.inputs.iter().map(|input| input.node);
+                for source in sources.filter(|source| is_part(plan, *source, node)) {
+                    parts.entry(source).or_insert(node);
+                }
             }
             let display = plan.display.get(&node);
             let name = display
@@ -51,15 +62,22 @@ impl Steps {
                 .unwrap_or_default();
             nodes.push((line, order, node, StepInfo { stage, text, line }));
         }
+        nodes.retain(|(_, _, node, _)| !parts.contains_key(node));
         nodes.sort_by_key(|(line, order, ..)| (*line, *order));
-        let by_node = nodes
+        let mut by_node: BTreeMap<NodeId, StepIndex> = nodes
             .iter()
             .enumerate()
             .map(|(index, (_, _, node, _))| (*node, index))
             .collect();
+        for (part, whole) in &parts {
+            if let Some(index) = by_node.get(whole).copied() {
+                by_node.insert(*part, index);
+            }
+        }
         Steps {
             infos: nodes.into_iter().map(|(.., info)| info).collect(),
             by_node,
+            parts: parts.into_keys().collect(),
         }
     }
 
@@ -75,15 +93,24 @@ impl Steps {
     ) -> BTreeMap<NodeId, NodeNote> {
         let mut ordinals: BTreeMap<&str, usize> = BTreeMap::new();
         let mut by_index: Vec<(&NodeId, &StepIndex)> = self.by_node.iter().collect();
-        by_index.sort_by_key(|(_, index)| **index);
+        // A part comes before the step that it belongs to, and counts with it.
+        by_index.sort_by_key(|(node, index)| (**index, !self.parts.contains(node)));
         let mut notes = BTreeMap::new();
+        let mut part = 0;
         for (node, index) in by_index {
             let stage = self.infos[*index].stage.as_str();
             let ordinal = ordinals.entry(stage).or_default();
-            *ordinal += 1;
+            let step = if self.parts.contains(node) {
+                part += 1;
+                format!("{stage}.{}.{part}", *ordinal + 1)
+            } else {
+                part = 0;
+                *ordinal += 1;
+                format!("{stage}.{ordinal}")
+            };
             let slot = Slot {
                 lineage: lineage.to_owned(),
-                step: format!("{stage}.{ordinal}"),
+                step,
             };
             notes.insert(
                 *node,
@@ -98,11 +125,26 @@ impl Steps {
     }
 }
 
+/// Whether a source only brings what one step of the file works on: it is of the same instruction.
+fn is_part(plan: &Plan, source: NodeId, step: NodeId) -> bool {
+    let is_remote = matches!(
+        plan.graph.node(source).op,
+        Op::Source(SourceOp::Git(_) | SourceOp::Http(_))
+    );
+    let ranges = |node| plan.display.get(&node).map(|display| &display.ranges[..]);
+    let (Some(source), Some([first, ..])) = (ranges(source), ranges(step)) else {
+        return false;
+    };
+    is_remote && source.contains(first)
+}
+
 /// A step of a plan that names none.
 fn unnamed(op: &Op) -> String {
     match op {
         Op::Source(SourceOp::Image(image)) => format!("image {}", image.reference),
         Op::Source(SourceOp::OciLayout(layout)) => format!("oci-layout {}", layout.reference),
+        Op::Source(SourceOp::Git(git)) => format!("git {}", git.remote),
+        Op::Source(SourceOp::Http(http)) => format!("http {}", http.url),
         Op::Exec(exec) => format!("exec {}", exec.meta.args.join(" ")),
         other => other.kind().to_owned(),
     }
@@ -120,6 +162,8 @@ struct State {
     tails: BTreeMap<NodeId, Tail>,
     /// Identities of sources, in words.
     labels: BTreeMap<NodeId, String>,
+    /// How long it took to bring what a step works on.
+    brought: BTreeMap<StepIndex, Duration>,
     ended: BTreeMap<StepIndex, (StepStatus, String)>,
 }
 
@@ -247,12 +291,25 @@ impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
                 let status = match status {
                     Ended::Cached { .. } => StepStatus::Cached,
                     Ended::Ran { duration } | Ended::Fetched { duration } => {
-                        StepStatus::Ran(duration)
+                        let mut state = self.state();
+                        let brought = state.brought.entry(step).or_default();
+                        if self.steps.parts.contains(&node) {
+                            *brought += duration;
+                        }
+                        StepStatus::Ran(duration + *brought)
                     }
                     Ended::Failed => StepStatus::Failed,
                     Ended::Cancelled => StepStatus::Cancelled,
                     Ended::Skipped => StepStatus::Skipped,
                 };
+                // A part that is here says nothing yet; one that failed says it all.
+                if self.steps.parts.contains(&node) && status != StepStatus::Failed {
+                    return;
+                }
+                if self.state().ended.get(&step).map(|ended| &ended.0) == Some(&StepStatus::Failed)
+                {
+                    return;
+                }
                 let reason = match reason {
                     Some(reason) => reason.to_string(),
                     None => self.state().labels.get(&node).cloned().unwrap_or_default(),

@@ -40,6 +40,7 @@ test)
     need setpriv util-linux
     need ssh-agent openssh-client
     need python3 python3
+    need git git
     # For the Alpine and the redis of the seed case.
     need pip3 python3-pip
     need qemu-img qemu-utils

@@ -39,16 +39,26 @@ pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dy
 ///
 /// As docker does, the first header decides: its checksum must hold.
 pub(crate) fn tar_reader(mut file: File) -> Option<Box<dyn Read + Send>> {
-    let mut head = Vec::new();
     let probe = file.try_clone().ok()?;
-    decompress(probe)
-        .ok()?
-        .take(BLOCK_BYTES as u64)
-        .read_to_end(&mut head)
-        .ok()?;
-    let is_tar = head.len() == BLOCK_BYTES && checksum_holds(&head);
+    let head = first_block(&mut decompress(probe).ok()?).ok()?;
     file.rewind().ok()?;
-    if is_tar { decompress(file).ok() } else { None }
+    if is_tar(&head) {
+        decompress(file).ok()
+    } else {
+        None
+    }
+}
+
+/// Reads the first block of what may be a tar archive.
+pub(crate) fn first_block(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(BLOCK_BYTES);
+    reader.take(BLOCK_BYTES as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Whether this is the first block of a tar archive.
+pub(crate) fn is_tar(head: &[u8]) -> bool {
+    head.len() == BLOCK_BYTES && checksum_holds(head)
 }
 
 /// Whether a block is a tar header: the sum of its bytes, with blanks for the sum itself.

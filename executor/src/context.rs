@@ -32,31 +32,49 @@ impl ScannedContext {
         path: &Path,
         exclude: &[String],
     ) -> Result<ScannedContext, Error> {
-        let refused = |source| Error::Context {
+        let canonical = path.canonicalize().map_err(|source| Error::Context {
             path: path.to_owned(),
             source,
-        };
-        let root: OwnedFd = File::open(path).map_err(refused)?.into();
-        let canonical = path.canonicalize().map_err(refused)?;
-        let name = canonical.to_string_lossy().into_owned();
-        let ignore = Ignore::new(exclude).map_err(|source| Error::Pattern {
-            of: "the context's ignore rules",
-            source,
         })?;
+        let name = canonical.to_string_lossy().into_owned();
         let memory = store
             .hash_memory(&name)?
             .and_then(|bytes| HashMemory::decode(&bytes).ok())
             .unwrap_or_default();
+        let context = Self::scan_knowing(path, exclude, &memory)?;
+        if context.tree.hashed() > 0 {
+            store.put_hash_memory(&name, &context.tree.memory().encode())?;
+        }
+        Ok(context)
+    }
+
+    /// Scans a directory that is looked at only once.
+    pub(crate) fn scan_once(path: &Path, exclude: &[String]) -> Result<ScannedContext, Error> {
+        Self::scan_knowing(path, exclude, &HashMemory::default())
+    }
+
+    fn scan_knowing(
+        path: &Path,
+        exclude: &[String],
+        memory: &HashMemory,
+    ) -> Result<ScannedContext, Error> {
+        let root: OwnedFd = File::open(path)
+            .map_err(|source| Error::Context {
+                path: path.to_owned(),
+                source,
+            })?
+            .into();
+        let ignore = Ignore::new(exclude).map_err(|source| Error::Pattern {
+            of: "the context's ignore rules",
+            source,
+        })?;
         let tree =
-            scan(root.as_fd(), &ignore, &memory, &ScanOptions::default()).map_err(|source| {
+            scan(root.as_fd(), &ignore, memory, &ScanOptions::default()).map_err(|source| {
                 Error::Scan {
                     path: path.to_owned(),
                     source,
                 }
             })?;
-        if tree.hashed() > 0 {
-            store.put_hash_memory(&name, &tree.memory().encode())?;
-        }
         Ok(ScannedContext {
             tree: Arc::new(tree),
             root: Arc::new(root),

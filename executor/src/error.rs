@@ -215,6 +215,15 @@ pub enum Error {
         #[source]
         source: kiln_tree::tar::ApplyError,
     },
+    /// An archive that is to be the build context cannot be used.
+    #[error("could not unpack the build context from `{name}`")]
+    ContextArchive {
+        /// Where it came from.
+        name: String,
+        /// Why not.
+        #[source]
+        source: kiln_tree::tar::ApplyError,
+    },
     /// An OCI layout that cannot be used.
     #[error("could not use the OCI layout `{}`", path.display())]
     Layout {
@@ -290,6 +299,30 @@ pub enum Error {
         /// As asked for, or as the image says.
         user: String,
     },
+    /// A file over http cannot be had.
+    #[error(transparent)]
+    Web(#[from] kiln_oci::web::WebError),
+    /// A file over http is another one than was asked for.
+    #[error("`{url}` is not what was asked for: its digest is {found}, and {expected} is expected")]
+    Checksum {
+        /// The address.
+        url: String,
+        /// The digest that it should have.
+        expected: String,
+        /// The digest that it has.
+        found: String,
+    },
+    /// A name that no file can have.
+    #[error("the file from `{url}` cannot be named `{name}`")]
+    FileName {
+        /// The name.
+        name: String,
+        /// The address.
+        url: String,
+    },
+    /// A repository cannot be had.
+    #[error(transparent)]
+    Git(#[from] crate::git::GitError),
     /// A step was asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -338,6 +371,11 @@ impl Error {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
             }
             Error::ForeignLayer { .. } => "pull its image again".to_owned(),
+            Error::Web(error) => return error.hint(),
+            Error::Git(error) => return error.hint(),
+            Error::Checksum { .. } => {
+                "if the new file is the right one, give its digest as the checksum".to_owned()
+            }
             Error::NotALayout { .. } => {
                 "choose another directory, or remove what is in this one".to_owned()
             }
@@ -347,10 +385,11 @@ impl Error {
 
     /// Whether this host lacks something, as against a build that is wrong.
     pub fn is_environment(&self) -> bool {
-        matches!(
-            self,
-            Error::Sandbox(_) | Error::Store(_) | Error::RegistryConfig(_)
-        )
+        match self {
+            Error::Sandbox(_) | Error::Store(_) | Error::RegistryConfig(_) => true,
+            Error::Git(error) => error.is_environment(),
+            _ => false,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod users;
 
 mod archive;
 mod file;
+mod git;
 mod source;
 mod unpack;
 
@@ -24,6 +25,7 @@ mod hostfiles;
 mod secrets;
 mod ssh;
 
+mod remotes;
 mod select;
 mod worker;
 
@@ -32,6 +34,7 @@ mod export;
 
 mod builds;
 mod container;
+mod delivery;
 mod images;
 mod import;
 mod space;
@@ -42,10 +45,12 @@ pub use container::{
     ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
 };
 pub use context::Locals;
+pub use delivery::{Delivered, StreamContent};
 pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor};
 pub use file::{ChangeError, FileError, ModeError, PickError};
+pub use git::{GitAccess, GitError};
 pub use images::{ImageDetails, ImageSummary};
 pub use import::ImportedImage;
 pub use secrets::{AgentSource, SecretSource, Secrets};

@@ -52,6 +52,7 @@ impl Executor {
             line("blobs", usage.blobs),
             line("cache mounts", usage.cache_mounts),
             line("contexts", usage.contexts),
+            line("repositories", usage.remotes),
             line("running steps", usage.work),
             line("trash", usage.trash),
             line("records", usage.records),
@@ -77,6 +78,7 @@ impl Executor {
             ("layers", report.layers),
             ("blobs", report.blobs),
             ("cache mounts", report.cache_mounts),
+            ("repositories", report.repositories),
             ("contexts", report.contexts),
             (
                 "leftovers of dead processes",

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::exec::{ExecRequest, exec};
 use crate::executor::{Executor, host_platform};
 use crate::file::{self, Base, copy_whole, open_layers};
+use crate::remotes::Remotes;
 use crate::secrets::Secrets;
 use crate::select;
 use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch};
@@ -89,6 +90,7 @@ pub struct BuildWorker {
     images: Mutex<BTreeMap<NodeId, ResolvedImage>>,
     secrets: Arc<Secrets>,
     agents: Arc<Agents>,
+    remotes: Remotes,
     /// What was filed since explains nothing: it is of this build.
     begun: SystemTime,
 }
@@ -110,6 +112,7 @@ impl BuildWorker {
             images: Mutex::default(),
             secrets: Arc::default(),
             agents: Arc::default(),
+            remotes: Remotes::new(executor),
             begun: SystemTime::now(),
         }
     }
@@ -166,10 +169,6 @@ impl BuildWorker {
                 self.registry_image(source, &platform, pin).await?
             }
             Op::Source(SourceOp::OciLayout(source)) => self.layout_image(source, &platform, pin)?,
-            Op::Source(SourceOp::Git(git)) => return Err(unsupported("a git source", &git.remote)),
-            Op::Source(SourceOp::Http(http)) => {
-                return Err(unsupported("an http source", &http.url));
-            }
             Op::Source(SourceOp::Blob(blob)) => {
                 return Err(unsupported("a blob source", &blob.reference));
             }
@@ -412,6 +411,15 @@ impl Worker for BuildWorker {
     type Error = Error;
 
     async fn pin(&self, request: SourceRequest) -> Result<Pinned, Error> {
+        match &request.plan.graph.node(request.node).op {
+            Op::Source(SourceOp::Git(source)) => {
+                return self.remotes.pin_git(&request, source).await;
+            }
+            Op::Source(SourceOp::Http(source)) => {
+                return self.remotes.pin_http(&self.lease, &request, source).await;
+            }
+            _ => {}
+        }
         let image = self.image(&request.plan, request.node).await?;
         let layers: Vec<Content> = image
             .diff_ids
@@ -521,6 +529,13 @@ impl Worker for BuildWorker {
                 handle: Handle(Tree::Context(context)),
                 content: Vec::new(),
                 transferred: false,
+            });
+        }
+        if let Some(layer) = self.remotes.fetch(&self.lease, &request).await? {
+            return Ok(Fetched {
+                content: to_solver(&[layer]),
+                handle: Handle::layers(vec![layer]),
+                transferred: true,
             });
         }
         let image = self.image(&request.plan, request.node).await?;

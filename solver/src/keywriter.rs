@@ -145,6 +145,8 @@ fn write_source(source: &SourceOp, to: &mut impl KeyWriter) {
         // Consumers take the digest of what they select instead.
         SourceOp::Local(_) => {}
         SourceOp::Git(GitSource {
+            remote,
+            reference,
             subdir,
             keep_git_dir,
             skip_submodules,
@@ -154,6 +156,11 @@ fn write_source(source: &SourceOp, to: &mut impl KeyWriter) {
         }) => {
             text(to, "subdir", subdir);
             flag(to, "keep_git_dir", *keep_git_dir);
+            // What is kept names where it came from.
+            if *keep_git_dir {
+                text(to, "remote", remote);
+                text(to, "reference", reference);
+            }
             flag(to, "skip_submodules", *skip_submodules);
             flag(to, "mtime_from_commit", *mtime_from_commit);
             attrs(to, extra);

@@ -216,7 +216,14 @@ impl Display for Cause {
             } => {
                 let what = if *base { "base" } else { "source" };
                 let (old, new) = (short_pin(old), short_pin(new));
-                if old == new {
+                if !base && !new.contains(':') {
+                    // A commit: what changed is where a branch or a tag points.
+                    match reference.rsplit_once('#') {
+                        Some((remote, name)) => write!(f, "ref {name} of {remote} moved")?,
+                        None => write!(f, "the default branch of {reference} moved")?,
+                    }
+                    write!(f, " ({old} -> {new})")
+                } else if old == new {
                     write!(f, "{what} {reference} changed")
                 } else {
                     write!(f, "{what} {reference} changed ({old} -> {new})")
@@ -435,6 +442,29 @@ mod tests {
         check(
             files(&[("a\u{1b}[2Jb", FileChangeKind::Added)], 0),
             expected,
+        );
+    }
+
+    #[test]
+    fn references_move_and_files_change() {
+        let source = |reference: &str, old: &str, new: &str| Cause::Source {
+            reference: reference.into(),
+            base: false,
+            old: old.into(),
+            new: new.into(),
+        };
+        let (old, new) = ("a".repeat(40), "b".repeat(40));
+        check(
+            source("x.org/a.git#main", &old, &new),
+            "ref main of x.org/a.git moved (aaaaaaaaaaaa -> bbbbbbbbbbbb)",
+        );
+        check(
+            source("x.org/a.git", &old, &new),
+            "the default branch of x.org/a.git moved (aaaaaaaaaaaa -> bbbbbbbbbbbb)",
+        );
+        check(
+            source("https://x.org/f", "sha256:0123456789", "sha256:9876543210"),
+            "source https://x.org/f changed (sha256:01234567 -> sha256:98765432)",
         );
     }
 

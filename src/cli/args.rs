@@ -134,7 +134,8 @@ pub(crate) enum BuildsCommand {
 /// What lowering needs to know; the same for `build` and `plan`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
-    /// The Dockerfile, relative to the working directory [default: PATH/Dockerfile]
+    /// The Dockerfile, relative to the working directory (within the context if that is no
+    /// directory here); - is standard input, and a URL works too [default: PATH/Dockerfile]
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Build this stage instead of the last
@@ -143,7 +144,8 @@ pub(crate) struct SourceArgs {
     /// Set a build argument; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Another context, by name: a directory, docker-image://REF or oci-layout://DIR[:TAG]
+    /// Another context, by name (or NAME::PLATFORM): a directory, docker-image://REF,
+    /// oci-layout://DIR[:TAG], a git repository or a URL
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
     /// Platform of the image; only this host's can be built for yet
@@ -176,8 +178,10 @@ pub(crate) struct SourceArgs {
     /// Never ask a registry
     #[arg(long, conflicts_with = "pull")]
     pub(crate) offline: bool,
-    /// The build context: a directory, which has the Dockerfile and what COPY reads
-    #[arg(value_name = "PATH")]
+    /// The build context, which has the Dockerfile and what COPY reads: a directory, a git
+    /// repository (URL#REF:SUBDIR), the URL of an archive or of a Dockerfile, or - for an archive
+    /// or a Dockerfile on standard input
+    #[arg(value_name = "PATH|URL|-")]
     pub(crate) context: Option<String>,
 }
 

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kiln::{
-    BuildRequest, Built, Cancel, Destination, Error, Export, NoCache, ProxyEnv, ResolveMode,
-    SourceRequest,
+    BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error, Export, NoCache,
+    ProxyEnv, ReadOnce, ResolveMode, SourceRequest,
 };
 
 use super::args::{BuildArgs, SourceArgs};
@@ -17,27 +17,24 @@ use super::{Done, Failure, print, report, spec, trust};
 
 /// Reads what `build` and `plan` have in common.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
-    let context = match args.context.as_deref() {
-        None => {
-            report::usage(
-                "no build context was given",
-                Some("`kiln build .` builds this directory"),
-            );
-            return Err(Failure::Told(2));
+    let (context, delivery) = context(args)?;
+    let dockerfile = match args.file.as_deref() {
+        None => None,
+        Some(path) if path == Path::new(STDIN) => {
+            if matches!(delivery, Some(Delivery::Stream(_))) {
+                report::usage(
+                    "the context and the Dockerfile cannot both come from standard input",
+                    Some("a context that is an archive has its Dockerfile in it"),
+                );
+                return Err(Failure::Told(2));
+            }
+            Some(DockerfileRequest::Stream(ReadOnce::new(std::io::stdin())))
         }
-        Some("-") => return Err(not_yet("a context on standard input", A_DIRECTORY)),
-        Some(text) if is_remote(text) => {
-            return Err(not_yet(
-                &format!("the remote context `{text}`"),
-                A_DIRECTORY,
-            ));
-        }
-        Some(path) => PathBuf::from(path),
+        Some(path) => Some(match path.to_str() {
+            Some(url) if is_http(url) => DockerfileRequest::Url(url.to_owned()),
+            _ => DockerfileRequest::Path(path.to_owned()),
+        }),
     };
-    if args.file.as_deref() == Some(Path::new("-")) {
-        let hint = "write it to a file and name that with -f";
-        return Err(not_yet("a Dockerfile on standard input", hint));
-    }
     let no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
         (true, _) => NoCache::All,
         (false, false) => NoCache::Stages(args.no_cache_filter.iter().cloned().collect()),
@@ -46,7 +43,8 @@ pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure
     let contexts = args.build_context.iter().map(|text| spec::context(text));
     Ok(SourceRequest {
         context,
-        dockerfile: args.file.clone(),
+        delivery,
+        dockerfile,
         target: args.target.clone(),
         build_args: spec::build_args(&args.build_arg),
         contexts: contexts.collect::<Result<_, _>>()?,
@@ -78,24 +76,30 @@ pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure
     })
 }
 
-fn is_remote(text: &str) -> bool {
-    [
-        "http://",
-        "https://",
-        "git://",
-        "ssh://",
-        "git@",
-        "github.com/",
-    ]
-    .iter()
-    .any(|start| text.starts_with(start))
+/// What standard input is called.
+const STDIN: &str = "-";
+
+/// The build context: a directory, or what brings one.
+fn context(args: &SourceArgs) -> Result<(PathBuf, Option<Delivery>), Failure> {
+    let Some(text) = args.context.as_deref() else {
+        report::usage(
+            "no build context was given",
+            Some("`kiln build .` builds this directory"),
+        );
+        return Err(Failure::Told(2));
+    };
+    let delivery = match text {
+        STDIN => Some(Delivery::Stream(ReadOnce::new(std::io::stdin()))),
+        // A directory may be called anything.
+        path if Path::new(path).is_dir() => None,
+        url if spec::is_remote(url) => Some(Delivery::Url(url.to_owned())),
+        _ => None,
+    };
+    Ok((PathBuf::from(text), delivery))
 }
 
-const A_DIRECTORY: &str = "give a directory";
-
-fn not_yet(what: &str, hint: &str) -> Failure {
-    report::usage(&format!("{what} is not supported yet"), Some(hint));
-    Failure::Told(2)
+fn is_http(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// The caller's proxies, which steps use too; they enter no key.

@@ -52,19 +52,33 @@ pub(crate) fn context(spec: &str) -> Result<(String, ContextRequest)> {
         );
     };
     let request = match value.split_once("://") {
-        None => ContextRequest::Directory(PathBuf::from(value)),
         Some(("docker-image", reference)) => ContextRequest::Image(reference.to_owned()),
         Some(("oci-layout", place)) => oci_layout(place),
+        _ if is_remote(value) => ContextRequest::Url(value.to_owned()),
+        None => ContextRequest::Directory(PathBuf::from(value)),
         Some((scheme, _)) => {
             return refuse(
-                format!(
-                    "`--build-context {spec}`: contexts from `{scheme}://` are not supported yet"
-                ),
-                "a directory, docker-image://REF or oci-layout://DIR works",
+                format!("`--build-context {spec}`: there are no contexts from `{scheme}://`"),
+                "a directory, docker-image://REF, oci-layout://DIR, a git repository or a URL works",
             );
         }
     };
     Ok((name.to_owned(), request))
+}
+
+/// Whether a context is somewhere else: a git repository or a file over http.
+pub(crate) fn is_remote(text: &str) -> bool {
+    let schemes = ["http://", "https://", "git://", "ssh://"];
+    let is_scp_like = |text: &str| {
+        let account = text
+            .split('/')
+            .next()
+            .and_then(|first| first.split_once(':'));
+        account.is_some_and(|(account, _)| account.contains('@'))
+    };
+    schemes.iter().any(|scheme| text.starts_with(scheme))
+        || text.starts_with("github.com/")
+        || is_scp_like(text)
 }
 
 fn oci_layout(place: &str) -> ContextRequest {
@@ -408,6 +422,14 @@ mod tests {
         };
         check("a=oci-layout:///x/y:v1", layout("/x/y", Some("v1")));
         check("a=oci-layout://x", layout("x", None));
-        assert!(context("x").is_err() && context("a=https://x").is_err());
+        for url in [
+            "https://x/y.tar",
+            "git@x.org:me/a.git#v1",
+            "github.com/me/a",
+        ] {
+            check(&format!("a={url}"), ContextRequest::Url(url.to_owned()));
+        }
+        check("a=dir:x@y", ContextRequest::Directory("dir:x@y".into()));
+        assert!(context("x").is_err() && context("a=ftp://x").is_err());
     }
 }

@@ -82,9 +82,6 @@ fn refused_flags(world: &World) {
             .exits(2)
             .whole();
     }
-    for context in ["https://example.com/x.git", "-"] {
-        text += &world.kiln(&["build", context]).exits(2).whole();
-    }
     world.snapshot(&text);
 }
 

@@ -46,11 +46,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case("network_none", SEES, network_none),
         case("networks_of_one_run", SEES, networks_of_one_run),
         case("syntax_line", NEEDS, syntax_line),
-        case(
-            "dockerfile_from_standard_input",
-            NEEDS,
-            dockerfile_from_standard_input,
-        ),
         case("another_dockerfile", NEEDS, another_dockerfile),
         case("named_contexts", NEEDS, named_contexts),
         case(
@@ -59,7 +54,6 @@ pub(crate) fn cases() -> Vec<Case> {
             run_true_on_scratch_seals_empty,
         ),
         case("deletions", NEEDS, deletions),
-        case("refused_until_later", NEEDS, refused_until_later),
         case("several_errors_at_once", &[], several_errors_at_once),
         case("warnings", NEEDS, warnings),
         case("no_dockerfile", &[], no_dockerfile),
@@ -496,12 +490,6 @@ fn syntax_line(world: &World) {
     );
 }
 
-fn dockerfile_from_standard_input(world: &World) {
-    world.write("ctx/a", "a\n");
-    let kiln = world.kiln(&["build", "-t", "app", "-f", "-", "ctx"]);
-    world.snapshot(&kiln.stdin("FROM demo/base\n").exits(2).whole());
-}
-
 fn another_dockerfile(world: &World) {
     world.base();
     world.write("elsewhere/My.Dockerfile", "FROM demo/base\nCOPY a /a\n");
@@ -587,20 +575,6 @@ fn refused(world: &World, part: &str, dockerfile: &str) {
     let ran = world.kiln(&["build", "ctx"]).run();
     assert!(matches!(ran.status.code(), Some(1 | 2)), "{}", ran.stderr);
     world.snapshot_of(part, &ran.whole());
-}
-
-fn refused_until_later(world: &World) {
-    world.base();
-    refused(
-        world,
-        "http",
-        "FROM demo/base\nADD https://example.com/file.txt /file\n",
-    );
-    refused(
-        world,
-        "git",
-        "FROM demo/base\nADD https://github.com/moby/buildkit.git#v0.10 /src\n",
-    );
 }
 
 fn several_errors_at_once(world: &World) {

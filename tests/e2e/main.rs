@@ -19,6 +19,7 @@ mod mounts;
 mod plans;
 mod reasons;
 mod registries;
+mod remotes;
 mod robustness;
 mod run;
 mod seed;
@@ -37,7 +38,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 16] = [
+    let rooms: [Room; 17] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ("exports", exports::cases),
         ("run", run::cases),
         ("registries", registries::cases),
+        ("remotes", remotes::cases),
         ("seed", seed::cases),
         ("robustness", robustness::cases),
     ];

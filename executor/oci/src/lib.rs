@@ -1,4 +1,5 @@
-//! What OCI and docker agreed on: names and documents of images, and the registry protocol.
+//! What OCI and docker agreed on: names and documents of images, and the registry protocol. Single
+//! files over http come the same way.
 //!
 //! Nothing in here runs or unpacks an image, and nothing is stored; documents go in and out as
 //! bytes, layers as streams.
@@ -12,3 +13,4 @@ pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod registry;
+pub mod web;

@@ -161,6 +161,66 @@ pub(crate) fn copy_whole(
     Ok(vec![content])
 }
 
+/// What becomes of attributes where a whole tree is made a layer.
+pub(crate) struct Keep {
+    /// The time of everything, in seconds since 1970; none keeps the times of files.
+    pub(crate) mtime_seconds: Option<i64>,
+    /// Permission bits, as chmod takes them.
+    pub(crate) mode: &'static str,
+}
+
+/// Makes a layer of the directory `subdir` of a tree; none if there is no such directory.
+pub(crate) fn copy_tree(
+    store: &Store,
+    lease: &Lease,
+    tree: &ScannedContext,
+    subdir: &str,
+    keep: &Keep,
+) -> Result<Option<LayerContent>, FileError> {
+    let selection = kiln_solver::CopySelection {
+        src: format!("/{subdir}"),
+        follow_symlink: true,
+        dir_copy_contents: true,
+        ..kiln_solver::CopySelection::default()
+    };
+    let picked = match pick::picks(tree, &selection) {
+        Err(pick::PickError::NotFound { .. }) => return Ok(None),
+        picked => picked?,
+    };
+    let view = View::new(Vec::new());
+    let draft = store.begin_layer()?;
+    let options = store.options();
+    let mut changes = Changeset::new(
+        &view,
+        draft.fs(),
+        options.ownership.clone(),
+        options.overlay_xattrs,
+    )
+    .with_threads(options.threads);
+    let treatment = Treatment {
+        mode: ModeChange::of(None, keep.mode)?,
+        mtime: keep
+            .mtime_seconds
+            .map(|seconds| Mtime { seconds, nanos: 0 }),
+        ..Treatment::PLAIN
+    };
+    for pick in &picked {
+        let items = pick::items(tree, pick, &selection)?;
+        if !items
+            .first()
+            .is_some_and(|first| first.item.kind.is_directory())
+        {
+            return Ok(None);
+        }
+        let mut copier = Copier::new(&mut changes, tree, treatment.clone(), now());
+        copier.copy(pick, &items, &TreePath::ROOT)?;
+    }
+    let manifest = changes.finish()?;
+    let content = LayerContent::Layer(manifest.id());
+    store.commit_layer(lease, draft, &manifest, content)?;
+    Ok(Some(content))
+}
+
 /// Copies what is at `selector` into a changeset's root; a file is put there by its name.
 ///
 /// Returns the name of that file.

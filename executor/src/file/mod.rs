@@ -14,13 +14,15 @@ use kiln_store::StoreError;
 use kiln_tree::TreePath;
 use kiln_tree::tar::ApplyError;
 
-pub(crate) use action::{Base, accounts, copy_contents, copy_whole, open_layers, run};
+pub(crate) use action::{
+    Base, Keep, accounts, copy_contents, copy_tree, copy_whole, open_layers, run,
+};
 pub use changeset::ChangeError;
 pub(crate) use changeset::{Changeset, set};
 pub use chmod::ModeError;
 pub use pick::PickError;
 pub(crate) use pick::{items, picks};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Writer, create};
 
 use crate::users::AccountError;
 

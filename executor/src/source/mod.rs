@@ -2,6 +2,7 @@
 
 mod age;
 mod fetch;
+pub(crate) mod http;
 mod layout;
 mod resolve;
 

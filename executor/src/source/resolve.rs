@@ -73,6 +73,11 @@ impl Resolver {
         }
     }
 
+    /// Whom it asks.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
     /// Finds out what `reference` is for a platform.
     pub async fn image(
         &self,

@@ -225,6 +225,11 @@ impl Store {
         manifests.map(View::new)
     }
 
+    /// The path of the directory of a leased layer, for reading alone.
+    pub fn layer_directory(&self, content: &Content) -> PathBuf {
+        self.layer_path(content).join("fs")
+    }
+
     pub(crate) fn layer_path(&self, content: &Content) -> PathBuf {
         self.path("layers").join(content.directory())
     }

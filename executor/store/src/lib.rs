@@ -40,6 +40,7 @@ mod compressed;
 mod contexts;
 mod images;
 mod locks;
+mod remotes;
 
 pub mod snapshot;
 
@@ -57,6 +58,7 @@ pub use layers::{LayerDraft, LayerHandle, LayerInfo};
 pub use leases::Lease;
 pub use locks::{KeyLock, LockAttempt};
 pub use records::{Nearest, NewRecord, Record, RecordId, Tombstone};
+pub use remotes::{Repository, RepositoryAttempt, WorkDirectory};
 pub use snapshot::{SealedLayer, Snapshot, Snapshotter, Strategy};
 pub use store::{Store, StoreOptions};
 pub use sweep::{Policy, SweepReport};

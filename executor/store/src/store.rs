@@ -260,6 +260,7 @@ fn lay_out(root: &Path) -> Result<(), StoreError> {
         let name = item.map_err(StoreError::io("list", root))?.file_name();
         let ours = |name: &str| {
             DIRECTORIES.contains(&name)
+                || name == crate::remotes::DIRECTORY
                 || ["version", "locks"].contains(&name)
                 || name.starts_with("db.sqlite")
                 || name.starts_with("version.")

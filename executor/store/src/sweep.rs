@@ -4,6 +4,7 @@
 //! transaction, which no lookup or commit overlaps; directories without rows are renamed to the
 //! trash in a second one; then the trash is removed without holding anything.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rusqlite::Transaction;
@@ -15,6 +16,7 @@ use crate::images::delete_image;
 use crate::leases::Leased;
 use crate::process;
 use crate::records::{RecordId, delete_record, layer_exists};
+use crate::remotes::{self, RepositoryInfo};
 use crate::store::{Store, millis, now};
 use crate::usage::Counted;
 use crate::{BlobDigest, Content, StoreError};
@@ -25,8 +27,8 @@ use crate::{BlobDigest, Content, StoreError};
 /// nothing refers to, and what processes that died left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// The longest unused records, untagged images, pulls, archives and cache mounts, until this
-    /// many bytes are left.
+    /// The longest unused records, untagged images, pulls, archives, mirrors and cache mounts,
+    /// until this many bytes are left.
     KeepBytes(u64),
     /// All of these that were not used for that long.
     KeepDuration(Duration),
@@ -51,7 +53,9 @@ pub struct SweepReport {
     pub blobs: u64,
     /// Cache mounts removed.
     pub cache_mounts: u64,
-    /// Context directories and file hashes forgotten.
+    /// Mirrors of repositories removed.
+    pub repositories: u64,
+    /// Context directories, file hashes and what was learnt of URLs forgotten.
     pub contexts: u64,
     /// Processes that died without cleaning up.
     pub dead_processes: u64,
@@ -69,6 +73,7 @@ enum Candidate {
     Pull(i64),
     Archive(BlobDigest),
     Mount(CacheMountInfo),
+    Repository(RepositoryInfo),
 }
 
 impl Store {
@@ -91,13 +96,20 @@ impl Store {
         let mut report = SweepReport::default();
         self.bury_the_dead(&mut report)?;
         let rule = rule(policy);
-        let sized = self.mount_sizes(&mounts, policy)?;
+        let repositories = match policy {
+            Policy::UnusedOnly => Vec::new(),
+            _ => self.repositories()?,
+        };
+        let paths = mounts.iter().map(|mount| &mount.path);
+        let paths = paths.chain(repositories.iter().map(|repository| &repository.path));
+        let sized = Self::sizes(paths, policy)?;
         let mut size = self.row_bytes()? + sized.iter().map(|(_, bytes)| bytes).sum::<u64>();
         let mut mounts_to_go = Vec::new();
+        let mut repositories_to_go = Vec::new();
         self.database().write("sweep", |t| {
             forget_folds(t, policy)?;
             size = size.saturating_sub(Self::free(t, &mut report)?);
-            for (used, candidate) in candidates(t, mounts, policy)? {
+            for (used, candidate) in candidates(t, mounts, repositories, policy)? {
                 let goes = match policy {
                     Policy::KeepBytes(limit) => size > limit,
                     Policy::KeepDuration(age) => used < cutoff(age),
@@ -106,12 +118,23 @@ impl Store {
                 if !goes {
                     break;
                 }
-                if let Candidate::Mount(mount) = candidate {
-                    let bytes = sized.iter().find(|(path, _)| *path == mount.path);
-                    size = size.saturating_sub(bytes.map_or(0, |(_, bytes)| *bytes));
-                    mounts_to_go.push(mount);
-                    continue;
-                }
+                let bytes_of = |path: &Path| {
+                    let bytes = sized.iter().find(|(sized, _)| *sized == path);
+                    bytes.map_or(0, |(_, bytes)| *bytes)
+                };
+                let candidate = match candidate {
+                    Candidate::Mount(mount) => {
+                        size = size.saturating_sub(bytes_of(&mount.path));
+                        mounts_to_go.push(mount);
+                        continue;
+                    }
+                    Candidate::Repository(repository) => {
+                        size = size.saturating_sub(bytes_of(&repository.path));
+                        repositories_to_go.push(repository.path);
+                        continue;
+                    }
+                    other => other,
+                };
                 self.drop_candidate(t, &candidate, rule, &mut report)?;
                 if matches!(policy, Policy::KeepBytes(_)) {
                     size = size.saturating_sub(Self::free(t, &mut report)?);
@@ -131,6 +154,13 @@ impl Store {
             let bytes = counted.all(&mount.path).unwrap_or(0);
             if self.sweep_mount(mount)? {
                 report.cache_mounts += 1;
+                report.bytes += bytes;
+            }
+        }
+        for path in &repositories_to_go {
+            let bytes = Counted::default().all(path).unwrap_or(0);
+            if self.sweep_repository(path)? {
+                report.repositories += 1;
                 report.bytes += bytes;
             }
         }
@@ -198,7 +228,7 @@ impl Store {
                 t.prepare_cached("DELETE FROM compressed WHERE blob = ?1")?
                     .execute([blob.0])?;
             }
-            Candidate::Mount(_) => {}
+            Candidate::Mount(_) | Candidate::Repository(_) => {}
         }
         Ok(())
     }
@@ -253,9 +283,9 @@ impl Store {
             Policy::KeepBytes(_) | Policy::UnusedOnly => return Ok(()),
         };
         report.contexts += t.execute("DELETE FROM tree WHERE used < ?1", [before])? as u64;
-        for directory in ["contexts", "blobs/partial"] {
+        for directory in ["contexts", remotes::FACTS, "blobs/partial"] {
             let directory = self.path(directory);
-            for name in self.names_in(&directory)? {
+            for name in self.remotes_in(&directory)? {
                 let path = directory.join(&name);
                 // A name with a dot is about to be replaced; one so old was left by a kill.
                 let before = match name.contains('.') {
@@ -322,18 +352,17 @@ impl Store {
         Ok(bytes.unsigned_abs())
     }
 
-    fn mount_sizes(
-        &self,
-        mounts: &[CacheMountInfo],
+    /// What these directories take, where a policy goes by it.
+    fn sizes<'p>(
+        paths: impl Iterator<Item = &'p PathBuf>,
         policy: Policy,
-    ) -> Result<Vec<(std::path::PathBuf, u64)>, StoreError> {
+    ) -> Result<Vec<(PathBuf, u64)>, StoreError> {
         if !matches!(policy, Policy::KeepBytes(_)) {
             return Ok(Vec::new());
         }
         let mut counted = Counted::default();
-        mounts
-            .iter()
-            .map(|mount| Ok((mount.path.clone(), counted.all(&mount.path)?)))
+        paths
+            .map(|path| Ok((path.clone(), counted.all(path)?)))
             .collect()
     }
 }
@@ -357,6 +386,7 @@ fn forget_folds(t: &Transaction<'_>, policy: Policy) -> rusqlite::Result<()> {
 fn candidates(
     t: &Transaction<'_>,
     mounts: Vec<CacheMountInfo>,
+    repositories: Vec<RepositoryInfo>,
     policy: Policy,
 ) -> rusqlite::Result<Vec<(i64, Candidate)>> {
     let mut found = Vec::new();
@@ -401,6 +431,10 @@ fn candidates(
             .into_iter()
             .map(|mount| (millis(mount.used), Candidate::Mount(mount)));
         found.extend(mounts);
+        let repositories = repositories
+            .into_iter()
+            .map(|repository| (millis(repository.used), Candidate::Repository(repository)));
+        found.extend(repositories);
     }
     found.sort_by_key(|(used, _)| *used);
     Ok(found)

@@ -12,6 +12,7 @@ use kiln_tree::walk::{Descend, walk};
 
 use crate::StoreError;
 use crate::layers::open_directory;
+use crate::remotes;
 use crate::store::Store;
 
 /// How many things of a kind there are, and what they take.
@@ -36,6 +37,8 @@ pub struct Usage {
     pub cache_mounts: UsageLine,
     /// Remembered hashes of context files; directory objects are in the database.
     pub contexts: UsageLine,
+    /// Mirrors of git repositories, and what was learnt of URLs; its count is that of the mirrors.
+    pub remotes: UsageLine,
     /// Running steps, and those of processes that died.
     pub work: UsageLine,
     /// What is being removed.
@@ -54,6 +57,7 @@ impl Usage {
             &self.blobs,
             &self.cache_mounts,
             &self.contexts,
+            &self.remotes,
             &self.work,
             &self.trash,
             &self.records,
@@ -73,6 +77,7 @@ impl Store {
             (&mut usage.blobs, &["blobs"]),
             (&mut usage.cache_mounts, &["mounts"]),
             (&mut usage.contexts, &["contexts"]),
+            (&mut usage.remotes, &[remotes::DIRECTORY]),
             (&mut usage.work, &["work"]),
             (&mut usage.trash, &["trash"]),
             (
@@ -118,6 +123,7 @@ impl Store {
         ] {
             line.count = self.names_in(&self.path(name))?.len() as u64;
         }
+        usage.remotes.count = self.repositories()?.len() as u64;
         Ok(usage)
     }
 

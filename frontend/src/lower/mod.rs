@@ -57,3 +57,4 @@ pub use answer::{Answers, ImageAnswer, Question};
 pub use assemble::lower;
 pub use input::{LowerInput, NamedContext, NoCache};
 pub use outcome::{Lowered, Lowering, StageSummary};
+pub use remote::{CONTEXT_FILE, RemoteContext, remote_context};

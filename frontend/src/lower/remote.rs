@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use kiln_ir::GitSource;
 
+/// The name that a file over http has where it stands for a context.
+pub const CONTEXT_FILE: &str = "context";
+
 /// Where a word of ADD points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Remote {
@@ -60,6 +63,38 @@ pub(super) fn classify(word: &str) -> Result<Option<Remote>, String> {
         url: word.to_owned(),
         file_name,
     }))
+}
+
+/// A build context that is no directory of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteContext {
+    /// A git repository.
+    Git(Box<GitSource>),
+    /// An archive or a Dockerfile over http.
+    Http(String),
+}
+
+/// Reads what was given as a build context; `None` is a local path. The error is a whole message.
+///
+/// Other than a source of ADD, `github.com/…` needs no scheme.
+pub fn remote_context(text: &str) -> Result<Option<RemoteContext>, String> {
+    let whole = match text.starts_with("github.com/") {
+        true => {
+            let (address, rest) = text.split_at(text.find(['#', '?']).unwrap_or(text.len()));
+            let end = if address.ends_with(".git") {
+                ""
+            } else {
+                ".git"
+            };
+            format!("https://{address}{end}{rest}")
+        }
+        false => text.to_owned(),
+    };
+    Ok(match classify(&whole)? {
+        None => None,
+        Some(Remote::Http { url, .. }) => Some(RemoteContext::Http(url)),
+        Some(Remote::Git(git)) => Some(RemoteContext::Git(Box::new(git.source(None, "")?))),
+    })
 }
 
 /// `user@host:path`, where the host comes before the first slash.
@@ -243,7 +278,7 @@ fn boolean(key: &str, value: &str) -> Result<bool, String> {
 mod tests {
     use kiln_ir::GitSource;
 
-    use super::{Remote, classify};
+    use super::{Remote, RemoteContext, classify, remote_context};
 
     fn git(word: &str) -> GitSource {
         match classify(word).unwrap() {
@@ -300,6 +335,31 @@ mod tests {
         assert_eq!(git("https://x.org/a.git?tag=v1").reference, "refs/tags/v1");
         assert!(git("https://x.org/a.git?submodules=false").skip_submodules);
         assert!(git("https://x.org/a.git?keep-git-dir").keep_git_dir);
+    }
+
+    #[test]
+    fn contexts() {
+        let remote = |text: &str| match remote_context(text).unwrap() {
+            Some(RemoteContext::Git(git)) => format!("git {}", git.full_url.unwrap()),
+            Some(RemoteContext::Http(url)) => format!("http {url}"),
+            None => "local".to_owned(),
+        };
+        for (text, expected) in [
+            (".", "local"),
+            ("a/b.git", "local"),
+            (
+                "github.com/me/app#main",
+                "git https://github.com/me/app.git",
+            ),
+            ("github.com/me/app.git", "git https://github.com/me/app.git"),
+            ("https://x.org/a.git#v1:src", "git https://x.org/a.git"),
+            ("git@x.org:me/app.git", "git git@x.org:me/app.git"),
+            ("ssh://git@x.org/app", "git ssh://git@x.org/app"),
+            ("https://x.org/a.tar.gz", "http https://x.org/a.tar.gz"),
+        ] {
+            assert_eq!(remote(text), expected, "{text}");
+        }
+        assert!(remote_context("https://x.org/a.git?x=1").is_err());
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use kiln_ir::{History, ImageConfig, Input, Platform};
+use kiln_ir::{History, HttpSource, ImageConfig, Input, Platform};
 
 use super::answer::Question;
 use super::input::{NamedContext, NoCache};
 use super::reach::Trigger;
-use super::remote::{self, Remote};
+use super::remote::{self, RemoteContext};
 use super::round::{Label, Round, Step};
 use super::scope::{Arguments, Globals, Scope, env_value, is_internal};
 use super::stages::{Base, Stage, Stages};
@@ -248,26 +248,30 @@ impl<'r, 'a> StageLowering<'r, 'a> {
                 unreachable!("BUG: an image that is not asked about: {context:?}")
             }
             NamedContext::Url(url) => {
-                let remote = remote::classify(url)
-                    .map_err(|message| error("invalid-context", span, message))?;
-                let Some(Remote::Git(git)) = remote else {
-                    return Err(error(
-                        "unsupported-context",
-                        span,
-                        format!(
-                            "context `{url}` is not supported: of remote contexts, only git repositories are"
-                        ),
-                    ));
-                };
-                let source = git
-                    .source(None, "")
+                let remote = remote::remote_context(url)
                     .map_err(|message| error("invalid-context", span, message))?;
                 let label = Label {
                     name: format!("load context {url}"),
                     span,
                     ..Label::default()
                 };
-                Ok(Source::Tree(Some(self.round.git(source, &label)?)))
+                let tree = match remote {
+                    Some(RemoteContext::Git(source)) => self.round.git(*source, &label)?,
+                    Some(RemoteContext::Http(url)) => {
+                        let source = HttpSource {
+                            url,
+                            filename: Some(remote::CONTEXT_FILE.to_owned()),
+                            ..HttpSource::default()
+                        };
+                        self.round.http(source, &label)?
+                    }
+                    None => {
+                        let message =
+                            format!("context `{url}` is neither a git repository nor http");
+                        return Err(error("unsupported-context", span, message));
+                    }
+                };
+                Ok(Source::Tree(Some(tree)))
             }
         }
     }

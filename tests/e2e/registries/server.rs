@@ -83,7 +83,7 @@ impl Drop for DockerRegistry {
 /// An uncompressed layer that was packed: its diff id and its bytes.
 pub(crate) struct Packed {
     pub(super) diff_id: String,
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Packed {

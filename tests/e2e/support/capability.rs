@@ -38,6 +38,8 @@ pub(crate) enum Capability {
     Uidmap,
     /// `ssh-agent` and the programs that come with it.
     OpenSsh,
+    /// `git`.
+    Git,
 }
 
 impl Capability {
@@ -57,6 +59,7 @@ impl Capability {
             Self::Bash => "bash",
             Self::Uidmap => "newuidmap",
             Self::OpenSsh => "ssh-agent",
+            Self::Git => "git",
         }
     }
 
@@ -93,6 +96,7 @@ impl Capability {
                 let programs = ["ssh-agent", "ssh-add", "ssh-keygen", "ldd"];
                 programs.iter().all(|name| find_program(name).is_some())
             }
+            Self::Git => find_program("git").is_some(),
         }
     }
 }

@@ -26,9 +26,9 @@ mod endpoint;
 mod error;
 mod pull;
 mod push;
-mod retry;
+pub(crate) mod retry;
 mod tls;
-mod transport;
+pub(crate) mod transport;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -126,7 +126,7 @@ impl Client {
         }
     }
 
-    fn transport(&self) -> &Transport {
+    pub(crate) fn transport(&self) -> &Transport {
         &self.shared.transport
     }
 

@@ -7,13 +7,13 @@ use super::config::RetryPolicy;
 
 /// The tries of one request.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     policy: RetryPolicy,
     tries: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(policy: &RetryPolicy) -> Self {
+    pub(crate) fn new(policy: &RetryPolicy) -> Self {
         Self {
             policy: policy.clone(),
             tries: 0,
@@ -24,7 +24,7 @@ impl Backoff {
     ///
     /// `asked` is the registry's `Retry-After`, which is obeyed up to the policy's limit and never
     /// undercut.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.tries += 1;
         if self.tries >= self.policy.attempts
             || asked.is_some_and(|asked| asked > self.policy.max_retry_after)
@@ -42,12 +42,12 @@ impl Backoff {
     }
 
     /// Forgets the tries so far, since one of them brought something.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
 
     /// Returns how many tries failed.
-    pub(super) fn tries(&self) -> u32 {
+    pub(crate) fn tries(&self) -> u32 {
         self.tries
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration
 
 /// Parses `Sun, 06 Nov 1994 08:49:37 GMT` to seconds since 1970; the two obsolete forms are not sent
 /// by any registry.
-fn parse_http_date(text: &str) -> Option<u64> {
+pub(crate) fn parse_http_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];

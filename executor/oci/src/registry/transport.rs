@@ -28,7 +28,7 @@ const MESSAGE_LIMIT_BYTES: u64 = 64 << 10;
 const REDIRECT_LIMIT: usize = 10;
 
 /// Everything that requests share.
-pub(super) struct Transport {
+pub(crate) struct Transport {
     config: Config,
     clients: OnceLock<Clients>,
     sessions: Sessions,
@@ -108,7 +108,7 @@ impl Transport {
         }
     }
 
-    pub(super) fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
@@ -201,7 +201,7 @@ impl Transport {
     }
 
     /// Sends a request to any host, again and again while its failures are passing ones.
-    pub(super) async fn execute(
+    pub(crate) async fn execute(
         &self,
         attempt: &Attempt,
         url: &Url,
@@ -293,7 +293,7 @@ impl Transport {
     }
 
     /// Reads the next bytes of an answer; `None` at its end.
-    pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Cause> {
+    pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Cause> {
         let idle = self.config.retry.idle_timeout;
         match tokio::time::timeout(idle, response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),

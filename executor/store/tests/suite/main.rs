@@ -12,6 +12,7 @@ mod layers;
 mod locks;
 mod open;
 mod records;
+mod remotes;
 mod snapshots;
 mod sweep;
 mod two_processes;

@@ -5,6 +5,7 @@ use std::process::Command;
 use kiln_store::{Policy, Sharing, Store};
 
 use crate::fixture::{blob, fixture, key, layer, record};
+use crate::remotes::mirror;
 
 /// Compares with what du(1) counts.
 fn check(store: &Store) {
@@ -43,6 +44,8 @@ fn the_lines_add_up_to_the_disk() {
         .cache_mount("id", Sharing::Shared, |_| Ok(()))
         .unwrap();
     f.store.put_hash_memory("/src", &[1; 5000]).unwrap();
+    mirror(&f.store, "x.org/a.git");
+    f.store.remember_remote("http://x.org/", b"facts").unwrap();
     check(&f.store);
     let usage = f.store.usage().unwrap();
     let counts = [
@@ -50,9 +53,10 @@ fn the_lines_add_up_to_the_disk() {
         usage.blobs,
         usage.cache_mounts,
         usage.contexts,
+        usage.remotes,
         usage.records,
     ];
-    assert_eq!(counts.map(|line| line.count), [1; 5]);
+    assert_eq!(counts.map(|line| line.count), [1; 6]);
     // A link to a file of a layer takes no second place.
     assert!(usage.work.bytes < 50_000, "{usage:?}");
     drop((draft, f.lease));

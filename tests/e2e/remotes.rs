@@ -1,0 +1,22 @@
+//! Sources and contexts from elsewhere: files over http and git repositories, from real servers on
+//! loopback.
+
+mod contexts;
+mod files;
+mod repositories;
+mod server;
+
+use crate::support::{Case, Ran};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = files::cases();
+    cases.extend(repositories::cases());
+    cases.extend(contexts::cases());
+    cases
+}
+
+/// What a run says of its failure, without the steps before it.
+fn error_of(ran: &Ran) -> &str {
+    let start = ran.stderr.find("error:").unwrap_or_default();
+    &ran.stderr[start..]
+}
