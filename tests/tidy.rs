@@ -411,6 +411,44 @@ fn links_in_documents_lead_somewhere() {
     }
 }
 
+/// Each line of the language's table says what holds, and names a case that its file has.
+#[test]
+fn the_language_is_shown_by_tests() {
+    let path = Path::new("docs/dockerfile.md");
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    let rows = lines(path, &text).filter(|(_, line)| line.starts_with("| "));
+    let mut found = Vec::new();
+    for (place, row) in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, state, shown] = cells[..] else {
+            found.push(format!("{place}: {} cells", cells.len()));
+            continue;
+        };
+        if matches!(state, "state" | "---") {
+            continue;
+        }
+        if !matches!(state, "works" | "refused") && !state.starts_with("differs: ") {
+            found.push(format!("{place}: {state}"));
+        }
+        let links: Vec<&str> = shown.split(", ").collect();
+        for link in links {
+            let shows = link
+                .strip_prefix('[')
+                .and_then(|link| link.strip_suffix(')')?.split_once("](../"))
+                .is_some_and(|(name, file)| {
+                    let file = root().join(file);
+                    let is_case = file.file_stem().is_some_and(|stem| stem == name);
+                    let text = std::fs::read_to_string(&file).unwrap_or_default();
+                    file.is_file() && (is_case || text.contains(name))
+                });
+            if !shows {
+                found.push(format!("{place}: {link}"));
+            }
+        }
+    }
+    none("these are not shown", &found);
+}
+
 /// A digest's context string names its format, so that no two formats can be taken for each other.
 #[test]
 fn every_hashed_format_is_written_down() {
