@@ -1,5 +1,7 @@
 //! `RUN --mount` of files, caches and memory: every key, seen from inside the step.
 
+use nix::sys::signal::Signal;
+
 use crate::support::Capability::{self, Busybox, Containers, OrdinaryUser, Setpriv};
 use crate::support::{Case, User, World, case};
 
@@ -28,6 +30,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "a_locked_cache_keeps_no_job",
             NEEDS,
             a_locked_cache_keeps_no_job,
+        ),
+        case(
+            "who_waits_for_a_cache_can_be_interrupted",
+            NEEDS,
+            who_waits_for_a_cache_can_be_interrupted,
         ),
         case("sizes_of_tmpfs", SEES, sizes_of_tmpfs),
         case("devices", NEEDS, devices),
@@ -342,6 +349,29 @@ fn a_locked_cache_keeps_no_job(world: &World) {
         .kiln(&["build", "--jobs", "2", "-t", "app", "ctx"])
         .ok();
     assert_eq!(world.sh("app", "ls /one /two /three | wc -l"), "3\n");
+}
+
+fn who_waits_for_a_cache_can_be_interrupted(world: &World) {
+    world.base();
+    let wait = format!("{LOCKED} touch /c/here; while ! test -e /c/go; do sleep 0.01; done");
+    world.write("ctx/Dockerfile", format!("FROM demo/base\n{wait}\n"));
+    let first = world.kiln(&["build", "ctx"]).spawn();
+    let cache = world.wait_in_caches("here");
+    world.write(
+        "two/Dockerfile",
+        format!(
+            "FROM demo/base AS other\n\
+             RUN --mount=type=cache,id=told,target=/told touch /told/other /other\n\
+             FROM demo/base\n{LOCKED} rm /c/go\nCOPY --from=other /other /\n"
+        ),
+    );
+    let second = world.kiln(&["build", "--jobs", "1", "two"]).spawn();
+    world.wait_in_caches("other");
+    second.signal(Signal::SIGINT);
+    let second = second.wait();
+    assert_eq!(second.status.code(), Some(130), "{}", second.stderr);
+    std::fs::write(cache.join("go"), "").unwrap();
+    assert_eq!(first.wait().status.code(), Some(0));
 }
 
 fn sizes_of_tmpfs(world: &World) {

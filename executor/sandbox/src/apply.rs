@@ -113,7 +113,7 @@ impl Setup<'_> {
                 .map_err(|error| Fault::at(Phase::Hostname, name.as_bytes(), &error.into())),
             Step::Loopback => net::loopback_up().map_err(plain(Phase::Loopback)),
             Step::PrivatePropagation => private_propagation().map_err(plain(Phase::Root)),
-            Step::Files(files) => self.make_files(files).map_err(plain(Phase::Files)),
+            Step::Files(files) => self.make_files(files),
             Step::Root { fd } => self.attach_root(*fd).map_err(plain(Phase::Root)),
             Step::Mount {
                 at,
@@ -168,17 +168,20 @@ impl Setup<'_> {
         }
     }
 
-    fn make_files(&mut self, files: &[Content]) -> io::Result<()> {
+    fn make_files(&mut self, files: &[Content]) -> Result<(), Fault> {
+        let plain = |error: io::Error| Fault::of(Phase::Files, &error);
         let options = [("mode".to_owned(), "700".to_owned())];
-        let scratch = mountfd::new_file_system("tmpfs", &options, MountAttrFlags::empty())?;
+        let scratch = mountfd::new_file_system("tmpfs", &options, MountAttrFlags::empty());
+        let scratch = scratch.map_err(plain)?;
         // Only what is attached can be cloned. Nothing may be left here when the root is pivoted:
         // of mounts on one point, the topmost alone would be taken away.
-        mountfd::attach_to_root(scratch.as_fd())?;
+        mountfd::attach_to_root(scratch.as_fd()).map_err(plain)?;
         for (index, file) in files.iter().enumerate() {
-            let made = self.make_file(scratch.as_fd(), &index.to_string(), file)?;
+            let made = self.make_file(scratch.as_fd(), &index.to_string(), file);
+            let made = made.map_err(|error| Fault::at(Phase::Files, file.at.as_bytes(), &error))?;
             self.files.push(Some(made));
         }
-        Ok(rustix::mount::unmount("/", UnmountFlags::DETACH)?)
+        rustix::mount::unmount("/", UnmountFlags::DETACH).map_err(|error| plain(error.into()))
     }
 
     fn make_file(

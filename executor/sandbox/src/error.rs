@@ -150,7 +150,7 @@ impl std::fmt::Display for Phase {
             Phase::Hostname => "set the host name",
             Phase::Loopback => "bring loopback up",
             Phase::Root => "change the root",
-            Phase::Files => "make files",
+            Phase::Files => "make the file",
             Phase::MountPoint => "make the mount point",
             Phase::Mount => "mount",
             Phase::Device => "make the device",

@@ -132,6 +132,8 @@ pub(crate) enum Source {
 /// A file with some of the bytes beside the plan.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Content {
+    /// Where it will be seen.
+    pub(crate) at: ByteString,
     /// Where the bytes start, and how many they are.
     pub(crate) range: (usize, usize),
     pub(crate) mode: u32,
@@ -561,6 +563,7 @@ fn mount_step(
             gid,
         } => {
             files.push(Content {
+                at: at.clone(),
                 range: append(bytes, &content),
                 mode,
                 uid,
