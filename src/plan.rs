@@ -30,6 +30,10 @@ pub enum PlanForm {
     Json,
     /// For graphviz.
     Dot,
+    /// A Mermaid flowchart.
+    Mermaid,
+    /// A picture.
+    Svg,
 }
 
 impl Planned {
@@ -75,7 +79,9 @@ impl Planned {
                 text
             }
             PlanForm::Json => kiln_ir::json::to_json(&self.plan),
-            PlanForm::Dot => kiln_ir::dot::to_dot(&self.plan),
+            PlanForm::Dot => kiln_ir::picture::to_dot(&self.plan),
+            PlanForm::Mermaid => kiln_ir::picture::to_mermaid(&self.plan),
+            PlanForm::Svg => kiln_ir::picture::to_svg(&self.plan),
         }
     }
 }

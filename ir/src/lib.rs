@@ -32,12 +32,15 @@ mod validate;
 mod bytes;
 pub mod encode;
 
+pub mod build;
+
 mod attributes;
-pub mod dot;
 pub mod json;
 pub mod parse;
 mod syntax;
 pub mod text;
+
+pub mod picture;
 
 pub use graph::{Graph, GraphError, Input, Node, NodeDigest, NodeId};
 pub use image::{Config, Healthcheck, History, ImageConfig};

@@ -209,6 +209,15 @@ fn check_file(op: &FileOp, inputs: u32) -> Result<(), GraphError> {
 }
 
 impl Op {
+    /// Returns how much the op counts on a critical path: a process takes longer than what kiln
+    /// does itself.
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::Exec(_) | Self::Build(_) => 8,
+            _ => 1,
+        }
+    }
+
     /// Returns the numbers of the outputs it yields, ascending.
     pub fn outputs(&self) -> Vec<u32> {
         let mut outputs: Vec<u32> = match self {

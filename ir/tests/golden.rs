@@ -41,15 +41,6 @@ fn json_form() {
 }
 
 #[test]
-fn dot_form() {
-    let mut plan = parse(EVERY_FIELD).unwrap();
-    for id in plan.order().into_iter().take(3) {
-        plan.display_mut(id).stage = "base".to_owned();
-    }
-    check("plan_dot", &dot::to_dot(&plan));
-}
-
-#[test]
 fn image_config_document() {
     let plan = parse(EVERY_FIELD).unwrap();
     let config = plan.results["linux/arm64"].config.as_ref().unwrap();

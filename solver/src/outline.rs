@@ -317,19 +317,11 @@ fn outline_node(
                 .any(|input| before[input.node].role != Role::Local),
         inputs,
         consumers: Vec::new(),
-        priority: weight(&node.op),
+        priority: node.op.weight(),
         op: op.into_op(),
         slot: note.and_then(|note| note.slot.clone()),
         name,
         build_args: note.map(|note| note.build_args.clone()).unwrap_or_default(),
-    }
-}
-
-/// How much a node counts on the critical path: a process takes longer than what kiln does itself.
-fn weight(op: &Op) -> u64 {
-    match op {
-        Op::Exec(_) | Op::Build(_) => 8,
-        _ => 1,
     }
 }
 

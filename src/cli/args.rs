@@ -309,6 +309,10 @@ pub(crate) enum PlanFormat {
     Json,
     /// For graphviz
     Dot,
+    /// A flowchart that forges show in Markdown
+    Mermaid,
+    /// A picture for a browser, stages in frames and the critical path marked
+    Svg,
 }
 
 #[derive(Debug, Args)]

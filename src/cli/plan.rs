@@ -23,5 +23,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Done {
         PlanFormat::Text => PlanForm::Text,
         PlanFormat::Json => PlanForm::Json,
         PlanFormat::Dot => PlanForm::Dot,
+        PlanFormat::Mermaid => PlanForm::Mermaid,
+        PlanFormat::Svg => PlanForm::Svg,
     }))
 }

@@ -9,6 +9,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case("text", &[], text),
         case("json", &[], json),
         case("dot", &[], dot),
+        case("mermaid", &[], |world| {
+            world.snapshot(&shown(world, "mermaid"))
+        }),
+        case("svg", &[], svg),
         case(
             "reads_nothing_of_the_store",
             &[],
@@ -72,6 +76,17 @@ fn json(world: &World) {
 
 fn dot(world: &World) {
     world.snapshot(&shown(world, "dot"));
+}
+
+fn svg(world: &World) {
+    let shown = shown(world, "svg");
+    let (_, document) = shown.split_once('\n').unwrap();
+    assert!(document.starts_with("<svg xmlns="), "{document}");
+    assert!(
+        document.contains(">COPY --from=count /count /</title>"),
+        "{document}"
+    );
+    assert!(document.ends_with("</svg>\n"), "{document}");
 }
 
 fn reads_nothing_of_the_store(world: &World) {
