@@ -1,6 +1,6 @@
 //! Measures scanning a context and applying, writing and sealing a layer archive.
 //!
-//! `cargo run --release -p kiln-tree --example measure -- scan DIR` or `-- apply TAR NEW-DIR`.
+//! `cargo run --release -p kiln-tree --example scan_and_apply -- scan DIR` or `-- apply TAR NEW-DIR`.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["scan", dir] => measure_scan(dir),
         ["apply", archive, into] => measure_apply(archive, into),
-        _ => Err("usage: measure scan DIR | measure apply TAR NEW-DIR".into()),
+        _ => Err("usage: scan_and_apply scan DIR | scan_and_apply apply TAR NEW-DIR".into()),
     }
 }
 
