@@ -89,8 +89,10 @@ impl Kiln {
         entitlement::check(&plan, &request.allow, host_for_all)?;
         let plan = Arc::new(plan);
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
-        let worker = BuildWorker::new(&self.executor, resolver, locals);
-        let worker = Arc::new(worker.with_secrets(request.secrets.clone()));
+        let worker = BuildWorker::new(&self.executor, resolver, locals)
+            .with_secrets(request.secrets.clone())
+            .with_cancel(&cancel);
+        let worker = Arc::new(worker);
         let notes = teller.steps.notes(&lineage, &declared_args);
         let result = self
             .solve_and_export(&request, &plan, notes, &teller, &worker, cancel)
@@ -243,6 +245,7 @@ impl Kiln {
             })
         };
         let exported = match exporting.await {
+            Ok(Err(ExecutorError::Cancelled)) => return Err(Error::Cancelled),
             Ok(exported) => exported?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };

@@ -4,12 +4,12 @@ use std::io::{BufWriter, Write as _};
 use std::os::fd::AsFd;
 
 use kiln_store::{Content, DiffId, Lease, Store};
-use kiln_tree::tar::{MtimePolicy, WriteError};
+use kiln_tree::tar::WriteError;
 use kiln_tree::{Entry, FsError, Kind, Manifest, TreePath, handle, marks, view};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::error::Error;
-use crate::export::{times_of, write_tar};
+use crate::export::LayerArchive;
 use crate::file::{ChangeError, FileError, open_layers, set};
 use crate::unpack::{Of, unpack};
 
@@ -58,26 +58,29 @@ pub(crate) fn diff(
     Ok(vec![content])
 }
 
-/// Keeps a layer under the diff id that an image made of it lists as well.
+/// Keeps the highest layer of a stack under the diff id that an image made of it lists as well.
 ///
 /// Files are linked if the archive with that diff id has their times. Else (the image was made with
 /// SOURCE_DATE_EPOCH) what the archive holds is unpacked, so that it can be made again.
 pub(crate) fn clone_layer(
     store: &Store,
     lease: &Lease,
-    from: &Content,
+    stack: &[Content],
     to: DiffId,
 ) -> Result<(), Error> {
-    let times = times_of(store, from, &to)?;
-    if times != MtimePolicy::Keep {
-        return unpack_again(store, lease, from, to, times);
+    let archive = LayerArchive::with_diff_id(store, stack, &to)?;
+    if !archive.keeps_times() {
+        return unpack_again(store, lease, &archive, to);
     }
-    let manifest = store.layer_manifest(from)?;
+    let Some(from) = stack.last() else {
+        unreachable!("BUG: no layer is to be kept once more");
+    };
+    let manifest = archive.manifest();
     let directory = store.open_layer(from)?;
     let draft = store.begin_layer()?;
     let origin = |_: usize, path: &TreePath| Some((directory.as_fd(), path.clone()));
-    link_entries(store, draft.fs(), &manifest, origin)?;
-    store.commit_layer(lease, draft, &manifest, Content::DiffId(to))?;
+    link_entries(store, draft.fs(), manifest, origin)?;
+    store.commit_layer(lease, draft, manifest, Content::DiffId(to))?;
     Ok(())
 }
 
@@ -85,9 +88,8 @@ pub(crate) fn clone_layer(
 fn unpack_again(
     store: &Store,
     lease: &Lease,
-    from: &Content,
+    archive: &LayerArchive,
     to: DiffId,
-    times: MtimePolicy,
 ) -> Result<(), Error> {
     let of = Of {
         blob: to.to_string(),
@@ -97,7 +99,7 @@ fn unpack_again(
     std::thread::scope(|scope| {
         let writing = scope.spawn(move || {
             let mut writer = BufWriter::with_capacity(PIPE_BYTES, writer);
-            write_tar(store, from, times, &mut writer)?;
+            archive.write(store, &mut writer)?;
             writer.flush().map_err(Error::io("write to", "a pipe"))
         });
         let unpacked = unpack(store, lease, reader, Some(to), &of);

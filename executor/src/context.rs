@@ -10,7 +10,7 @@ use kiln_store::Store;
 use kiln_tree::context::{
     ContextTree, Decision, HashMemory, ItemKind, ScanOptions, Seen, Select, scan,
 };
-use kiln_tree::{Kind, Meta, Mtime, TreePath, handle};
+use kiln_tree::{Kind, Meta, Mtime, Stop, TreePath, handle};
 use rustix::fs::OFlags;
 
 use crate::error::Error;
@@ -23,6 +23,8 @@ pub(crate) struct ScannedContext {
     /// Its files.
     pub(crate) tree: Arc<ContextTree>,
     root: Arc<OwnedFd>,
+    /// Ends whatever takes long with it.
+    stop: Stop,
 }
 
 impl ScannedContext {
@@ -31,6 +33,7 @@ impl ScannedContext {
         store: &Store,
         path: &Path,
         exclude: &[String],
+        stop: &Stop,
     ) -> Result<ScannedContext, Error> {
         let canonical = path.canonicalize().map_err(|source| Error::Context {
             path: path.to_owned(),
@@ -41,7 +44,7 @@ impl ScannedContext {
             .hash_memory(&name)?
             .and_then(|bytes| HashMemory::decode(&bytes).ok())
             .unwrap_or_default();
-        let context = Self::scan_knowing(path, exclude, &memory)?;
+        let context = Self::scan_knowing(path, exclude, &memory, stop)?;
         if context.tree.hashed() > 0 {
             store.put_hash_memory(&name, &context.tree.memory().encode())?;
         }
@@ -49,14 +52,19 @@ impl ScannedContext {
     }
 
     /// Scans a directory that is looked at only once.
-    pub(crate) fn scan_once(path: &Path, exclude: &[String]) -> Result<ScannedContext, Error> {
-        Self::scan_knowing(path, exclude, &HashMemory::default())
+    pub(crate) fn scan_once(
+        path: &Path,
+        exclude: &[String],
+        stop: &Stop,
+    ) -> Result<ScannedContext, Error> {
+        Self::scan_knowing(path, exclude, &HashMemory::default(), stop)
     }
 
     fn scan_knowing(
         path: &Path,
         exclude: &[String],
         memory: &HashMemory,
+        stop: &Stop,
     ) -> Result<ScannedContext, Error> {
         let root: OwnedFd = File::open(path)
             .map_err(|source| Error::Context {
@@ -68,17 +76,25 @@ impl ScannedContext {
             of: "the context's ignore rules",
             source,
         })?;
-        let tree =
-            scan(root.as_fd(), &ignore, memory, &ScanOptions::default()).map_err(|source| {
-                Error::Scan {
-                    path: path.to_owned(),
-                    source,
-                }
-            })?;
+        let options = ScanOptions {
+            stop: stop.clone(),
+            ..ScanOptions::default()
+        };
+        let scanned = scan(root.as_fd(), &ignore, memory, &options);
+        let tree = scanned.map_err(|source| Error::Scan {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(ScannedContext {
             tree: Arc::new(tree),
             root: Arc::new(root),
+            stop: stop.clone(),
         })
+    }
+
+    /// What ends work with it early.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// The same directory, as far as `select` goes.
@@ -86,6 +102,7 @@ impl ScannedContext {
         ScannedContext {
             tree: Arc::new(self.tree.select(select)),
             root: Arc::clone(&self.root),
+            stop: self.stop.clone(),
         }
     }
 }
@@ -147,6 +164,12 @@ impl ScannedContext {
                     target: target.clone(),
                 },
                 meta: meta(0o777, None),
+                origin: Origin::Nowhere,
+            },
+            ItemKind::Fifo => Item {
+                path,
+                kind: Kind::Fifo,
+                meta: meta(item.mode, None),
                 origin: Origin::Nowhere,
             },
             ItemKind::Directory { .. } => Item {

@@ -25,7 +25,7 @@ use crate::source::blocking;
 use crate::ssh::{Agents, Forwarding};
 use crate::stack::to_solver;
 use crate::users::Identity;
-use crate::worker::{Handle, Tree};
+use crate::worker::{Handle, Tree, stop_of};
 
 /// A step that is to run.
 pub(crate) struct ExecRequest {
@@ -239,7 +239,7 @@ fn run(
             Exit::Signal(signal) => StepFailure::Signal(signal),
         }));
     }
-    seal(executor, lease, held.writable, stubs)
+    seal(executor, lease, held.writable, stubs, &cancel)
 }
 
 /// Seals every snapshot that has an output number.
@@ -248,12 +248,14 @@ fn seal(
     lease: &Lease,
     writable: Vec<(Option<u32>, Snapshot)>,
     stubs: Vec<TreePath>,
+    cancel: &Cancel,
 ) -> Result<RunOutcome<Handle>, Error> {
     let store = executor.store();
     let mut outputs: Vec<Option<(Handle, Vec<kiln_solver::ContentId>)>> = Vec::new();
     for (index, (output, snapshot)) in writable.into_iter().enumerate() {
         let Some(output) = output else { continue };
         let mut options = store.seal_options();
+        options.stop = stop_of(cancel);
         if index == 0 {
             options.stubs.clone_from(&stubs);
         }

@@ -17,10 +17,27 @@ use crate::file::{FileError, Writer, items, picks};
 /// What a selection takes of a context.
 #[derive(Debug, Default)]
 struct Chosen {
-    /// With all below them.
+    /// With all below them; none lies in another.
     subtrees: BTreeSet<TreePath>,
     /// Alone.
     single: BTreeSet<TreePath>,
+}
+
+/// Whether `path` is one of these, none of which lies in another, or lies in one.
+fn covers(outermost: &BTreeSet<TreePath>, path: &TreePath) -> bool {
+    let before = outermost.range(..=path).next_back();
+    before.is_some_and(|at| path.starts_with(at.as_bytes()))
+}
+
+/// Leaves out what lies in another.
+fn outermost(paths: BTreeSet<TreePath>) -> BTreeSet<TreePath> {
+    let mut kept = BTreeSet::new();
+    for path in paths {
+        if !covers(&kept, &path) {
+            kept.insert(path);
+        }
+    }
+    kept
 }
 
 impl Select for Chosen {
@@ -28,14 +45,7 @@ impl Select for Chosen {
         let Ok(path) = TreePath::new(path) else {
             return Decision::Exclude;
         };
-        let mut above = Some(path.clone());
-        while let Some(at) = above {
-            if self.subtrees.contains(&at) {
-                return Decision::Include;
-            }
-            above = at.parent();
-        }
-        if self.single.contains(&path) {
+        if covers(&self.subtrees, &path) || self.single.contains(&path) {
             return Decision::Include;
         }
         let leads_on = |set: &BTreeSet<TreePath>| {
@@ -133,6 +143,7 @@ pub(crate) fn of_context(
         }
     }
     chosen.single.extend(noting.links.into_inner());
+    chosen.subtrees = outermost(chosen.subtrees);
     let tree = if chosen.subtrees.contains(&TreePath::ROOT) {
         Arc::clone(&context.tree)
     } else {
@@ -275,7 +286,9 @@ mod tests {
             items: sources.iter().map(copy).collect(),
         };
         let digest = || {
-            let context = ScannedContext::scan(executor.store(), &path, &[]).unwrap();
+            let context =
+                ScannedContext::scan(executor.store(), &path, &[], &kiln_tree::Stop::NEVER)
+                    .unwrap();
             of_context(&context, &selection).unwrap().0.digest
         };
         let first = digest();

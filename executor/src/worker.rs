@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, SourceOp};
 use kiln_solver::{
-    Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched,
+    Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched,
     FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId,
     ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone,
     TreeDiff, TreeRef, WaitsFor, Worker,
 };
 use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt, Store};
-use kiln_tree::TreeDigest;
 use kiln_tree::context::{ContextTree, What, changes};
+use kiln_tree::{Stop, TreeDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::cachemounts::CacheMounts;
@@ -93,10 +93,18 @@ pub struct BuildWorker {
     remotes: Remotes,
     /// What was filed since explains nothing: it is of this build.
     begun: SystemTime,
+    /// Ends long work of this build.
+    stop: Stop,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What tells work on files that it was cancelled.
+pub(crate) fn stop_of(cancel: &Cancel) -> Stop {
+    let cancel = cancel.clone();
+    Stop::when(move || cancel.is_cancelled())
 }
 
 impl BuildWorker {
@@ -114,6 +122,7 @@ impl BuildWorker {
             agents: Arc::default(),
             remotes: Remotes::new(executor),
             begun: SystemTime::now(),
+            stop: Stop::NEVER,
         }
     }
 
@@ -125,6 +134,18 @@ impl BuildWorker {
             secrets: Arc::new(secrets),
             ..self
         }
+    }
+
+    /// Lets `cancel` end work on files early, exports included.
+    #[must_use]
+    pub fn with_cancel(self, cancel: &Cancel) -> BuildWorker {
+        let stop = stop_of(cancel);
+        BuildWorker { stop, ..self }
+    }
+
+    /// What ends long work of this build.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// What the build's results are leased under.
@@ -149,7 +170,8 @@ impl BuildWorker {
         let cell = Arc::clone(lock(&self.scans).entry(key).or_default());
         let scan = || {
             let (store, exclude) = (self.executor.store().clone(), local.exclude.clone());
-            blocking(move || ScannedContext::scan(&store, &path, &exclude).map(Arc::new))
+            let stop = self.stop.clone();
+            blocking(move || ScannedContext::scan(&store, &path, &exclude, &stop).map(Arc::new))
         };
         cell.get_or_try_init(scan).await.cloned()
     }
@@ -278,13 +300,87 @@ impl BuildWorker {
         Ok(donor)
     }
 
+    /// Carries out an op that is no source.
+    async fn carry_out(
+        &self,
+        request: RunRequest<Handle>,
+        reservation: Option<CacheMounts>,
+    ) -> Result<RunOutcome<Handle>, Error> {
+        let limits = request
+            .display()
+            .map(|display| display.limits.clone())
+            .unwrap_or_default();
+        let node = request.op_node();
+        let outcome = match &node.op {
+            Op::Exec(op) => {
+                let exec_request = ExecRequest {
+                    op: op.clone(),
+                    inputs: request.inputs,
+                    limits,
+                    caches: reservation.unwrap_or_default(),
+                    secrets: Arc::clone(&self.secrets),
+                    agents: Arc::clone(&self.agents),
+                    sink: request.sink,
+                    cancel: request.cancel.clone(),
+                };
+                return exec(&self.executor, &self.lease, exec_request).await;
+            }
+            Op::File(op) => {
+                let (executor, lease, op) = (self.executor.clone(), self.lease.clone(), op.clone());
+                let inputs = request.inputs;
+                let donor = self.donor(&inputs, &request.similar)?;
+                let stop = stop_of(&request.cancel);
+                blocking(move || {
+                    let bases: Vec<Base<'_>> = inputs
+                        .iter()
+                        .map(|input| match &input.0 {
+                            Tree::Layers(layers) => Base::Layers(layers),
+                            Tree::Context(context) => Base::Context(context),
+                        })
+                        .collect();
+                    Ok(file::run(
+                        executor.store(),
+                        &lease,
+                        &op,
+                        &bases,
+                        &donor,
+                        &stop,
+                    )?)
+                })
+                .await?
+            }
+            Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => {
+                let (executor, lease, op) =
+                    (self.executor.clone(), self.lease.clone(), node.op.clone());
+                let inputs = request.inputs;
+                blocking(move || combined(&executor, &lease, &op, &inputs)).await?
+            }
+            Op::Build(_) => return Err(unsupported("a plan within a plan", "the build op")),
+            Op::Source(_) => unreachable!("BUG: a source is fetched, not run"),
+        };
+        if request.cancel.is_cancelled() {
+            return Ok(RunOutcome::Cancelled);
+        }
+        let mut outputs = Vec::new();
+        for (number, layers) in outcome {
+            let number = number as usize;
+            if outputs.len() <= number {
+                outputs.resize_with(number + 1, || None);
+            }
+            let content = to_solver(&layers);
+            outputs[number] = Some((Handle::layers(layers), content));
+        }
+        Ok(RunOutcome::Done { outputs })
+    }
+
     /// Fetches the images of this plan that have one of these layers.
     async fn fetch_missing(&self, missing: &[Content]) -> Result<(), Error> {
         let images: Vec<ResolvedImage> = lock(&self.images).values().cloned().collect();
         for image in images {
             let has = |layer: &Content| matches!(layer, Content::DiffId(id) if image.diff_ids.contains(id));
             if missing.iter().any(has) {
-                fetch(&self.executor, &self.lease, &image, None).await?;
+                let stop = &self.stop;
+                fetch(&self.executor, &self.lease, &image, None, stop).await?;
             }
         }
         Ok(())
@@ -539,8 +635,14 @@ impl Worker for BuildWorker {
             });
         }
         let image = self.image(&request.plan, request.node).await?;
-        let (layers, transferred) =
-            fetch(&self.executor, &self.lease, &image, Some(&request.sink)).await?;
+        let (layers, transferred) = fetch(
+            &self.executor,
+            &self.lease,
+            &image,
+            Some(&request.sink),
+            &self.stop,
+        )
+        .await?;
         let content = to_solver(&layers);
         Ok(Fetched {
             handle: Handle::layers(layers),
@@ -565,63 +667,12 @@ impl Worker for BuildWorker {
         request: RunRequest<Handle>,
         reservation: Option<CacheMounts>,
     ) -> Result<RunOutcome<Handle>, Error> {
-        let limits = request
-            .display()
-            .map(|display| display.limits.clone())
-            .unwrap_or_default();
-        let node = request.op_node();
-        let outcome = match &node.op {
-            Op::Exec(op) => {
-                let exec_request = ExecRequest {
-                    op: op.clone(),
-                    inputs: request.inputs,
-                    limits,
-                    caches: reservation.unwrap_or_default(),
-                    secrets: Arc::clone(&self.secrets),
-                    agents: Arc::clone(&self.agents),
-                    sink: request.sink,
-                    cancel: request.cancel.clone(),
-                };
-                return exec(&self.executor, &self.lease, exec_request).await;
-            }
-            Op::File(op) => {
-                let (executor, lease, op) = (self.executor.clone(), self.lease.clone(), op.clone());
-                let inputs = request.inputs;
-                let donor = self.donor(&inputs, &request.similar)?;
-                blocking(move || {
-                    let bases: Vec<Base<'_>> = inputs
-                        .iter()
-                        .map(|input| match &input.0 {
-                            Tree::Layers(layers) => Base::Layers(layers),
-                            Tree::Context(context) => Base::Context(context),
-                        })
-                        .collect();
-                    Ok(file::run(executor.store(), &lease, &op, &bases, &donor)?)
-                })
-                .await?
-            }
-            Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => {
-                let (executor, lease, op) =
-                    (self.executor.clone(), self.lease.clone(), node.op.clone());
-                let inputs = request.inputs;
-                blocking(move || combined(&executor, &lease, &op, &inputs)).await?
-            }
-            Op::Build(_) => return Err(unsupported("a plan within a plan", "the build op")),
-            Op::Source(_) => unreachable!("BUG: a source is fetched, not run"),
-        };
-        if request.cancel.is_cancelled() {
-            return Ok(RunOutcome::Cancelled);
+        let cancel = request.cancel.clone();
+        match self.carry_out(request, reservation).await {
+            // Work that was given up ends in whatever error it was at.
+            Err(_) if cancel.is_cancelled() => Ok(RunOutcome::Cancelled),
+            outcome => outcome,
         }
-        let mut outputs = Vec::new();
-        for (number, layers) in outcome {
-            let number = number as usize;
-            if outputs.len() <= number {
-                outputs.resize_with(number + 1, || None);
-            }
-            let content = to_solver(&layers);
-            outputs[number] = Some((Handle::layers(layers), content));
-        }
-        Ok(RunOutcome::Done { outputs })
     }
 
     async fn file(&self, new: NewRecord) -> Result<Record, Error> {

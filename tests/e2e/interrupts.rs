@@ -22,6 +22,8 @@ pub(crate) fn cases() -> Vec<Case> {
             a_step_that_ignores_signals,
         ),
         case("interrupted_run", NEEDS, interrupted_run),
+        case("interrupted_copy", NEEDS, interrupted_copy),
+        case("interrupted_export", NEEDS, interrupted_export),
     ]
 }
 
@@ -81,6 +83,74 @@ fn a_step_that_ignores_signals(world: &World) {
     running.signal(Signal::SIGINT);
     assert_ne!(running.wait().status.code(), Some(0));
     assert_eq!(world.leftovers(), [""; 0]);
+}
+
+/// Whether a layer that is being made has a file.
+fn is_copying(world: &World) -> bool {
+    let list = |path: &std::path::Path| {
+        let list = std::fs::read_dir(path).into_iter().flatten().flatten();
+        list.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let drafts = list(&world.store().join("work"));
+    let mut drafts = drafts.iter().flat_map(|process| list(process));
+    drafts.any(|draft| !list(&draft.join("fs/many/0")).is_empty())
+}
+
+fn interrupted_copy(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nCOPY many /many\n");
+    for directory in 0..200 {
+        let path = world.path(&format!("ctx/many/{directory}"));
+        std::fs::create_dir_all(&path).unwrap();
+        for file in 0..100 {
+            std::fs::write(path.join(file.to_string()), "x").unwrap();
+        }
+    }
+    let running = world.kiln(&["build", "-t", "app", "ctx"]).spawn();
+    wait_until("files are copied", || is_copying(world));
+    let stopped = Instant::now();
+    running.signal(Signal::SIGINT);
+    let ran = running.wait();
+    assert_eq!(ran.status.code(), Some(130), "{}", ran.whole());
+    let took = stopped.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    // Nothing of the layer is left, and it can be made.
+    assert_eq!(
+        std::fs::read_dir(world.store().join("work"))
+            .unwrap()
+            .count(),
+        0
+    );
+    assert_eq!(
+        std::fs::read_dir(world.store().join("trash"))
+            .unwrap()
+            .count(),
+        0
+    );
+    world.build();
+    assert_eq!(world.sh("app", "ls /many | wc -l").trim(), "200");
+}
+
+fn interrupted_export(world: &World) {
+    use std::io::Read;
+    const LENGTH: u64 = 512 << 20;
+    world.base();
+    world.dockerfile("FROM demo/base\nCOPY big /big\n");
+    // A hole takes no time to copy, and as long as any bytes to write to an archive.
+    let big = std::fs::File::create(world.path("ctx/big")).unwrap();
+    big.set_len(LENGTH).unwrap();
+    let pipe = world.path("out.tar");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let destination = format!("type=tar,dest={}", pipe.display());
+    let running = world.kiln(&["build", "-o", &destination, "ctx"]).spawn();
+    let mut archive = std::fs::File::open(&pipe).unwrap();
+    // The archive is begun, and cannot go on before it is read.
+    archive.read_exact(&mut [0; 512]).unwrap();
+    running.signal(Signal::SIGINT);
+    let rest = std::io::copy(&mut archive, &mut std::io::sink()).unwrap();
+    let ran = running.wait();
+    assert_eq!(ran.status.code(), Some(130), "{}", ran.whole());
+    assert!(rest < LENGTH, "{rest} bytes were written");
 }
 
 fn interrupted_run(world: &World) {

@@ -3,6 +3,7 @@
 use kiln_ir::{ImageConfig, Platform, ResolveMode};
 use kiln_oci::reference::Reference;
 use kiln_store::{Content, Image, Lease, StoreError};
+use kiln_tree::Stop;
 
 use super::request::{PullEvent, PullObserver};
 use crate::error::Error;
@@ -117,7 +118,7 @@ async fn pull(
         }
         Err(error) => return Err(error),
     };
-    let (layers, brought) = fetch(executor, lease, &image, None).await?;
+    let (layers, brought) = fetch(executor, lease, &image, None, &Stop::NEVER).await?;
     if brought {
         tell(PullEvent::Done { label: image.label });
     }

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 
 use kiln_oci::layout::{Content, LayoutFile};
 use kiln_store::Store;
+use kiln_tree::Stop;
+use kiln_tree::stop::PIECE_BYTES;
 use tar::{EntryType, Header};
 
 use super::image::blob_digest;
@@ -19,6 +21,7 @@ pub(super) fn write(
     files: &[LayoutFile],
     mtime: i64,
     output: &mut Output,
+    stop: &Stop,
 ) -> Result<(), Error> {
     let mut directories = BTreeSet::new();
     for file in files {
@@ -42,14 +45,22 @@ pub(super) fn write(
             Content::Blob { digest, size } => {
                 header(output, &file.path, EntryType::Regular, *size, mtime)?;
                 let blob = store.open_blob(&blob_digest(digest))?;
-                // Copied within the kernel, where it can.
                 let path = output.path().to_owned();
-                let copied = io::copy(&mut blob.take(*size), output.file())
-                    .map_err(Error::io("write", &path))?;
-                if copied != *size {
-                    return Err(Error::io("copy a blob of the store to", path)(
-                        io::ErrorKind::UnexpectedEof.into(),
-                    ));
+                let mut left = *size;
+                while left > 0 {
+                    if stop.is_set() {
+                        return Err(Error::Cancelled);
+                    }
+                    // Copied within the kernel, where it can.
+                    let mut piece = (&blob).take(left.min(PIECE_BYTES));
+                    let copied =
+                        io::copy(&mut piece, output.file()).map_err(Error::io("write", &path))?;
+                    if copied == 0 {
+                        return Err(Error::io("copy a blob of the store to", path)(
+                            io::ErrorKind::UnexpectedEof.into(),
+                        ));
+                    }
+                    left -= copied;
                 }
                 pad(output, *size)?;
             }

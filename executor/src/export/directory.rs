@@ -12,6 +12,7 @@ use kiln_oci::layout::{
     Content, Export, INDEX_FILE, LAYOUT_FILE, check_version, oci_layout, read_index,
 };
 use kiln_store::Store;
+use kiln_tree::Stop;
 
 use super::Destination;
 use super::image::blob_digest;
@@ -67,7 +68,12 @@ fn small(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// Adds an image, taking its names from whichever image had them.
-pub(super) fn write(store: &Store, directory: &Path, image: &Export) -> Result<(), Error> {
+pub(super) fn write(
+    store: &Store,
+    directory: &Path,
+    image: &Export,
+    stop: &Stop,
+) -> Result<(), Error> {
     let before = read(directory)?;
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
@@ -77,7 +83,7 @@ pub(super) fn write(store: &Store, directory: &Path, image: &Export) -> Result<(
         match file.content {
             Content::Bytes(bytes) if file.path == INDEX_FILE => index = Some(bytes),
             Content::Bytes(bytes) => write_whole(&path, &bytes)?,
-            Content::Blob { digest, size } => copy_blob(store, &digest, size, &path)?,
+            Content::Blob { digest, size } => copy_blob(store, &digest, size, &path, stop)?,
         }
     }
     let index = index.expect("BUG: a layout has no index");
@@ -98,6 +104,7 @@ fn copy_blob(
     digest: &kiln_oci::digest::Sha256Digest,
     size: u64,
     path: &Path,
+    stop: &Stop,
 ) -> Result<(), Error> {
     // A layout's blobs are named by what they hold, and files appear whole.
     if fs::metadata(path).is_ok_and(|there| there.is_file() && there.len() == size) {
@@ -105,7 +112,7 @@ fn copy_blob(
     }
     let blob = store.open_blob(&blob_digest(digest))?;
     let mut output = Output::create(&Destination::File(path.to_owned()))?;
-    kiln_tree::copy::copy_bytes_unseen(blob, output.file(), size).map_err(|source| {
+    kiln_tree::copy::copy_bytes_unseen(blob, output.file(), size, stop).map_err(|source| {
         Error::Destination {
             path: path.to_owned(),
             source,

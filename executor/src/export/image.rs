@@ -8,11 +8,11 @@ use kiln_oci::layout::{self, Document};
 use kiln_oci::media_type::{Compression, Flavor};
 use kiln_oci::platform::Platform;
 use kiln_oci::reference::Reference;
-use kiln_store::{BlobDigest, ImageId, Lease, NewImage, Store, StoreError};
+use kiln_store::{BlobDigest, Content, ImageId, Lease, NewImage, Store, StoreError};
 use kiln_tree::tar::MtimePolicy;
 use sha2::{Digest, Sha256};
 
-use super::layers::{self, Blob, Layer};
+use super::layers::{self, Blob, Layer, LayerArchive};
 use super::{ImageToExport, config, times};
 use crate::error::Error;
 
@@ -111,11 +111,13 @@ impl Image {
     fn unpacked_manifest(&self, store: &Store, lease: &Lease) -> Result<Vec<u8>, Error> {
         let flavor = Flavor::Oci;
         let mut descriptors = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        let stack: Vec<Content> = self.layers.iter().map(|layer| layer.content).collect();
+        for (index, layer) in self.layers.iter().enumerate() {
             let descriptor = match layers::as_pulled(store, lease, &layer.content)? {
                 Some((_, blob)) => describe(flavor, blob),
                 None => {
-                    let size = layers::tar_length(store, &layer.content, self.mtime)?;
+                    let archive = LayerArchive::of(store, &stack[..=index], self.mtime)?;
+                    let size = archive.length()?;
                     let digest = Sha256Digest::from_bytes(layer.diff_id.0);
                     Descriptor::new(flavor.layer(Compression::None), digest, size)
                 }

@@ -1,21 +1,24 @@
 //! What image documents say of layers: diff ids, and the blobs that hold them.
 //!
 //! Both are made once for each layer ever. They are filed under the layer's content id and all that
-//! decides the archive's bytes: the version of the tar that is written, its times, the compressor.
+//! decides the archive's bytes: the version of the tar that is written, its times, the compressor; and
+//! where the layer passes through directories that the layers below it dress otherwise, those.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
 use kiln_oci::media_type::Compression;
 use kiln_store::{AS_PULLED, BlobDigest, Content, DiffId, Lease, Store};
+use kiln_tree::stop::Stoppable;
 use kiln_tree::tar::{
     DirectoryFiles, FileSource, MtimePolicy, WriteError, WriteOptions, write_layer,
 };
-use kiln_tree::{Entry, Kind, Manifest, TreePath};
+use kiln_tree::{Entry, Kind, Manifest, Stop, TreePath};
 use rustix::fs::MemfdFlags;
 use sha2::{Digest, Sha256};
 
@@ -24,6 +27,10 @@ use crate::error::Error;
 
 /// The version of what [`write_layer`] writes; to be raised whenever its bytes change.
 const TAR: &str = "tar v0";
+/// Stands before the digest of a manifest in which passed directories look as those below do.
+const SPELLED: &str = " as=";
+/// Stands before the digest of the layers below.
+const OVER: &str = " over=";
 /// What eleven octal digits of a tar header hold; larger files have a record of their own.
 const MOST_HEADER_SIZE: u64 = 0o77_777_777_777;
 const BLOCK: u64 = 512;
@@ -49,24 +56,26 @@ pub(super) struct Blob {
     pub(super) compression: Compression,
 }
 
-/// Finds the diff ids of leased layers; those that nobody asked for before are hashed, several at once.
+/// Finds the diff ids of a leased stack's layers; those that nobody asked for before are hashed,
+/// several at once.
 pub(super) fn describe(
     store: &Store,
     layers: &[Content],
     mtime: MtimePolicy,
+    stop: &Stop,
 ) -> Result<Vec<Layer>, Error> {
     let mut known: Vec<Option<DiffId>> = Vec::with_capacity(layers.len());
-    for content in layers {
+    for (index, content) in layers.iter().enumerate() {
         known.push(match content {
             Content::DiffId(id) => Some(*id),
-            Content::Layer(_) => store.diff_id(content, &filed_tar(mtime))?,
+            Content::Layer(_) => store.diff_id(content, &filed_over(layers, index, mtime))?,
         });
     }
     let open: Vec<usize> = (0..layers.len())
         .filter(|&index| known[index].is_none())
         .collect();
-    for (index, diff_id) in hash_all(store, layers, &open, mtime)? {
-        store.put_diff_id(&layers[index], &filed_tar(mtime), &diff_id)?;
+    for (index, diff_id) in hash_all(store, layers, &open, mtime, stop)? {
+        store.put_diff_id(&layers[index], &filed_over(layers, index, mtime), &diff_id)?;
         known[index] = Some(diff_id);
     }
     let found = layers.iter().zip(known);
@@ -94,13 +103,14 @@ fn hash_all(
     layers: &[Content],
     wanted: &[usize],
     mtime: MtimePolicy,
+    stop: &Stop,
 ) -> Result<Vec<(usize, DiffId)>, Error> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut mine = Vec::new();
         while let Some(&index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let diff_id = hash(store, &layers[index], mtime).inspect_err(|_| {
+            let diff_id = hash(store, &layers[..=index], mtime, stop).inspect_err(|_| {
                 // The others need not go on.
                 next.store(wanted.len(), Ordering::Relaxed);
             })?;
@@ -123,25 +133,151 @@ fn hash_all(
     })
 }
 
-fn hash(store: &Store, content: &Content, mtime: MtimePolicy) -> Result<DiffId, Error> {
+/// Finds the diff id of a stack's highest layer, perhaps of another stack that dresses it alike.
+fn hash(
+    store: &Store,
+    stack: &[Content],
+    mtime: MtimePolicy,
+    stop: &Stop,
+) -> Result<DiffId, Error> {
+    let archive = LayerArchive::of(store, stack, mtime)?;
+    if let Some(known) = store.diff_id(&archive.content, &archive.options)? {
+        return Ok(known);
+    }
     let mut sink = Hashing {
         hash: Sha256::new(),
         out: io::sink(),
     };
-    write_tar(store, content, mtime, &mut sink)?;
-    Ok(sink.finish())
+    archive.write(store, &mut Stoppable::new(&mut sink, stop))?;
+    let diff_id = sink.finish();
+    store.put_diff_id(&archive.content, &archive.options, &diff_id)?;
+    Ok(diff_id)
 }
 
-/// Finds the blobs of leased layers, and makes and leases those that are not there.
+/// The archive of a layer on top of others: all that decides its bytes.
+pub(crate) struct LayerArchive {
+    content: Content,
+    manifest: Arc<Manifest>,
+    mtime: MtimePolicy,
+    /// These in the words that it is filed under.
+    options: String,
+}
+
+impl LayerArchive {
+    /// The archive of the highest layer of a stack.
+    pub(crate) fn of(
+        store: &Store,
+        stack: &[Content],
+        mtime: MtimePolicy,
+    ) -> Result<LayerArchive, Error> {
+        let Some(content) = stack.last() else {
+            unreachable!("BUG: an archive of no layer is asked for");
+        };
+        let mut options = filed_tar(mtime);
+        let spelled = match content {
+            // What others packed says how it looks to others.
+            Content::DiffId(_) => None,
+            Content::Layer(_) => store.layers_view(stack)?.spelled_out(),
+        };
+        let manifest = match spelled {
+            Some(manifest) => {
+                let hash = blake3::hash(&manifest.encode());
+                options.push_str(&format!("{SPELLED}{}", hash.to_hex()));
+                Arc::new(manifest)
+            }
+            None => store.layer_manifest(content)?,
+        };
+        Ok(LayerArchive {
+            content: *content,
+            manifest,
+            mtime,
+            options,
+        })
+    }
+
+    /// The archive of the highest layer of a stack that has this diff id, as far as that is known;
+    /// else the one with the times of its files.
+    pub(crate) fn with_diff_id(
+        store: &Store,
+        stack: &[Content],
+        diff_id: &DiffId,
+    ) -> Result<LayerArchive, Error> {
+        let filed = match stack.last() {
+            Some(content) => store.archived_as(content, diff_id)?,
+            None => None,
+        };
+        LayerArchive::of(
+            store,
+            stack,
+            filed.map_or(MtimePolicy::Keep, |words| times(&words)),
+        )
+    }
+
+    /// What the archive lists.
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether it has the times of the layer's files.
+    pub(crate) fn keeps_times(&self) -> bool {
+        self.mtime == MtimePolicy::Keep
+    }
+
+    /// Writes it.
+    pub(crate) fn write(&self, store: &Store, out: &mut impl Write) -> Result<(), Error> {
+        let directory = store.open_layer(&self.content)?;
+        let files = DirectoryFiles(directory.as_fd());
+        Ok(write_layer(
+            &self.manifest,
+            &files,
+            &self.write_options(),
+            out,
+        )?)
+    }
+
+    /// How long it is, without reading the layer's files.
+    pub(super) fn length(&self) -> Result<u64, Error> {
+        let mut bodies = 0;
+        let entries = self.manifest.entries().iter();
+        let heads = entries.map(|entry| match &entry.kind {
+            Kind::File { size, digest } if *size <= MOST_HEADER_SIZE => {
+                bodies += size.next_multiple_of(BLOCK);
+                Entry {
+                    kind: Kind::File {
+                        size: 0,
+                        digest: *digest,
+                    },
+                    ..entry.clone()
+                }
+            }
+            _ => entry.clone(),
+        });
+        let heads =
+            Manifest::new(heads.collect()).expect("BUG: a manifest with empty files is none");
+        let mut count = Counting(0);
+        write_layer(&heads, &Holes(&heads), &self.write_options(), &mut count)?;
+        Ok(count.0 + bodies)
+    }
+
+    fn write_options(&self) -> WriteOptions {
+        WriteOptions {
+            mtime: self.mtime,
+            ..WriteOptions::default()
+        }
+    }
+}
+
+/// Finds the blobs of a leased stack's layers, and makes and leases those that are not there.
 pub(super) fn pack(
     store: &Store,
     lease: &Lease,
     layers: &[Content],
     mtime: MtimePolicy,
     compression: Compression,
+    stop: &Stop,
 ) -> Result<Vec<Layer>, Error> {
-    let packed = layers.iter().map(|content| {
-        let (diff_id, blob) = pack_one(store, lease, content, mtime, compression)?;
+    let packed = layers.iter().enumerate().map(|(index, content)| {
+        let (diff_id, blob) = pack_one(store, lease, &layers[..=index], mtime, compression, stop)?;
         Ok(Layer {
             blob: Some(blob),
             ..layer(store, content, diff_id)?
@@ -153,10 +289,14 @@ pub(super) fn pack(
 fn pack_one(
     store: &Store,
     lease: &Lease,
-    content: &Content,
+    stack: &[Content],
     mtime: MtimePolicy,
     compression: Compression,
+    stop: &Stop,
 ) -> Result<(DiffId, Blob), Error> {
+    let Some(content) = stack.last() else {
+        unreachable!("BUG: no layer is to be packed");
+    };
     // A layer of an image keeps its times: they are in its diff id.
     let mtime = match content {
         Content::DiffId(_) => MtimePolicy::Keep,
@@ -165,8 +305,9 @@ fn pack_one(
     if let Some(blob) = as_pulled(store, lease, content)? {
         return Ok((blob.0, blob.1));
     }
-    let options = filed_tar(mtime);
-    if let Some(found) = store.compressed(lease, content, &options, filed_as(compression))? {
+    let archive = LayerArchive::of(store, stack, mtime)?;
+    let options = &archive.options;
+    if let Some(found) = store.compressed(lease, content, options, filed_as(compression))? {
         let blob = Blob {
             digest: found.blob,
             size: found.size_bytes,
@@ -180,11 +321,11 @@ fn pack_one(
             hash: Sha256::new(),
             out,
         };
-        write_tar(store, content, mtime, &mut out)?;
+        archive.write(store, &mut Stoppable::new(&mut out, stop))?;
         Ok::<_, Packing>(out.finish())
     })
     .map_err(|error| error.in_store(store))?;
-    match (content, store.diff_id(content, &options)?) {
+    match (content, store.diff_id(content, options)?) {
         (Content::DiffId(id), _) if *id != diff_id => {
             return Err(Error::ForeignLayer { layer: *content });
         }
@@ -199,7 +340,7 @@ fn pack_one(
     }
     let size = writer.written();
     let digest = writer.finish(lease)?;
-    store.put_compressed(content, &options, filed_as(compression), &digest, &diff_id)?;
+    store.put_compressed(content, options, filed_as(compression), &digest, &diff_id)?;
     Ok((
         diff_id,
         Blob {
@@ -242,41 +383,6 @@ pub(super) fn as_pulled(
     )))
 }
 
-/// Returns how long the archive of a layer is, without reading its files.
-pub(super) fn tar_length(
-    store: &Store,
-    content: &Content,
-    mtime: MtimePolicy,
-) -> Result<u64, Error> {
-    let manifest = store.layer_manifest(content)?;
-    let mut bodies = 0;
-    let heads = manifest.entries().iter().map(|entry| match &entry.kind {
-        Kind::File { size, digest } if *size <= MOST_HEADER_SIZE => {
-            bodies += size.next_multiple_of(BLOCK);
-            Entry {
-                kind: Kind::File {
-                    size: 0,
-                    digest: *digest,
-                },
-                ..entry.clone()
-            }
-        }
-        _ => entry.clone(),
-    });
-    let heads = Manifest::new(heads.collect()).expect("BUG: a manifest with empty files is none");
-    let mut count = Counting(0);
-    write_layer(
-        &heads,
-        &Holes(&heads),
-        &WriteOptions {
-            mtime,
-            ..WriteOptions::default()
-        },
-        &mut count,
-    )?;
-    Ok(count.0 + bodies)
-}
-
 /// The times of a layer's files, in the words under which its archives are filed.
 fn filed_tar(mtime: MtimePolicy) -> String {
     match mtime {
@@ -286,46 +392,30 @@ fn filed_tar(mtime: MtimePolicy) -> String {
     }
 }
 
-/// The times of the archive of a layer that has this diff id; those of its files if nothing is
-/// known of one.
-pub(crate) fn times_of(
-    store: &Store,
-    content: &Content,
-    diff_id: &DiffId,
-) -> Result<MtimePolicy, Error> {
-    let options = store.archived_as(content, diff_id)?;
-    let times = options.as_deref().and_then(|options| {
-        let times = options.strip_prefix(TAR)?;
-        let fixed = times.strip_prefix(" mtime=").map(str::parse);
-        let clamped = times.strip_prefix(" mtime<=").map(str::parse);
-        match (fixed, clamped) {
-            (Some(Ok(epoch)), _) => Some(MtimePolicy::Fixed(epoch)),
-            (_, Some(Ok(epoch))) => Some(MtimePolicy::Clamp(epoch)),
-            _ => None,
-        }
-    });
-    Ok(times.unwrap_or(MtimePolicy::Keep))
+/// The words under which the diff id of one layer of a stack is found without reading manifests.
+fn filed_over(layers: &[Content], index: usize, mtime: MtimePolicy) -> String {
+    if index == 0 {
+        return filed_tar(mtime);
+    }
+    let mut hash = blake3::Hasher::new();
+    for below in &layers[..index] {
+        hash.update(&below.to_bytes());
+    }
+    format!("{}{OVER}{}", filed_tar(mtime), hash.finalize().to_hex())
 }
 
-/// Writes the archive of a layer.
-pub(crate) fn write_tar(
-    store: &Store,
-    content: &Content,
-    mtime: MtimePolicy,
-    out: &mut impl Write,
-) -> Result<(), Error> {
-    let manifest = store.layer_manifest(content)?;
-    let directory = store.open_layer(content)?;
-    let options = WriteOptions {
-        mtime,
-        ..WriteOptions::default()
-    };
-    Ok(write_layer(
-        &manifest,
-        &DirectoryFiles(directory.as_fd()),
-        &options,
-        out,
-    )?)
+/// The times that the words of an archive name.
+fn times(options: &str) -> MtimePolicy {
+    let words = options.strip_prefix(TAR).unwrap_or_default();
+    let times = words.split(SPELLED).next().unwrap_or_default();
+    let times = times.split(OVER).next().unwrap_or_default();
+    let fixed = times.strip_prefix(" mtime=").map(str::parse);
+    let clamped = times.strip_prefix(" mtime<=").map(str::parse);
+    match (fixed, clamped) {
+        (Some(Ok(epoch)), _) => MtimePolicy::Fixed(epoch),
+        (_, Some(Ok(epoch))) => MtimePolicy::Clamp(epoch),
+        _ => MtimePolicy::Keep,
+    }
 }
 
 /// Why a layer cannot be packed.

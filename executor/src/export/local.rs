@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use kiln_tree::copy::{copy_bytes_unseen, create_file, remove_tree};
-use kiln_tree::{Changes, Entry, FsError, Kind, Meta, Mtime, TreePath, handle};
+use kiln_tree::{Changes, Entry, FsError, Kind, Meta, Mtime, Stop, TreePath, handle};
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use crate::error::Error;
@@ -32,6 +32,7 @@ pub(super) fn write(
     layers: &[OwnedFd],
     destination: &Path,
     rules: Rules,
+    stop: &Stop,
 ) -> Result<usize, Error> {
     fs::create_dir_all(destination).map_err(Error::io("create", destination))?;
     let root: OwnedFd = fs::File::open(destination)
@@ -41,6 +42,7 @@ pub(super) fn write(
         root: &root,
         layers,
         rules,
+        stop,
         parent: None,
         left_out: BTreeSet::new(),
     };
@@ -55,6 +57,7 @@ struct Writer<'a> {
     root: &'a OwnedFd,
     layers: &'a [OwnedFd],
     rules: Rules,
+    stop: &'a Stop,
     /// The directory that was written to last.
     parent: Option<(TreePath, OwnedFd)>,
     /// Devices that could not be made.
@@ -68,6 +71,7 @@ impl Writer<'_> {
             if entry.path.is_root() {
                 continue;
             }
+            self.stop.check()?;
             let origin = origin.and_then(|origin| self.layers.get(origin));
             self.entry(entry, origin.map(AsFd::as_fd))
                 .map_err(|error| error.at(entry.path.as_bytes()))?;
@@ -101,6 +105,7 @@ impl Writer<'_> {
             self.left_out.insert(entry.path.clone());
             return Ok(());
         }
+        let stop = self.stop;
         let parent = self.parent_of(&entry.path)?;
         let there = handle::stat(parent, name)?;
         if let Kind::Directory { .. } = entry.kind {
@@ -127,7 +132,11 @@ impl Writer<'_> {
                     handle::READ,
                 )?;
                 let to = create_file(parent, name)?;
-                copy_bytes_unseen(from, &to, *size)?;
+                if let Err(error) = copy_bytes_unseen(from, &to, *size, stop) {
+                    // Half a file is worse than none.
+                    remove_tree(parent, name)?;
+                    return Err(error);
+                }
                 return dress(to, &entry.meta, rules);
             }
             Kind::Symlink { target } => {

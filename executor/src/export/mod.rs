@@ -24,11 +24,12 @@ pub use kiln_oci::media_type::Compression;
 use kiln_oci::media_type::Flavor;
 use kiln_oci::reference::Reference;
 use kiln_store::{Content, DiffId, ImageId, Lease, Store};
-use kiln_tree::Changes;
+use kiln_tree::stop::Stoppable;
 use kiln_tree::tar::{LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer};
+use kiln_tree::{Changes, Stop};
 
 use image::Image;
-pub(crate) use layers::{Hashing, times_of, write_tar};
+pub(crate) use layers::{Hashing, LayerArchive};
 use output::Output;
 
 use crate::error::Error;
@@ -167,9 +168,14 @@ impl Executor {
         progress: &dyn Fn(String),
     ) -> Result<Exported, Error> {
         let started = Instant::now();
-        let mut run = Run::new(self, worker.lease(), image, exports)?;
+        let stop = worker.stop();
+        let mut run = Run::new(self, worker.lease(), stop, image, exports)?;
         for export in exports {
-            run.export(export, progress)?;
+            run.export(export, progress).map_err(|error| match error {
+                // Work that was given up ends in whatever error it was at.
+                _ if stop.is_set() => Error::Cancelled,
+                error => error,
+            })?;
         }
         Ok(Exported {
             took: started.elapsed(),
@@ -182,6 +188,7 @@ impl Executor {
 struct Run<'a> {
     store: &'a Store,
     lease: &'a Lease,
+    stop: &'a Stop,
     given: &'a ImageToExport,
     layers: Vec<Content>,
     /// Devices can be made in directories.
@@ -197,6 +204,7 @@ impl<'a> Run<'a> {
     fn new(
         executor: &'a Executor,
         lease: &'a Lease,
+        stop: &'a Stop,
         given: &'a ImageToExport,
         exports: &[Export],
     ) -> Result<Run<'a>, Error> {
@@ -217,6 +225,7 @@ impl<'a> Run<'a> {
         Ok(Run {
             store: executor.store(),
             lease,
+            stop,
             given,
             layers,
             devices: rustix::process::geteuid().is_root()
@@ -249,6 +258,7 @@ impl<'a> Run<'a> {
                     &oci_layout(std::slice::from_ref(&image)),
                     self.archive_time(),
                     &mut output,
+                    self.stop,
                 )?;
                 output.finish()?;
                 self.made(&image.root, &names);
@@ -261,13 +271,14 @@ impl<'a> Run<'a> {
                     &docker_archive(std::slice::from_ref(&image)),
                     self.archive_time(),
                     &mut output,
+                    self.stop,
                 )?;
                 output.finish()?;
                 self.made(&image.image.root, &names);
             }
             Export::OciDirectory { destination, .. } => {
                 let image = self.image()?.layout(Flavor::Oci, &names);
-                directory::write(self.store, destination, &image)?;
+                directory::write(self.store, destination, &image, self.stop)?;
                 self.made(&image.root, &names);
             }
             Export::Local { destination } => {
@@ -276,7 +287,7 @@ impl<'a> Run<'a> {
                     mtime: self.given.source_date_epoch,
                     devices: self.devices,
                 };
-                let left_out = local::write(&changes, &layers, destination, rules)?;
+                let left_out = local::write(&changes, &layers, destination, rules, self.stop)?;
                 if left_out > 0 {
                     progress(format!(
                         "left out devices, which only root can make: {left_out}"
@@ -298,11 +309,11 @@ impl<'a> Run<'a> {
                     layers: &layers,
                     origins: &changes.origins,
                 };
-                write_layer(&changes.manifest, &files, &options, &mut output).map_err(|error| {
-                    match error {
-                        WriteError::Write(source) => Error::io("write", output.path())(source),
-                        error => error.into(),
-                    }
+                let mut out = Stoppable::new(&mut output, self.stop);
+                let written = write_layer(&changes.manifest, &files, &options, &mut out);
+                written.map_err(|error| match error {
+                    WriteError::Write(source) => Error::io("write", output.path())(source),
+                    error => error.into(),
                 })?;
                 output.finish()?;
             }
@@ -325,8 +336,9 @@ impl<'a> Run<'a> {
                     &self.layers,
                     mtime,
                     self.given.compression,
+                    self.stop,
                 )?,
-                false => layers::describe(self.store, &self.layers, mtime)?,
+                false => layers::describe(self.store, &self.layers, mtime, self.stop)?,
             };
             self.image = Some(Image::new(self.given, layers, mtime)?);
         }
@@ -409,7 +421,8 @@ impl Executor {
             source_date_epoch: epoch,
             ..ImageToExport::default()
         };
-        let layers = layers::describe(self.store(), &[Content::DiffId(layer)], MtimePolicy::Keep)?;
+        let (stack, mtime) = ([Content::DiffId(layer)], MtimePolicy::Keep);
+        let layers = layers::describe(self.store(), &stack, mtime, &Stop::NEVER)?;
         let image = Image::new(&given, layers, MtimePolicy::Keep)?;
         let (_, same) = image.keep(self.store(), lease, std::slice::from_ref(name))?;
         Ok((image.id, same))

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use kiln_ir::{ActionInput, CopyAction, FileAction, FileActionKind, FileOp, Owner, UserRef};
 use kiln_store::{Content as LayerContent, Lease, Store};
+use kiln_tree::stop::Stoppable;
 use kiln_tree::tar::{ApplyOptions, apply};
-use kiln_tree::{Kind, Meta, Mtime, TreePath, View, handle};
+use kiln_tree::{Kind, Meta, Mtime, Stop, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
@@ -39,6 +40,7 @@ pub(crate) fn run(
     op: &FileOp,
     inputs: &[Base<'_>],
     donor: &[LayerContent],
+    stop: &Stop,
 ) -> Result<Vec<(u32, Vec<LayerContent>)>, FileError> {
     let donor = open_layers(store, donor)?;
     let mut done: Vec<Option<Vec<LayerContent>>> = vec![None; op.actions.len()];
@@ -46,7 +48,8 @@ pub(crate) fn run(
     let mut next = 0;
     while next < op.actions.len() {
         let end = chain_end(op, next);
-        let layers = run_chain(store, lease, &op.actions[next..end], inputs, &done, &donor)?;
+        let chain = &op.actions[next..end];
+        let layers = run_chain(store, lease, chain, inputs, &done, &donor, stop)?;
         if let Some(output) = op.actions[end - 1].output {
             outputs.push((output, layers.clone()));
         }
@@ -96,6 +99,7 @@ fn run_chain(
     inputs: &[Base<'_>],
     done: &[Option<Vec<LayerContent>>],
     donor: &Layers,
+    stop: &Stop,
 ) -> Result<Vec<LayerContent>, FileError> {
     let mut layers = match tree(actions[0].input, inputs, done) {
         None => Vec::new(),
@@ -112,6 +116,7 @@ fn run_chain(
         options.overlay_xattrs,
     )
     .with_threads(options.threads)
+    .with_stop(stop)
     .with_donor(Some(donor));
     let now = now();
     for action in actions {
@@ -146,7 +151,8 @@ pub(crate) fn copy_whole(
         options.ownership.clone(),
         options.overlay_xattrs,
     )
-    .with_threads(options.threads);
+    .with_threads(options.threads)
+    .with_stop(context.stop());
     let treatment = Treatment::PLAIN;
     let whole = Pick {
         name: Vec::new(),
@@ -388,23 +394,12 @@ impl Step<'_> {
     fn remove(&self, changes: &mut Changeset<'_>, rm: &kiln_ir::RmAction) -> Result<(), FileError> {
         let mut paths = Vec::new();
         if rm.allow_wildcard {
-            let mut found = vec![TreePath::ROOT];
             let cleaned = kiln_ir::pattern::clean(&format!("/{}", rm.path));
-            for component in cleaned.split('/').filter(|name| !name.is_empty()) {
-                let mut next = Vec::new();
-                for above in found {
-                    let above = changes.resolve(above.as_bytes(), true)?;
-                    for name in changes.list(&above) {
-                        let text = String::from_utf8_lossy(&name);
-                        let matches = kiln_ir::pattern::wildcard_match(component, &text)
-                            .map_err(pick::PickError::from)?;
-                        if matches {
-                            next.push(above.join(&name).map_err(ChangeError::from)?);
-                        }
-                    }
-                }
-                found = next;
-            }
+            let (literal, patterns) = pick::split_wildcard(&cleaned);
+            let start = changes.resolve(&literal, !patterns.is_empty())?;
+            let found = pick::matching(start, &patterns, |at| changes.list(at))?;
+            let found = found.into_iter().map(|(at, _)| at);
+            let found = found.filter(|at| changes.get(at).is_some());
             paths.extend(found);
         } else {
             let path = at(changes, &rm.path, false)?;
@@ -497,6 +492,7 @@ impl Step<'_> {
             path: item.path.clone(),
             source,
         };
+        let archive = Stoppable::new(archive, changes.stop());
         let applied = apply(archive, draft.fs(), &limits).map_err(refused)?;
         let directory = handle::open_beneath(draft.fs(), b"", OFlags::PATH | OFlags::DIRECTORY)
             .map_err(ChangeError::from)?;
@@ -645,7 +641,7 @@ mod tests {
                 action(ActionInput::Action(2), Some(0), home),
             ],
         };
-        let outputs = run(executor.store(), &lease, &op, &[], &[]).unwrap();
+        let outputs = run(executor.store(), &lease, &op, &[], &[], &Stop::NEVER).unwrap();
         let view = executor.store().layers_view(&outputs[0].1).unwrap();
         let made = view.get(b"home").unwrap().meta();
         assert_eq!((made.uid, made.gid), (33, 34));

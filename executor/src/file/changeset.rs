@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use kiln_tree::{
     Entry, FileDigest, FsError, Kind, Manifest, ManifestError, Meta, OverlayXattrs, Ownership,
-    TreePath, View, handle, marks,
+    Stop, TreePath, View, handle, marks,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
@@ -63,6 +63,7 @@ pub(crate) struct Changeset<'a> {
     ownership: Ownership,
     marks: OverlayXattrs,
     threads: usize,
+    stop: Stop,
     donor: Option<&'a Layers>,
     /// The directory that the last file was made in.
     parent: Option<(TreePath, OwnedFd)>,
@@ -70,6 +71,8 @@ pub(crate) struct Changeset<'a> {
     directories: BTreeMap<TreePath, Meta>,
     /// The other names of each file that has several.
     names: BTreeMap<TreePath, BTreeSet<TreePath>>,
+    /// Whether some directory of this layer hides what is below it.
+    has_opaque: bool,
 }
 
 /// What is at a path.
@@ -94,16 +97,29 @@ impl<'a> Changeset<'a> {
             ownership,
             marks,
             threads: 1,
+            stop: Stop::NEVER,
             donor: None,
             parent: None,
             directories: BTreeMap::new(),
             names: BTreeMap::new(),
+            has_opaque: false,
         }
     }
 
     /// Lets this many threads write files.
     pub(crate) fn with_threads(self, threads: usize) -> Changeset<'a> {
         Changeset { threads, ..self }
+    }
+
+    /// Gives up copying once `stop` says so.
+    pub(crate) fn with_stop(self, stop: &Stop) -> Changeset<'a> {
+        let stop = stop.clone();
+        Changeset { stop, ..self }
+    }
+
+    /// What gives up copying.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Takes files that are the same in all from an earlier layer, by linking them.
@@ -138,16 +154,16 @@ impl<'a> Changeset<'a> {
 
     /// What the layers below show at `path`, unless this one hides it.
     fn below(&self, path: &TreePath) -> Option<Seen> {
-        let hidden = ancestors(path).any(|above| {
-            self.entries
-                .get(&above)
-                .is_some_and(|entry| match entry.kind {
-                    Kind::Directory { opaque, .. } => opaque,
-                    _ => true,
-                })
-        });
-        if hidden {
-            return None;
+        let mut above = path.parent();
+        while let Some(at) = above {
+            match self.entries.get(&at).map(|entry| &entry.kind) {
+                None => {}
+                Some(Kind::Directory { opaque: false, .. }) if self.has_opaque => {}
+                // What is above a listed directory is listed too, and a directory.
+                Some(Kind::Directory { opaque: false, .. }) => break,
+                Some(_) => return None,
+            }
+            above = at.parent();
         }
         let found = self.lower.get(path.as_bytes())?;
         Some(Seen {
@@ -211,15 +227,18 @@ impl<'a> Changeset<'a> {
     ///
     /// They are listed as passing: on top of layers that have them, those keep their own attributes.
     pub(crate) fn make_directories(&mut self, path: &TreePath, meta: &Meta) -> Result<()> {
-        for at in ancestors(path)
-            .chain([path.clone()])
-            .filter(|at| !at.is_root())
-        {
+        let mut missing = Vec::new();
+        let mut next = Some(path.clone());
+        while let Some(at) = next.filter(|at| !at.is_root()) {
             match self.get(&at) {
-                Some(seen) if seen.kind.is_directory() => {}
+                Some(seen) if seen.kind.is_directory() => break,
                 Some(_) => return Err(ChangeError::NotADirectory { path: at }),
-                None => self.put_directory(&at, meta, true)?,
+                None => next = at.parent(),
             }
+            missing.push(at);
+        }
+        while let Some(at) = missing.pop() {
+            self.put_directory(&at, meta, true)?;
         }
         Ok(())
     }
@@ -265,6 +284,7 @@ impl<'a> Changeset<'a> {
                 marks::make_opaque(&made, self.marks)?;
             }
         }
+        self.has_opaque |= opaque;
         // An opaque directory is nobody's passing one.
         let kind = Kind::Directory {
             opaque,
@@ -306,6 +326,7 @@ impl<'a> Changeset<'a> {
             ownership: &self.ownership,
             donor: self.donor,
             threads: self.threads,
+            stop: &self.stop,
         }
     }
 
@@ -529,16 +550,16 @@ impl<'a> Changeset<'a> {
 
     /// Makes directories of the layers below in this one too, with the attributes that they have.
     fn pass_through(&mut self, path: &TreePath) -> Result<()> {
-        for at in ancestors(path)
-            .chain([path.clone()])
-            .filter(|at| !at.is_root())
-        {
-            if matches!(
-                self.entries.get(&at).map(|entry| &entry.kind),
-                Some(Kind::Directory { .. })
-            ) {
-                continue;
-            }
+        let is_listed = |at: &TreePath| {
+            let entry = self.entries.get(at);
+            entry.is_some_and(|entry| entry.kind.is_directory())
+        };
+        // What is above a listed directory is listed too.
+        let mut missing: Vec<TreePath> =
+            std::iter::successors(Some(path.clone()), TreePath::parent)
+                .take_while(|at| !at.is_root() && !is_listed(at))
+                .collect();
+        while let Some(at) = missing.pop() {
             match self.get(&at) {
                 Some(seen) if seen.kind.is_directory() => {
                     self.put_directory(&at, &seen.meta, true)?
@@ -593,13 +614,6 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
     names.reverse();
     names
-}
-
-/// The directories above `path`, from the root down.
-fn ancestors(path: &TreePath) -> impl Iterator<Item = TreePath> {
-    let mut above: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent).collect();
-    above.reverse();
-    above.into_iter()
 }
 
 fn seen(entry: &Entry) -> Seen {

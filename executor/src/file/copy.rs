@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_tree::path::is_within;
 use kiln_tree::{Kind, Meta, Mtime, TreePath};
 
 use super::FileError;
@@ -10,6 +11,10 @@ use super::chmod::{ModeError, SymbolicMode};
 use super::pick::{Pick, Picked};
 use super::source::{Item, Origin, Source};
 use super::writer::{Listed, write_files};
+
+fn is_link(kind: &Kind) -> bool {
+    matches!(kind, Kind::Symlink { .. })
+}
 
 /// What a copy does to what it takes.
 #[derive(Debug, Clone)]
@@ -202,7 +207,10 @@ impl<'c, 'l, S: Source + Sync> Copier<'c, 'l, S> {
         }
         self.linked.clear();
         let mut rest = Rest::default();
+        // Where an archive's directories that hold the current item have come to lie.
+        let mut above: Vec<(&[u8], TreePath)> = Vec::new();
         for picked in items {
+            self.into.stop().check().map_err(ChangeError::from)?;
             let at = match (picked.below.is_empty(), target.is_root()) {
                 (true, _) => target.clone(),
                 (false, true) => TreePath::new(picked.below.clone()).map_err(ChangeError::from)?,
@@ -213,15 +221,31 @@ impl<'c, 'l, S: Source + Sync> Copier<'c, 'l, S> {
             };
             match &self.implied {
                 None => self.place(picked, at, &mut rest)?,
-                Some(_) if picked.below.is_empty() => {}
-                Some(implied) if implied.contains(&picked.item.path) => {
-                    let at = self.into.resolve(at.as_bytes(), true)?;
-                    let meta = Treatment::PLAIN.parent_meta(self.parents.mtime);
-                    self.into.make_directories(&at, &meta)?;
-                }
-                Some(_) => {
-                    let at = self.into.resolve(at.as_bytes(), false)?;
-                    self.place(picked, at, &mut rest)?;
+                Some(_) if picked.below.is_empty() => above.push((b"", at)),
+                Some(implied) => {
+                    while above
+                        .last()
+                        .is_some_and(|(dir, _)| !is_within(&picked.below, dir))
+                    {
+                        above.pop();
+                    }
+                    let name = picked.item.path.name();
+                    let mut at = match above.last() {
+                        Some((_, dir)) => dir.join(name).map_err(ChangeError::from)?,
+                        None => at,
+                    };
+                    if implied.contains(&picked.item.path) {
+                        if self.into.get(&at).is_some_and(|seen| is_link(&seen.kind)) {
+                            at = self.into.resolve(at.as_bytes(), true)?;
+                        }
+                        let meta = Treatment::PLAIN.parent_meta(self.parents.mtime);
+                        self.into.make_directories(&at, &meta)?;
+                    } else {
+                        self.place(picked, at.clone(), &mut rest)?;
+                    }
+                    if picked.item.kind.is_directory() {
+                        above.push((&picked.below, at));
+                    }
                 }
             }
         }
@@ -255,7 +279,7 @@ impl<'c, 'l, S: Source + Sync> Copier<'c, 'l, S> {
     ) -> Result<(), FileError> {
         let item = &picked.item;
         let is_directory = item.kind.is_directory();
-        let is_link = matches!(item.kind, Kind::Symlink { .. });
+        let is_link = is_link(&item.kind);
         let dated = Meta {
             mtime: self.from.mtime(item),
             ..item.meta.clone()

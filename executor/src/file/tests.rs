@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kiln_ir::{ActionInput, CopyAction, FileAction, FileActionKind, FileOp, Owner, UserRef};
 use kiln_store::{Content as LayerContent, Lease, Store, StoreOptions};
-use kiln_tree::{Kind, TreePath};
+use kiln_tree::{Kind, Stop, TreePath};
 
 use super::source::{Origin, Source as _};
 use super::{Base, open_layers, run};
@@ -128,7 +128,7 @@ impl Bench {
                 ("opt/tree", 0o644, 0),
             ],
         );
-        let scan = |path: &Path| ScannedContext::scan(&store, path, &[]).unwrap();
+        let scan = |path: &Path| ScannedContext::scan(&store, path, &[], &Stop::NEVER).unwrap();
         let (base, context) = (scan(&base), scan(&files));
         let base = super::copy_whole(&store, &lease, &base).unwrap();
         Bench {
@@ -155,8 +155,8 @@ impl Bench {
         let op = FileOp {
             actions: actions.collect(),
         };
-        let mut done =
-            run(&self.store, &self.lease, &op, &inputs, &[]).map_err(|e| e.to_string())?;
+        let mut done = run(&self.store, &self.lease, &op, &inputs, &[], &Stop::NEVER)
+            .map_err(|e| e.to_string())?;
         Ok(done.remove(0).1)
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kiln_tree::{FileDigest, FsError, Kind, Meta, Ownership, TreePath, handle};
+use kiln_tree::{FileDigest, FsError, Kind, Meta, Ownership, Stop, TreePath, handle};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::FileError;
@@ -42,6 +42,8 @@ pub(crate) struct Disk<'a> {
     pub(crate) donor: Option<&'a Layers>,
     /// The most threads that write.
     pub(crate) threads: usize,
+    /// Gives it up.
+    pub(crate) stop: &'a Stop,
 }
 
 /// Writes all files; of several failures the first by order is told.
@@ -137,6 +139,7 @@ impl<'a> Writer<'a> {
         source: &S,
         file: &Listed<'_>,
     ) -> std::result::Result<(), FileError> {
+        self.disk.stop.check().map_err(ChangeError::from)?;
         if let Some(donor) = self.disk.donor
             && self.link_equal(donor, file)?
         {
@@ -161,7 +164,7 @@ impl<'a> Writer<'a> {
         let ownership = self.disk.ownership;
         let parent = self.to.open(0, self.disk.root, above(at))?;
         let file = create(parent, at.name(), at)?;
-        kiln_tree::copy::copy_bytes_unseen(from, &file, size)
+        kiln_tree::copy::copy_bytes_unseen(from, &file, size, self.disk.stop)
             .map_err(|error| error.at(at.as_bytes()))?;
         set(ownership, &file, at, meta, false)
     }
@@ -284,7 +287,7 @@ mod tests {
             fs::write(directory.join(format!("f{index}")), format!("{index}")).unwrap();
         }
         let store = Store::open(&place.path().join("store"), StoreOptions::default()).unwrap();
-        let scan = || ScannedContext::scan(&store, &context, &[]).unwrap();
+        let scan = || ScannedContext::scan(&store, &context, &[], &Stop::NEVER).unwrap();
         let donor = Layers {
             view: View::new(vec![Arc::new(copy(&scan(), None, &first))]),
             directories: vec![open(&first)],

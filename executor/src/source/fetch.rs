@@ -11,6 +11,8 @@ use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
 use kiln_solver::StepSink;
 use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease};
+use kiln_tree::Stop;
+use kiln_tree::stop::Stoppable;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -37,6 +39,7 @@ pub(crate) async fn fetch(
     lease: &Lease,
     image: &ResolvedImage,
     sink: Option<&StepSink>,
+    stop: &Stop,
 ) -> Result<(Vec<Content>, bool), Error> {
     let layers: Vec<Content> = image
         .diff_ids
@@ -61,7 +64,7 @@ pub(crate) async fn fetch(
             lease: lease.clone(),
             diff_id,
             place: match &image.place {
-                Place::Store(stored) => Origin::Layer(stored[index]),
+                Place::Store(stored) => Origin::Stack(stored[..=index].to_vec()),
                 Place::Registry { reference, blobs } => Origin::Registry {
                     reference: reference.clone(),
                     blob: blobs[index].clone(),
@@ -72,6 +75,7 @@ pub(crate) async fn fetch(
                 },
             },
             sink: sink.cloned(),
+            stop: stop.clone(),
         };
         let gate = Arc::clone(&gate);
         tasks.spawn(async move {
@@ -95,7 +99,8 @@ pub(super) fn blob_path(directory: &std::path::Path, blob: &Descriptor) -> std::
 }
 
 enum Origin {
-    Layer(Content),
+    /// The layer on top of those that it lies on.
+    Stack(Vec<Content>),
     Registry {
         reference: Reference,
         blob: Descriptor,
@@ -112,6 +117,7 @@ struct Job {
     diff_id: DiffId,
     place: Origin,
     sink: Option<StepSink>,
+    stop: Stop,
 }
 
 impl Job {
@@ -122,10 +128,11 @@ impl Job {
             diff_id,
             place,
             sink,
+            stop,
         } = self;
         match place {
-            Origin::Layer(from) => {
-                blocking(move || clone_layer(executor.store(), &lease, &from, diff_id)).await
+            Origin::Stack(stack) => {
+                blocking(move || clone_layer(executor.store(), &lease, &stack, diff_id)).await
             }
             Origin::File { directory, blob } => {
                 blocking(move || {
@@ -138,9 +145,10 @@ impl Job {
                     let writer = executor
                         .store()
                         .write_blob(Some(BlobDigest(bytes_of(&blob.digest))))?;
-                    let kept = keep(&executor, &lease, open()?, writer, diff_id, of.clone());
+                    let archive = Stoppable::new(open()?, &stop);
+                    let kept = keep(&executor, &lease, archive, writer, diff_id, of.clone());
                     // What cannot be unpacked may not be what was put there.
-                    if kept.is_err() {
+                    if kept.is_err() && !stop.is_set() {
                         check_file(open()?, &path, &blob, of)?;
                     }
                     kept

@@ -3,48 +3,54 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::attributes::times;
-use crate::digest::FileDigest;
 use crate::handle::{self, FsError, FsResult, READ_BYTES};
 use crate::manifest::Meta;
-
-/// Up to this size reading, hashing and writing costs less than a copy in the kernel and a second
-/// look at the bytes.
-const READ_AND_HASH_BYTES: u64 = 1 << 20;
-
-/// Copies `size` bytes of `from` into the empty file `to`; returns the digest if they were read.
-///
-/// Larger files are tried as a reflink, which costs nothing; all else is read, hashed and written
-/// in one pass, because whoever copies needs the digest and a copy in the kernel does not give it.
-/// Errors with `UnexpectedEof` if the file has another size by now.
-pub fn copy_bytes(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<Option<FileDigest>> {
-    if size > READ_AND_HASH_BYTES && rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
-        return Ok(None);
-    }
-    copy_and_hash(from, to, size).map(Some)
-}
+use crate::sparse;
+use crate::stop::{PIECE_BYTES, Stop};
 
 /// Copies `size` bytes of `from` into the empty file `to` without looking at them, in the kernel
-/// where it can.
-pub fn copy_bytes_unseen(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<()> {
+/// where it can; holes stay holes.
+///
+/// Errors if the file is shorter by now, or once `stop` says so; `to` is of no use then.
+pub fn copy_bytes_unseen(from: impl AsFd, to: impl AsFd, size: u64, stop: &Stop) -> FsResult<()> {
     if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
         return Ok(());
     }
-    let mut left = size;
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(&from, None, &to, None, most) {
+    let mut reached = 0;
+    for (start, end) in sparse::data(&from, size)? {
+        copy_part(&from, &to, start, end, stop)?;
+        reached = end;
+    }
+    if reached < size {
+        let length = rustix::fs::seek(&from, SeekFrom::End(0))
+            .map_err(|source| FsError::new("copy", b"", source))?;
+        if length < size {
+            return Err(changed());
+        }
+        rustix::fs::ftruncate(&to, size)
+            .map_err(|source| FsError::new("set the length of", b"", source))?;
+    }
+    Ok(())
+}
+
+fn copy_part(from: &impl AsFd, to: &impl AsFd, start: u64, end: u64, stop: &Stop) -> FsResult<()> {
+    let (mut read, mut written) = (start, start);
+    while read < end {
+        stop.check()?;
+        let most = usize::try_from((end - read).min(PIECE_BYTES)).unwrap_or(READ_BYTES);
+        let (at_in, at_out) = (Some(&mut read), Some(&mut written));
+        match rustix::fs::copy_file_range(from, at_in, to, at_out, most) {
             Ok(0) => return Err(changed()),
-            Ok(length) => left -= length as u64,
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             // Not between these two file systems, or not in this sandbox.
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
-                if left == size =>
+                if read == start =>
             {
-                return copy_and_hash(from, to, size).map(drop);
+                return read_part(from, to, start, end, stop);
             }
             Err(source) => return Err(FsError::new("copy", b"", source)),
         }
@@ -52,34 +58,26 @@ pub fn copy_bytes_unseen(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<
     Ok(())
 }
 
-fn copy_and_hash(from: impl AsFd, to: impl AsFd, size: u64) -> FsResult<FileDigest> {
-    // One byte more than the file has, so that growth shows.
-    let room = usize::try_from(size)
-        .unwrap_or(READ_BYTES)
-        .saturating_add(1)
-        .min(READ_BYTES);
-    let mut buffer = vec![0; room];
-    let mut hasher = blake3::Hasher::new();
-    let mut done = 0;
-    loop {
-        match rustix::io::read(&from, &mut buffer[..]) {
-            Ok(0) => break,
+fn read_part(from: &impl AsFd, to: &impl AsFd, start: u64, end: u64, stop: &Stop) -> FsResult<()> {
+    let room = usize::try_from(end - start).unwrap_or(READ_BYTES);
+    let mut buffer = vec![0; room.min(READ_BYTES)];
+    let mut at = start;
+    while at < end {
+        stop.check()?;
+        let most = buffer
+            .len()
+            .min(usize::try_from(end - at).unwrap_or(READ_BYTES));
+        match rustix::io::pread(from, &mut buffer[..most], at) {
+            Ok(0) => return Err(changed()),
             Ok(length) => {
-                done += length as u64;
-                if done > size {
-                    return Err(changed());
-                }
-                hasher.update(&buffer[..length]);
-                handle::write_all(&to, &buffer[..length])?;
+                sparse::write_at(to, &buffer[..length], at)?;
+                at += length as u64;
             }
             Err(Errno::INTR) => {}
             Err(source) => return Err(FsError::new("read", b"", source)),
         }
     }
-    if done != size {
-        return Err(changed());
-    }
-    Ok(FileDigest(*hasher.finalize().as_bytes()))
+    Ok(())
 }
 
 fn changed() -> FsError {

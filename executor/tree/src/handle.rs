@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::digest::FileDigest;
 use crate::manifest::{Mtime, Xattrs};
 use crate::path;
+use crate::stop::Stop;
 
 /// The file system refused something.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +197,9 @@ fn grown(
 }
 
 /// Reads a file from its start through BLAKE3; returns the digest and how many bytes there were.
-pub fn hash(file: impl AsFd, buffer: &mut Vec<u8>) -> FsResult<(FileDigest, u64)> {
+///
+/// Errors once `stop` says so.
+pub fn hash(file: impl AsFd, buffer: &mut Vec<u8>, stop: &Stop) -> FsResult<(FileDigest, u64)> {
     buffer.resize(READ_BYTES, 0);
     let mut hasher = blake3::Hasher::new();
     let mut total = 0;
@@ -206,6 +209,7 @@ pub fn hash(file: impl AsFd, buffer: &mut Vec<u8>) -> FsResult<(FileDigest, u64)
             Ok(length) => {
                 hasher.update(&buffer[..length]);
                 total += length as u64;
+                stop.check()?;
             }
             Err(Errno::INTR) => {}
             Err(source) => return Err(FsError::new("read", b"", source)),

@@ -21,6 +21,8 @@ pub mod attributes;
 pub mod handle;
 pub mod marks;
 pub mod resolve;
+mod sparse;
+pub mod stop;
 pub mod walk;
 
 pub mod manifest;
@@ -39,5 +41,6 @@ pub use handle::FsError;
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta, Mtime, Xattrs};
 pub use marks::OverlayXattrs;
 pub use path::{PathError, TreePath};
+pub use stop::Stop;
 pub use view::{Changes, Found, View};
 pub use wire::DecodeError;

@@ -15,7 +15,8 @@ use crate::manifest::{Entry, Kind, Manifest, Meta, Xattrs};
 use crate::marks::is_content_xattr;
 use crate::path::{self, TreePath};
 use crate::seal::{Job, SealError, SealOptions, hash_files};
-use crate::view::{Changes, Found, View, diff};
+use crate::stop::Stop;
+use crate::view::{Changes, Found, View, diff_dated};
 use crate::walk::{Descend, walk};
 
 /// A file changed less than this before the snapshot might change again without its times showing
@@ -95,7 +96,7 @@ impl<'a> Materialiser<'a> {
                 let path = found.entry.path.as_bytes();
                 let from = handle::open_beneath(layer, path, handle::READ)?;
                 let to = create_file(dir, name)?;
-                copy_bytes_unseen(from, &to, *size)?;
+                copy_bytes_unseen(from, &to, *size, &Stop::NEVER)?;
                 return self.ownership.set(to, found.meta(), false);
             }
             Kind::Symlink { target } => {
@@ -211,7 +212,7 @@ pub fn diff_against(
     options: &SealOptions,
 ) -> Result<Changes, SealError> {
     let now = read(tree, base, Some(snapshot), options)?;
-    Ok(diff(base, &View::new(vec![std::sync::Arc::new(now)])))
+    Ok(diff_dated(base, &View::new(vec![std::sync::Arc::new(now)])))
 }
 
 fn read(
@@ -395,7 +396,7 @@ impl TreeReader<'_> {
                 Job { path, size: *size }
             })
             .collect();
-        let digests = hash_files(tree, &jobs, self.options.threads)?;
+        let digests = hash_files(tree, &jobs, self.options.threads, &self.options.stop)?;
         for (index, hashed) in std::mem::take(&mut self.unhashed).into_iter().zip(digests) {
             if let Kind::File { digest, .. } = &mut self.entries[index].kind {
                 *digest = hashed;

@@ -176,6 +176,35 @@ impl View {
         paths.into_iter().filter_map(masked).collect()
     }
 
+    /// The highest layer for readers to whom each directory that a layer lists is one that it
+    /// changes: those that it only passes through get the attributes that hold.
+    ///
+    /// Nothing where it says those itself.
+    pub fn spelled_out(&self) -> Option<Manifest> {
+        let top = self.layers.last()?;
+        let holds = |entry: &Entry| {
+            let passing = entry.kind.is_passing();
+            let found = passing
+                .then(|| self.get(entry.path.as_bytes()))
+                .flatten()
+                .filter(|found| found.kind().is_directory())?;
+            (!entry.meta.same_but_time(found.meta())).then(|| found.meta().clone())
+        };
+        let masked: Vec<(usize, Meta)> = (0..)
+            .zip(top.entries())
+            .filter_map(|(index, entry)| Some((index, holds(entry)?)))
+            .collect();
+        if masked.is_empty() {
+            return None;
+        }
+        let mut entries = top.entries().to_vec();
+        for (index, meta) in masked {
+            entries[index].meta = meta;
+        }
+        let spelled = Manifest::from_sorted(entries);
+        Some(spelled.expect("BUG: other attributes of directories made a manifest unsound"))
+    }
+
     fn entry(&self, at: At) -> &Entry {
         &self.layers[at.layer as usize].entries()[at.entry as usize]
     }
@@ -255,6 +284,12 @@ impl View {
 
 /// Whether the layer hides what lower layers have at `path`, which it does not list itself.
 fn hides(manifest: &Manifest, path: &[u8]) -> bool {
+    if !manifest.has_opaque() {
+        // Only the deepest listed directory above can be anything but one that is merged.
+        return manifest
+            .above(path)
+            .is_some_and(|entry| !entry.kind.is_directory());
+    }
     let ends = path
         .iter()
         .enumerate()
@@ -282,7 +317,28 @@ fn hides(manifest: &Manifest, path: &[u8]) -> bool {
 ///
 /// Directories on the way to a change are listed as passing. Hard links are kept among the
 /// entries that are listed.
+///
+/// What differs in its time alone is no difference: the times of two results that were made apart
+/// say nothing.
 pub fn diff(lower: &View, upper: &View) -> Changes {
+    differences(lower, upper, Times::Ignored)
+}
+
+/// As [`diff`], for an upper view that was made from the lower one: there a file with a new time was
+/// touched.
+pub(crate) fn diff_dated(lower: &View, upper: &View) -> Changes {
+    differences(lower, upper, Times::OfFiles)
+}
+
+/// Which times make a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Times {
+    Ignored,
+    /// Those of all but directories, which have a new one whenever something in them changes.
+    OfFiles,
+}
+
+fn differences(lower: &View, upper: &View, times: Times) -> Changes {
     let mut changes = DiffWriter::default();
     let mut old = lower.iter().peekable();
     let mut new = upper.iter().peekable();
@@ -306,7 +362,12 @@ pub fn diff(lower: &View, upper: &View) -> Changes {
                 changes.remove(path);
             }
             (before, Some(after)) => {
-                let known = before.filter(|before| same(lower, upper, before, &after));
+                let known = before.filter(|before| {
+                    same(lower, upper, before, &after)
+                        && (times == Times::Ignored
+                            || after.kind().is_directory()
+                            || before.meta().mtime.agrees(&after.meta().mtime))
+                });
                 // A file in place of a directory takes all that was in it along.
                 if before.is_some() && !after.kind().is_directory() {
                     removed = Some(&after.entry.path);

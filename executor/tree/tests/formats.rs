@@ -89,6 +89,7 @@ fn context_directory() {
         node,
     };
     let directory = Directory::new(vec![
+        child("pipe", Node::Fifo { mode: 0o600 }),
         child(
             "link",
             Node::Symlink {

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_tree::copy::{copy_bytes, copy_bytes_unseen, create_file, link_file, remove_tree};
+use kiln_tree::copy::{copy_bytes_unseen, create_file, link_file, remove_tree};
 use kiln_tree::handle::{self, READ};
-use kiln_tree::{FileDigest, Meta, resolve};
+use kiln_tree::{Meta, Stop, resolve};
 use rustix::fs::OFlags;
 
 fn open(path: &Path) -> OwnedFd {
@@ -179,25 +181,61 @@ fn copies() {
         let bytes: Vec<u8> = (0..size).map(|at: u32| at as u8).collect();
         fs::write(dir.path().join("from"), &bytes).unwrap();
         let from = || open(&dir.path().join("from"));
-        let read = || fs::read(dir.path().join("to")).unwrap();
-        let digest = copy_bytes(from(), create_file(&top, b"to").unwrap(), size.into()).unwrap();
-        assert!(digest.is_none_or(|digest| digest == FileDigest::of(&bytes)));
-        assert_eq!(read(), bytes);
-        remove_tree(&top, b"to").unwrap();
-        copy_bytes_unseen(from(), create_file(&top, b"to").unwrap(), size.into()).unwrap();
-        assert_eq!(read(), bytes);
+        let to = || create_file(&top, b"to").unwrap();
+        copy_bytes_unseen(from(), to(), size.into(), &Stop::NEVER).unwrap();
+        assert_eq!(fs::read(dir.path().join("to")).unwrap(), bytes);
         remove_tree(&top, b"to").unwrap();
         // Another size than was seen before is a change.
-        assert!(
-            copy_bytes(
-                from(),
-                create_file(&top, b"to").unwrap(),
-                u64::from(size) + 1
-            )
-            .is_err()
-        );
+        assert!(copy_bytes_unseen(from(), to(), u64::from(size) + 1, &Stop::NEVER).is_err());
         remove_tree(&top, b"to").unwrap();
     }
+}
+
+#[test]
+fn copies_keep_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = open(dir.path());
+    let size = 64 << 20;
+    let path = dir.path().join("from");
+    let file = fs::File::create(&path).unwrap();
+    file.write_all_at(b"begin", 0).unwrap();
+    file.write_all_at(b"middle", 20 << 20).unwrap();
+    file.set_len(size).unwrap();
+    copy_bytes_unseen(
+        open(&path),
+        create_file(&top, b"to").unwrap(),
+        size,
+        &Stop::NEVER,
+    )
+    .unwrap();
+    let copied = dir.path().join("to");
+    assert!(fs::read(&copied).unwrap() == fs::read(&path).unwrap());
+    let on_disk = fs::metadata(&copied).unwrap().blocks() * 512;
+    assert!(on_disk < 1 << 20, "{on_disk} on disk");
+    // A hole that is not there any more is a change as well.
+    file.set_len(21 << 20).unwrap();
+    let to = create_file(&top, b"changed").unwrap();
+    assert!(copy_bytes_unseen(open(&path), to, size, &Stop::NEVER).is_err());
+}
+
+#[test]
+fn copies_end_when_they_are_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = open(dir.path());
+    fs::write(dir.path().join("from"), vec![7; 40 << 20]).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let stop = Stop::when({
+        let asked = Arc::clone(&asked);
+        move || asked.fetch_add(1, Ordering::Relaxed) == 2
+    });
+    let to = create_file(&top, b"to").unwrap();
+    if rustix::fs::ioctl_ficlone(&to, open(&dir.path().join("from"))).is_ok() {
+        return;
+    }
+    copy_bytes_unseen(open(&dir.path().join("from")), to, 40 << 20, &stop).unwrap_err();
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    let copied = fs::metadata(dir.path().join("to")).unwrap().len();
+    assert!(copied < 40 << 20, "{copied} bytes were copied");
 }
 
 #[test]

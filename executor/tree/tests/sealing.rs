@@ -187,10 +187,10 @@ fn nothing_seals_empty() {
 #[test]
 fn passing_through_is_nothing() {
     check(
-        "touch etc/a; touch etc/conf.d; chmod 755 etc; mkdir x; rmdir x",
+        "touch -r etc/a etc/a; touch etc/conf.d; chmod 755 etc; mkdir x; rmdir x",
         &[],
     );
-    check("echo a > etc/a", &[]);
+    check("chmod 600 etc/a; chmod 644 etc/a", &[]);
     check("echo x > etc/new; rm etc/new", &[]);
 }
 
@@ -201,6 +201,19 @@ fn changes_pass_their_parents() {
     check("mkdir etc/new", &["/etc dir passing", "/etc/new dir"]);
     check("chmod 700 etc", &["/etc dir"]);
     check("chmod 700 .", &["/ dir"]);
+}
+
+#[test]
+fn a_touched_file_is_kept() {
+    let expected = &["/etc dir passing", "/etc/a file 2"];
+    check("touch -d @1000000000 etc/a", expected);
+    check("echo a > etc/a; touch -d @1000000000 etc/a", expected);
+    check(
+        "touch -h -d @1000000000 etc/link",
+        &["/etc dir passing", "/etc/link -> a"],
+    );
+    // The same time, as far as an archive keeps it.
+    check("touch -d @$(stat -c %Y etc/a) etc/a", &[]);
 }
 
 #[test]

@@ -213,11 +213,24 @@ fn what_was_touched_and_put_back_is_not_meant() {
     let work = |s: &Snapshot| {
         write(s, "etc/tmp", "x");
         fs::remove_file(at(s, "etc/tmp")).unwrap();
+        let passwd = at(s, "etc/passwd");
+        let before = fs::metadata(&passwd).unwrap().modified().unwrap();
         write(s, "etc/passwd", "root2");
+        let file = fs::File::options().write(true).open(&passwd).unwrap();
+        file.set_modified(before).unwrap();
         fs::create_dir(at(s, "new")).unwrap();
         fs::remove_dir(at(s, "new")).unwrap();
     };
     check(base, work, &[], &[]);
+}
+
+#[test]
+fn a_new_time_alone_is_a_change() {
+    let work = |s: &Snapshot| {
+        let file = fs::File::options().write(true).open(at(s, "etc/passwd"));
+        file.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    check(base, work, &[], &["etc/", "etc/passwd file 5 644 0:0"]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub enum What {
         /// Those that it has.
         new: u32,
     },
-    /// It is something else now: a file, a directory, a link.
+    /// It is something else now: a file, a directory, a link, a pipe.
     Type,
     /// A link points elsewhere.
     Target,
@@ -150,6 +150,7 @@ fn difference(old: &Child, new: &Node) -> Option<What> {
         (Node::Symlink { target: old }, Node::Symlink { target: new }) => {
             (old != new).then_some(What::Target)
         }
+        (Node::Fifo { mode: old }, Node::Fifo { mode: new }) => mode(*old, *new),
         _ => Some(What::Type),
     }
 }

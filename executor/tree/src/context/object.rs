@@ -12,6 +12,7 @@ const LEAST_CHILD_BYTES: usize = 4 + 1 + 1 + 4;
 const FILE: u8 = 1;
 const DIRECTORY: u8 = 2;
 const SYMLINK: u8 = 3;
+const FIFO: u8 = 4;
 
 /// What a directory holds, sorted by name as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +52,11 @@ pub enum Node {
     Symlink {
         /// Its target, as bytes.
         target: Vec<u8>,
+    },
+    /// A named pipe.
+    Fifo {
+        /// The lower twelve mode bits.
+        mode: u32,
     },
 }
 
@@ -103,6 +109,7 @@ impl Directory {
                 SYMLINK => Node::Symlink {
                     target: input.bytes()?.to_vec(),
                 },
+                FIFO => Node::Fifo { mode: input.u32()? },
                 _ => return Err(input.error("a child has an unknown kind")),
             };
             children.push(Child { name, node });
@@ -138,6 +145,10 @@ pub(super) fn encode<'a>(children: impl ExactSizeIterator<Item = (&'a [u8], Node
                 out.u8(SYMLINK);
                 out.bytes(&target);
             }
+            Node::Fifo { mode } => {
+                out.u8(FIFO);
+                out.u32(mode);
+            }
         }
     }
     out.0
@@ -159,7 +170,9 @@ fn check(children: &[Child]) -> Result<(), &'static str> {
             return Err("a name is not one path component");
         }
         match &child.node {
-            Node::File { mode, .. } | Node::Directory { mode, .. } if mode & !0o7777 != 0 => {
+            Node::File { mode, .. } | Node::Directory { mode, .. } | Node::Fifo { mode }
+                if mode & !0o7777 != 0 =>
+            {
                 return Err("a mode has bits beyond 07777");
             }
             Node::Symlink { target } if target.is_empty() || target.contains(&0) => {

@@ -12,6 +12,7 @@ use crate::context::tree::{ContextTree, Item, ItemKind, Scanned};
 use crate::digest::TreeDigest;
 use crate::handle::{self, FsError, Name};
 use crate::path::TreePath;
+use crate::stop::Stop;
 
 /// Names that one thread takes at once.
 const CHUNK: usize = 256;
@@ -22,16 +23,21 @@ const SETTLED_NANOS: i128 = 50_000_000;
 const ATTEMPTS: usize = 3;
 
 /// How to scan.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ScanOptions {
     /// Threads, at least one.
     pub threads: usize,
+    /// Gives it up.
+    pub stop: Stop,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
-        Self { threads }
+        Self {
+            threads,
+            stop: Stop::NEVER,
+        }
     }
 }
 
@@ -69,6 +75,7 @@ pub fn scan(
         root,
         select,
         memory,
+        stop: &options.stop,
         trusted_device: has_our_clock(root)?.then_some(device),
         queue: Mutex::new(Queue {
             work: Vec::new(),
@@ -118,6 +125,7 @@ struct Scan<'a> {
     root: BorrowedFd<'a>,
     select: &'a dyn Select,
     memory: &'a HashMemory,
+    stop: &'a Stop,
     /// The device whose files' times are by this machine's clock.
     trusted_device: Option<u64>,
     queue: Mutex<Queue>,
@@ -201,6 +209,7 @@ impl Scan<'_> {
     }
 
     fn step(&self, work: Work, part: &mut Part) -> Result<(), ScanError> {
+        self.stop.check()?;
         match work {
             Work::Open { index, path } => self.open(index, path, part),
             Work::Names {
@@ -279,12 +288,7 @@ impl Scan<'_> {
                     (0o777, ItemKind::Symlink { target })
                 }
                 FileType::Socket => continue,
-                FileType::Fifo => {
-                    return Err(ScanError::Special {
-                        path,
-                        what: "named pipe",
-                    });
-                }
+                FileType::Fifo => (mode, ItemKind::Fifo),
                 _ => {
                     return Err(ScanError::Special {
                         path,
@@ -357,7 +361,7 @@ impl Scan<'_> {
             let file = handle::open_file(dir, name).map_err(at)?;
             let before = Seen::of(&file).map_err(at)?;
             let start = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
-            let (digest, size) = handle::hash(&file, &mut part.buffer).map_err(at)?;
+            let (digest, size) = handle::hash(&file, &mut part.buffer, self.stop).map_err(at)?;
             let seen = Seen::of(&file).map_err(at)?;
             if seen == before && size == seen.size {
                 let settled = self.trusted_device == Some(seen.device)

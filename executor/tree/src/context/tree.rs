@@ -55,6 +55,8 @@ pub enum ItemKind {
         /// Its target, as bytes.
         target: Vec<u8>,
     },
+    /// A named pipe.
+    Fifo,
     /// A directory of the same tree, by index.
     Directory {
         /// The index; see [`ContextTree::directory_digest`].
@@ -243,6 +245,7 @@ impl ContextTree {
             ItemKind::Symlink { target } => Node::Symlink {
                 target: target.clone(),
             },
+            ItemKind::Fifo => Node::Fifo { mode: item.mode },
             ItemKind::Directory { index } => Node::Directory {
                 mode: item.mode,
                 digest: self.directories[*index].digest,

@@ -99,6 +99,14 @@ pub struct Mtime {
     pub nanos: u32,
 }
 
+impl Mtime {
+    /// Whether the two may be one time, which archives and some file systems cut to seconds.
+    pub fn agrees(&self, other: &Mtime) -> bool {
+        self.seconds == other.seconds
+            && (self.nanos == other.nanos || self.nanos == 0 || other.nanos == 0)
+    }
+}
+
 /// The attributes of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {

@@ -16,6 +16,7 @@ use crate::wire::DecodeError;
 #[derive(Debug, Clone, Default)]
 pub struct Manifest {
     entries: Vec<Entry>,
+    has_opaque: bool,
     id: OnceLock<LayerId>,
 }
 
@@ -67,10 +68,31 @@ impl Manifest {
     /// Checks that the entries keep every invariant already.
     pub(crate) fn from_sorted(entries: Vec<Entry>) -> Result<Self, ManifestError> {
         check(&entries)?;
+        let is_opaque = |entry: &Entry| matches!(entry.kind, Kind::Directory { opaque: true, .. });
         Ok(Self {
+            has_opaque: entries.iter().any(is_opaque),
             entries,
             id: OnceLock::new(),
         })
+    }
+
+    /// Whether some directory hides what lower layers have in it.
+    pub(crate) fn has_opaque(&self) -> bool {
+        self.has_opaque
+    }
+
+    /// The deepest entry above `path`, which has none itself; the root's own is not looked at.
+    pub(crate) fn above(&self, path: &[u8]) -> Option<&Entry> {
+        let at = self.find(path).unwrap_or_else(|at| at);
+        // Whatever is listed directly before is that entry, or is inside of it.
+        let before = self.entries[..at].last()?.path.as_bytes();
+        let same = path.iter().zip(before).take_while(|(a, b)| a == b).count();
+        let is_end = |at: usize| before.get(at).is_none_or(|&byte| byte == b'/');
+        let end = match path.get(same) {
+            Some(b'/') if is_end(same) => same,
+            _ => path[..same].iter().rposition(|&byte| byte == b'/')?,
+        };
+        self.get(&path[..end])
     }
 
     /// The entries, sorted by path.

@@ -7,6 +7,7 @@ use crate::digest::FileDigest;
 use crate::handle;
 use crate::path::TreePath;
 use crate::seal::options::SealError;
+use crate::stop::Stop;
 
 /// Below this many bytes a second thread costs more than it brings.
 const ONE_THREAD_BYTES: u64 = 4 << 20;
@@ -23,6 +24,7 @@ pub(crate) fn hash_files(
     root: BorrowedFd<'_>,
     jobs: &[Job<'_>],
     threads: usize,
+    stop: &Stop,
 ) -> Result<Vec<FileDigest>, SealError> {
     let bytes: u64 = jobs.iter().map(|job| job.size).sum();
     let worth = if bytes < ONE_THREAD_BYTES && jobs.len() < 512 {
@@ -39,7 +41,7 @@ pub(crate) fn hash_files(
             let Some(job) = jobs.get(index) else {
                 return Ok(done);
             };
-            let digest = hash_one(root, job, &mut buffer).inspect_err(|_| {
+            let digest = hash_one(root, job, &mut buffer, stop).inspect_err(|_| {
                 next.store(jobs.len(), Ordering::Relaxed);
             })?;
             done.push((index, digest));
@@ -66,10 +68,11 @@ fn hash_one(
     root: BorrowedFd<'_>,
     job: &Job<'_>,
     buffer: &mut Vec<u8>,
+    stop: &Stop,
 ) -> Result<FileDigest, SealError> {
     let path = job.path.as_bytes();
     let file = handle::open_beneath(root, path, handle::READ)?;
-    let (digest, read) = handle::hash(file, buffer).map_err(|error| error.at(path))?;
+    let (digest, read) = handle::hash(file, buffer, stop).map_err(|error| error.at(path))?;
     if read != job.size {
         return Err(SealError::Changed(job.path.clone()));
     }

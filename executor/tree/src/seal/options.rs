@@ -8,6 +8,7 @@ use crate::manifest::{Manifest, ManifestError};
 use crate::marks::OverlayXattrs;
 use crate::path::TreePath;
 use crate::seal::ids::IdMap;
+use crate::stop::Stop;
 
 /// A digest known without reading the file, believed if the size on disk is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct SealOptions {
     pub root: bool,
     /// Threads that hash files.
     pub threads: usize,
+    /// Gives hashing up.
+    pub stop: Stop,
 }
 
 impl Default for SealOptions {
@@ -55,6 +58,7 @@ impl Default for SealOptions {
             implied: HashSet::new(),
             root: true,
             threads: 2,
+            stop: Stop::NEVER,
         }
     }
 }

@@ -21,8 +21,9 @@ use crate::walk::{Descend, Visit, walk};
 ///
 /// - xattrs that are no content ([`is_content_xattr`]; these stay on disk), sockets, and whiteouts
 ///   and opaque marks over nothing;
-/// - a file equal to the lower's in type, bytes, mode, owner and xattrs, unless it is one of
-///   several hard links in the layer: a step that only touched a file changed nothing;
+/// - a file equal to the lower's in type, bytes, mode, owner, xattrs and time, unless it is one of
+///   several hard links in the layer: the overlay copied it up for nothing. One that has a new time
+///   was touched, and is kept;
 /// - a directory equal to the lower's with nothing left inside. One with something inside is
 ///   listed as passing;
 /// - the sandbox's stubs, where they are still empty.
@@ -203,7 +204,9 @@ impl Reader<'_> {
             return Ok(Descend::Past);
         };
         let stub = below.is_none() && self.stubs.contains(path) && visit.stat.st_size == 0;
-        let alike = below.filter(|found| found.meta().same_but_time(&meta));
+        let alike = below.filter(|found| {
+            found.meta().same_but_time(&meta) && found.meta().mtime.agrees(&meta.mtime)
+        });
         let state = match (&kind, alike) {
             _ if stub => State::Drop,
             (Kind::File { size, .. }, Some(found)) => match found.kind() {
@@ -352,7 +355,7 @@ impl Reader<'_> {
                 }
             })
             .collect();
-        let digests = hash_files(upper, &jobs, self.options.threads)?;
+        let digests = hash_files(upper, &jobs, self.options.threads, &self.options.stop)?;
         for (index, hashed) in wanted.into_iter().zip(digests) {
             if let Kind::File { digest, .. } = &mut self.raws[index].kind {
                 *digest = hashed;

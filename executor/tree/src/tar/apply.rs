@@ -8,13 +8,15 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use tar::EntryType;
 
 use crate::attributes::Ownership;
-use crate::copy::{copy_bytes, remove_tree};
+use crate::copy::{copy_bytes_unseen, remove_tree};
 use crate::digest::FileDigest;
 use crate::handle::{self, FsError, READ_BYTES};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 use crate::marks::{OverlayXattrs, make_opaque, make_whiteout};
 use crate::materialised::make_node;
 use crate::path::{self, PathError, TreePath};
+use crate::sparse::SparseWriter;
+use crate::stop::Stop;
 use crate::tar::entries::{Entries, Head};
 use crate::tar::{OPAQUE, WHITEOUT};
 
@@ -324,15 +326,22 @@ impl Layer<'_> {
         self.vacate(path)?;
         let file = self.create(path)?;
         let mut hasher = blake3::Hasher::new();
+        let mut out = SparseWriter::new(&file);
+        let mut filled = 0;
         loop {
-            let length = body.read(&mut self.buffer)?;
+            let length = body.read(&mut self.buffer[filled..])?;
+            filled += length;
+            if length == 0 || filled == self.buffer.len() {
+                hasher.update(&self.buffer[..filled]);
+                out.write(&self.buffer[..filled])
+                    .map_err(|error| error.at(path.as_bytes()))?;
+                filled = 0;
+            }
             if length == 0 {
                 break;
             }
-            hasher.update(&self.buffer[..length]);
-            handle::write_all(&file, &self.buffer[..length])
-                .map_err(|error| error.at(path.as_bytes()))?;
         }
+        out.finish().map_err(|error| error.at(path.as_bytes()))?;
         self.bytes += size;
         self.set(&file, path, &meta, false)?;
         let digest = FileDigest(*hasher.finalize().as_bytes());
@@ -416,7 +425,8 @@ impl Layer<'_> {
         };
         self.vacate(path)?;
         let file = self.create(path)?;
-        copy_bytes(from, &file, size).map_err(|error| error.at(path.as_bytes()))?;
+        copy_bytes_unseen(from, &file, size, &Stop::NEVER)
+            .map_err(|error| error.at(path.as_bytes()))?;
         let meta = Meta {
             mtime: meta.mtime,
             ..entry.meta
