@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use kiln_executor::{Error as ExecutorError, RecordedBuild};
+use kiln_executor::{Build, Error as ExecutorError, ago};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Kiln, StepInfo, StepStatus};
@@ -77,10 +77,9 @@ impl StepRecord {
 impl Kiln {
     pub(crate) fn remember(&self, build: BuildRecord) -> Result<(), ExecutorError> {
         let steps = serde_json::to_vec(&build.steps).expect("BUG: steps are always JSON");
-        self.executor.record_build(RecordedBuild {
+        self.executor.record_build(&Build {
             id: build.id,
             started: build.started,
-            age: build.age,
             duration: build.duration,
             context: build.context,
             dockerfile: build.dockerfile,
@@ -94,31 +93,15 @@ impl Kiln {
     /// Lists the latest builds, the latest first.
     pub fn builds(&self, limit: usize) -> Result<Vec<BuildRecord>, Error> {
         let builds = self.executor.builds(limit)?;
-        Ok(builds
-            .into_iter()
-            .map(|build| BuildRecord {
-                id: build.id,
-                age: build.age,
-                started: build.started,
-                duration: build.duration,
-                context: build.context,
-                dockerfile: build.dockerfile,
-                target: build.target,
-                tags: build.tags,
-                result: build.result,
-                // A build of another version is shown without its steps.
-                steps: serde_json::from_slice(&build.steps).unwrap_or_default(),
-            })
-            .collect())
+        Ok(builds.into_iter().map(recalled).collect())
     }
 
     /// Returns why each step of a build ran or did not: of the one whose id begins so, else of the
     /// last.
     pub fn why(&self, id: Option<&str>) -> Result<BuildRecord, Error> {
-        let builds = self.builds(usize::MAX)?;
-        let found = builds
-            .into_iter()
-            .find(|build| id.is_none_or(|id| build.id.starts_with(id)));
+        // Every id begins with nothing.
+        let found = self.executor.build_by_id(id.unwrap_or_default())?;
+        let found = found.map(recalled);
         found.ok_or_else(|| Error::Usage {
             message: match id {
                 Some(id) => format!("no build with the id `{id}` is remembered"),
@@ -129,5 +112,21 @@ impl Kiln {
                 None => "`kiln build .` makes the first".to_owned(),
             }),
         })
+    }
+}
+
+fn recalled(build: Build) -> BuildRecord {
+    BuildRecord {
+        id: build.id,
+        age: ago(build.started),
+        started: build.started,
+        duration: build.duration,
+        context: build.context,
+        dockerfile: build.dockerfile,
+        target: build.target,
+        tags: build.tags,
+        result: build.result,
+        // A build of another version is shown without its steps.
+        steps: serde_json::from_slice(&build.steps).unwrap_or_default(),
     }
 }

@@ -46,7 +46,8 @@ impl ScannedContext {
             .unwrap_or_default();
         let context = Self::scan_knowing(path, exclude, &memory, stop)?;
         if context.tree.hashed() > 0 {
-            store.put_hash_memory(&name, &context.tree.memory().encode())?;
+            // What another Dockerfile sees of it stays remembered, too.
+            store.put_hash_memory(&name, &context.tree.memory().with(&memory).encode())?;
         }
         Ok(context)
     }

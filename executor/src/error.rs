@@ -370,7 +370,10 @@ impl Error {
             Error::NothingToRun { image } => {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
             }
-            Error::ForeignLayer { .. } => "pull its image again".to_owned(),
+            Error::ForeignLayer { .. } => {
+                "build it without --offline, so that its base image can be asked for again"
+                    .to_owned()
+            }
             Error::Web(error) => return error.hint(),
             Error::Git(error) => return error.hint(),
             Error::Checksum { .. } => {

@@ -1,11 +1,12 @@
 //! The executor: a store, and what this host allows.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use kiln_ir::Platform;
 use kiln_oci::registry::{Client, Config};
-use kiln_store::{Snapshotter, Store, StoreOptions, Strategy};
+use kiln_store::{DiffId, Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
 
@@ -35,7 +36,12 @@ struct Inner {
     options: ExecutorOptions,
     registry: OnceLock<Client>,
     snapshots: OnceLock<Found>,
+    /// Layers that are being brought here.
+    turns: Mutex<HashMap<DiffId, Weak<Turn>>>,
 }
+
+/// Held by whoever brings a layer here.
+type Turn = tokio::sync::Mutex<()>;
 
 /// How snapshots are made on this host.
 #[derive(Debug)]
@@ -69,6 +75,7 @@ impl Executor {
             options,
             registry: OnceLock::new(),
             snapshots: OnceLock::new(),
+            turns: Mutex::default(),
         };
         Ok(Executor {
             inner: Arc::new(inner),
@@ -83,6 +90,22 @@ impl Executor {
     /// What it was opened with.
     pub fn options(&self) -> &ExecutorOptions {
         &self.inner.options
+    }
+
+    /// What is to be held while a layer is brought here.
+    pub(crate) fn turn_of(&self, layer: DiffId) -> Arc<Turn> {
+        let mut turns = self
+            .inner
+            .turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let there = turns.get(&layer).and_then(Weak::upgrade);
+        there.unwrap_or_else(|| {
+            let turn = Arc::new(Turn::default());
+            turns.insert(layer, Arc::downgrade(&turn));
+            turn
+        })
     }
 
     /// The registry client; settings are read when it is first needed.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use kiln_ir::ImageConfig;
 use kiln_oci::reference::Reference;
-use kiln_store::{Image, Lease};
+use kiln_store::{Image, Lease, StoreError};
 
 use crate::error::Error;
 use crate::executor::Executor;
@@ -62,17 +62,40 @@ impl Executor {
 
     /// Finds an image by name, or by the beginning of its id.
     pub(crate) fn find_image(&self, lease: &Lease, name: &str) -> Result<Image, Error> {
+        let found = self.stored_image(lease, name)?;
+        found.ok_or_else(|| Error::NoSuchImage {
+            name: name.to_owned(),
+        })
+    }
+
+    /// The image in the store that a name, or the beginning of an id, stands for.
+    ///
+    /// A name goes before the id that it may look like, as in docker.
+    pub(crate) fn stored_image(&self, lease: &Lease, name: &str) -> Result<Option<Image>, Error> {
         if let Ok(reference) = Reference::parse(name)
             && let Some(image) = self.store().image_by_name(lease, &reference.to_string())?
         {
-            return Ok(image);
+            return Ok(Some(image));
         }
         match self.store().resolve_image(lease, name) {
-            Err(kiln_store::StoreError::NoSuchImage { .. }) => Err(Error::NoSuchImage {
-                name: name.to_owned(),
-            }),
-            other => Ok(other?),
+            Ok(image) => Ok(Some(image)),
+            Err(StoreError::NoSuchImage { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// As [`Executor::find_image`], for looking at what is known of it: nothing is leased.
+    fn peek_image(&self, name: &str) -> Result<Image, Error> {
+        let by_name = Reference::parse(name).map(|reference| reference.to_string());
+        for name in by_name.iter().map(String::as_str).chain([name]) {
+            match self.store().peek_image(name) {
+                Err(StoreError::NoSuchImage { .. }) => {}
+                found => return Ok(found?),
+            }
+        }
+        Err(Error::NoSuchImage {
+            name: name.to_owned(),
+        })
     }
 
     /// Gives an image another name.
@@ -88,6 +111,7 @@ impl Executor {
     /// all its names. Returns what was done, one line each.
     pub fn remove_image(&self, name: &str) -> Result<Vec<String>, Error> {
         let store = self.store();
+        store.make_room()?;
         let lease = store.lease();
         let image = self.find_image(&lease, name)?;
         let named = store
@@ -118,8 +142,7 @@ impl Executor {
     /// Returns all that is known of an image.
     pub fn image_details(&self, name: &str) -> Result<ImageDetails, Error> {
         let store = self.store();
-        let lease = store.lease();
-        let image = self.find_image(&lease, name)?;
+        let image = self.peek_image(name)?;
         let names = store
             .images()?
             .into_iter()

@@ -39,7 +39,7 @@ mod images;
 mod import;
 mod space;
 
-pub use builds::RecordedBuild;
+pub use builds::Build;
 pub use cachemounts::CacheMounts;
 pub use container::{
     ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
@@ -54,7 +54,7 @@ pub use git::{GitAccess, GitError};
 pub use images::{ImageDetails, ImageSummary};
 pub use import::ImportedImage;
 pub use secrets::{AgentSource, SecretSource, Secrets};
-pub use source::{ResolvedImage, Resolver};
+pub use source::{ResolvedImage, Resolver, ago};
 pub use space::{Keep, SpaceLine, Swept};
 pub use ssh::AgentError;
 pub use users::AccountError;

@@ -1,7 +1,8 @@
 //! Digests of what a step sees of a tree: of a context file by file, of layers by their manifests.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use kiln_tree::{Kind, Meta, TreePath};
 
 use crate::context::ScannedContext;
 use crate::error::Error;
-use crate::file::source::{Item, Layers, Source};
+use crate::file::source::{Item, Layers, Origin, Source};
 use crate::file::{FileError, Writer, items, picks};
 
 /// What a selection takes of a context.
@@ -149,21 +150,53 @@ pub(crate) fn of_context(
     } else {
         context.part(&chosen).tree
     };
-    let digest = tree.digest().0;
-    let files = tree
-        .iter()
-        .filter(|(_, item)| !matches!(item.kind, ItemKind::Directory { .. }))
-        .count();
+    let (digest, files) = names_and_links(&tree);
     let plural = if files == 1 { "" } else { "s" };
     let summary = format!("{files} file{plural}, {} bytes", tree.total_bytes());
     Ok((
         SelectionDigest {
             digest,
-            tree: Some(TreeRef(digest)),
+            tree: Some(TreeRef(tree.digest().0)),
             summary,
         },
         tree,
     ))
+}
+
+/// The digest of a selected tree, and how many files it has.
+///
+/// Names of one file are copied as such, so which are counts as much as what the file holds.
+fn names_and_links(tree: &ContextTree) -> ([u8; 32], usize) {
+    let mut files = 0;
+    let mut names: BTreeMap<(u64, u64), Vec<TreePath>> = BTreeMap::new();
+    for (path, item) in tree.iter() {
+        match &item.kind {
+            ItemKind::Directory { .. } => continue,
+            ItemKind::File {
+                seen, linked: true, ..
+            } => names
+                .entry((seen.device, seen.inode))
+                .or_default()
+                .push(path),
+            _ => {}
+        }
+        files += 1;
+    }
+    let mut groups: Vec<Vec<TreePath>> = names.into_values().collect();
+    groups.retain(|group| group.len() > 1);
+    if groups.is_empty() {
+        return (tree.digest().0, files);
+    }
+    groups.sort();
+    let mut hash = blake3::Hasher::new_derive_key("kiln selection v0");
+    hash.update(&tree.digest().0);
+    for group in groups {
+        hash.update(&(group.len() as u64).to_be_bytes());
+        for path in group {
+            text(&mut hash, path.as_bytes());
+        }
+    }
+    (*hash.finalize().as_bytes(), files)
 }
 
 /// Digests a selection of layers.
@@ -209,7 +242,8 @@ fn hash_all<'a>(
     above: &TreePath,
     items: impl Iterator<Item = &'a Item>,
 ) -> usize {
-    let mut count = 0;
+    let mut count = 0_usize;
+    let mut firsts: HashMap<&Origin, u64> = HashMap::new();
     for item in items {
         let below = item
             .path
@@ -219,6 +253,16 @@ fn hash_all<'a>(
         hash.update(&[1]);
         text(hash, below);
         hash_item(hash, item);
+        if item.origin != Origin::Nowhere {
+            match firsts.entry(&item.origin) {
+                Entry::Vacant(entry) => drop(entry.insert(count as u64)),
+                // Another name of a file.
+                Entry::Occupied(entry) => {
+                    hash.update(&[2]);
+                    hash.update(&entry.get().to_be_bytes());
+                }
+            }
+        }
         count += 1;
     }
     hash.update(&[0]);
@@ -314,6 +358,72 @@ mod tests {
         assert!(!same(&["a", "b", "link"], two_directories, point_to_b));
         assert!(!same(&["a", "b", "link/file"], two_directories, point_to_b));
         assert!(same(&["a", "b"], two_directories, point_to_b));
+    }
+
+    #[test]
+    fn which_names_are_of_one_file_counts() {
+        let one = |path: &Path| {
+            two_directories(path);
+            fs::hard_link(path.join("a/file"), path.join("a/more")).unwrap();
+        };
+        let apart = |path: &Path| {
+            fs::remove_file(path.join("a/more")).unwrap();
+            fs::copy(path.join("a/file"), path.join("a/more")).unwrap();
+        };
+        assert!(!same(&["a"], one, apart));
+        assert!(same(&["b"], one, apart));
+        // Names that are not taken are nobody's business.
+        assert!(same(&["a/file"], one, apart));
+    }
+
+    /// The digest of what one selection takes of a context, and of the same tree as a layer.
+    fn digests(item: SelectionItem) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let (directory, executor) = executor();
+        let path = directory.path().join("context");
+        fs::create_dir(&path).unwrap();
+        two_directories(&path);
+        fs::create_dir(path.join("etc")).unwrap();
+        fs::write(path.join("etc/passwd"), "root:x:0:0::/:\n").unwrap();
+        fs::hard_link(path.join("b/file"), path.join("b/more")).unwrap();
+        for (name, mode) in [
+            ("a", 0o755),
+            ("b", 0o755),
+            ("etc", 0o755),
+            ("a/file", 0o644),
+        ] {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(path.join(name), mode).unwrap();
+        }
+        for name in ["b/file", "etc/passwd"] {
+            fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let store = executor.store();
+        let context = ScannedContext::scan(store, &path, &[], &kiln_tree::Stop::NEVER).unwrap();
+        let layers = crate::file::copy_whole(store, &store.lease(), &context).unwrap();
+        let layers = crate::file::open_layers(store, &layers).unwrap();
+        let selection = Selection { items: vec![item] };
+        let hex = |digest: [u8; 32]| blake3::Hash::from(digest).to_hex();
+        format!(
+            "context {}\nlayers  {}\n",
+            hex(of_context(&context, &selection).unwrap().0.digest),
+            hex(of_layers(&layers, &selection).unwrap().digest)
+        )
+    }
+
+    #[test]
+    fn digests_of_selections_are_what_they_were() {
+        let copy = CopySelection {
+            src: "[ab]".to_owned(),
+            allow_wildcard: true,
+            follow_symlink: true,
+            dir_copy_contents: true,
+            exclude_patterns: vec!["more".to_owned()],
+            ..CopySelection::default()
+        };
+        insta::assert_snapshot!("subtree", digests(SelectionItem::Subtree("/".to_owned())));
+        insta::assert_snapshot!("copy", digests(SelectionItem::Copy(copy)));
+        insta::assert_snapshot!("users", digests(SelectionItem::Users));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kiln_solver::{
     ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone,
     TreeDiff, TreeRef, WaitsFor, Worker,
 };
-use kiln_store::{Content, KeyLock, Lease, Lineage, LockAttempt, Store};
+use kiln_store::{Content, DiffId, KeyLock, Lease, Lineage, LockAttempt, Store};
 use kiln_tree::context::{ContextTree, What, changes};
 use kiln_tree::{Stop, TreeDigest};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::file::{self, Base, copy_whole, open_layers};
 use crate::remotes::Remotes;
 use crate::secrets::Secrets;
 use crate::select;
-use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch};
+use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch, fetch_archive};
 use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
 
@@ -373,6 +373,23 @@ impl BuildWorker {
         Ok(RunOutcome::Done { outputs })
     }
 
+    /// Brings the archive of a layer here once more; tells whether some image of this plan, which
+    /// is not in the store itself, has the layer.
+    ///
+    /// Must be called where blocking is allowed, on a thread of a runtime.
+    pub(crate) fn fetch_archive(&self, layer: DiffId) -> Result<bool, Error> {
+        let images: Vec<ResolvedImage> = lock(&self.images).values().cloned().collect();
+        for image in images {
+            let bring = fetch_archive(&self.executor, &self.lease, &image, layer, &self.stop);
+            if image.can_bring(layer, self.executor.options().offline)
+                && tokio::runtime::Handle::current().block_on(bring)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Fetches the images of this plan that have one of these layers.
     async fn fetch_missing(&self, missing: &[Content]) -> Result<(), Error> {
         let images: Vec<ResolvedImage> = lock(&self.images).values().cloned().collect();
@@ -543,7 +560,7 @@ impl Worker for BuildWorker {
                     blocking(move || select::of_context(&context, &selection)).await?
                 };
                 lock(&self.trees)
-                    .entry(digest.digest)
+                    .entry(tree.digest().0)
                     .or_insert((tree, false));
                 Ok(Some(digest))
             }

@@ -1,5 +1,6 @@
 //! What a consumer sees of an input, and its digest.
 
+use kiln_ir::CopyAction;
 use serde::{Deserialize, Serialize};
 
 /// The part of a tree that a consumer reads; sorted, each item once.
@@ -45,6 +46,21 @@ pub struct CopySelection {
     pub exclude_patterns: Vec<String>,
     /// Paths that must be there.
     pub required_paths: Vec<String>,
+}
+
+impl From<&CopyAction> for CopySelection {
+    fn from(copy: &CopyAction) -> Self {
+        CopySelection {
+            src: copy.src.clone(),
+            allow_wildcard: copy.allow_wildcard,
+            allow_empty_wildcard: copy.allow_empty_wildcard,
+            follow_symlink: copy.follow_symlink,
+            dir_copy_contents: copy.dir_copy_contents,
+            include_patterns: copy.include_patterns.clone(),
+            exclude_patterns: copy.exclude_patterns.clone(),
+            required_paths: copy.required_paths.clone(),
+        }
+    }
 }
 
 /// The digest of a [`Selection`] of one tree.

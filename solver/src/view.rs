@@ -2,7 +2,7 @@
 
 use kiln_ir::{ActionInput, ContentCache, ExecOp, FileActionKind, FileOp, Op, Owner, UserRef};
 
-use crate::{CopySelection, Selection, SelectionItem};
+use crate::{Selection, SelectionItem};
 
 /// What an op sees of one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +62,7 @@ fn file_views(file: &FileOp, seen: &mut [Option<View>]) {
         let owner = match &action.kind {
             FileActionKind::Copy(copy) => {
                 if let ActionInput::Input(index) = action.secondary {
-                    let taken = CopySelection {
-                        src: copy.src.clone(),
-                        allow_wildcard: copy.allow_wildcard,
-                        allow_empty_wildcard: copy.allow_empty_wildcard,
-                        follow_symlink: copy.follow_symlink,
-                        dir_copy_contents: copy.dir_copy_contents,
-                        include_patterns: copy.include_patterns.clone(),
-                        exclude_patterns: copy.exclude_patterns.clone(),
-                        required_paths: copy.required_paths.clone(),
-                    };
-                    select(seen, index, SelectionItem::Copy(taken));
+                    select(seen, index, SelectionItem::Copy(copy.into()));
                 }
                 &copy.owner
             }
@@ -125,6 +115,7 @@ fn rooted(selector: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CopySelection;
     use kiln_ir::{CopyAction, FileAction, MkdirAction, Mount};
 
     fn bind(target: &str, input: u32, output: Option<u32>, selector: &str) -> Mount {

@@ -2,7 +2,7 @@
 
 use kiln_ir::{ImageConfig, Platform, ResolveMode};
 use kiln_oci::reference::Reference;
-use kiln_store::{Content, Image, Lease, StoreError};
+use kiln_store::{Content, Image, Lease};
 use kiln_tree::Stop;
 
 use super::request::{PullEvent, PullObserver};
@@ -19,8 +19,6 @@ pub(super) struct Found {
 }
 
 /// Finds an image by what was typed, and pulls it where it is not here.
-///
-/// A name goes before the id that it may look like, as in docker.
 pub(super) async fn find(
     executor: &Executor,
     lease: &Lease,
@@ -30,7 +28,7 @@ pub(super) async fn find(
     let platform = host_platform();
     let stored = blocking({
         let (executor, lease, typed) = (executor.clone(), lease.clone(), typed.to_owned());
-        move || in_store(&executor, &lease, &typed)
+        move || executor.stored_image(&lease, &typed)
     })
     .await?;
     match stored {
@@ -39,20 +37,6 @@ pub(super) async fn find(
             name: typed.to_owned(),
         }),
         None => pull(executor, lease, typed, &platform, observer).await,
-    }
-}
-
-fn in_store(executor: &Executor, lease: &Lease, typed: &str) -> Result<Option<Image>, Error> {
-    let store = executor.store();
-    if let Ok(reference) = Reference::parse(typed)
-        && let Some(image) = store.image_by_name(lease, &reference.to_string())?
-    {
-        return Ok(Some(image));
-    }
-    match store.resolve_image(lease, typed) {
-        Ok(image) => Ok(Some(image)),
-        Err(StoreError::NoSuchImage { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

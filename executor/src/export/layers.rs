@@ -267,88 +267,91 @@ impl LayerArchive {
     }
 }
 
-/// Finds the blobs of a leased stack's layers, and makes and leases those that are not there.
-pub(super) fn pack(
-    store: &Store,
-    lease: &Lease,
-    layers: &[Content],
-    mtime: MtimePolicy,
-    compression: Compression,
-    stop: &Stop,
-) -> Result<Vec<Layer>, Error> {
-    let packed = layers.iter().enumerate().map(|(index, content)| {
-        let (diff_id, blob) = pack_one(store, lease, &layers[..=index], mtime, compression, stop)?;
-        Ok(Layer {
-            blob: Some(blob),
-            ..layer(store, content, diff_id)?
-        })
-    });
-    packed.collect()
+/// Makes blobs of layers.
+pub(super) struct Packer<'a> {
+    pub(super) store: &'a Store,
+    pub(super) lease: &'a Lease,
+    pub(super) mtime: MtimePolicy,
+    pub(super) compression: Compression,
+    pub(super) stop: &'a Stop,
+    /// Brings the archive that a layer was pulled as here once more; `false` where nobody has it.
+    pub(super) bring: &'a dyn Fn(DiffId) -> Result<bool, Error>,
 }
 
-fn pack_one(
-    store: &Store,
-    lease: &Lease,
-    stack: &[Content],
-    mtime: MtimePolicy,
-    compression: Compression,
-    stop: &Stop,
-) -> Result<(DiffId, Blob), Error> {
-    let Some(content) = stack.last() else {
-        unreachable!("BUG: no layer is to be packed");
-    };
-    // A layer of an image keeps its times: they are in its diff id.
-    let mtime = match content {
-        Content::DiffId(_) => MtimePolicy::Keep,
-        Content::Layer(_) => mtime,
-    };
-    if let Some(blob) = as_pulled(store, lease, content)? {
-        return Ok((blob.0, blob.1));
+impl Packer<'_> {
+    /// Finds the blobs of a leased stack's layers, and makes and leases those that are not there.
+    pub(super) fn pack(&self, layers: &[Content]) -> Result<Vec<Layer>, Error> {
+        let packed = layers.iter().enumerate().map(|(index, content)| {
+            let (diff_id, blob) = self.top(&layers[..=index])?;
+            Ok(Layer {
+                blob: Some(blob),
+                ..layer(self.store, content, diff_id)?
+            })
+        });
+        packed.collect()
     }
-    let archive = LayerArchive::of(store, stack, mtime)?;
-    let options = &archive.options;
-    if let Some(found) = store.compressed(lease, content, options, filed_as(compression))? {
+
+    /// The blob of a stack's highest layer.
+    fn top(&self, stack: &[Content]) -> Result<(DiffId, Blob), Error> {
+        let (store, lease, compression) = (self.store, self.lease, self.compression);
+        let Some(content) = stack.last() else {
+            unreachable!("BUG: no layer is to be packed");
+        };
+        // A layer of an image keeps its times: they are in its diff id.
+        let mtime = match content {
+            Content::DiffId(_) => MtimePolicy::Keep,
+            Content::Layer(_) => self.mtime,
+        };
+        if let Some(pulled) = as_pulled(store, lease, content)? {
+            return Ok(pulled);
+        }
+        let archive = LayerArchive::of(store, stack, mtime)?;
+        let options = &archive.options;
+        if let Some(found) = store.compressed(lease, content, options, filed_as(compression))? {
+            let blob = Blob {
+                digest: found.blob,
+                size: found.size_bytes,
+                compression,
+            };
+            return Ok((found.diff_id, blob));
+        }
+        let mut writer = store.write_blob(None)?;
+        let diff_id = compress(compression, &mut writer, |out| {
+            let mut out = Hashing {
+                hash: Sha256::new(),
+                out,
+            };
+            archive.write(store, &mut Stoppable::new(&mut out, self.stop))?;
+            Ok::<_, Packing>(out.finish())
+        })
+        .map_err(|error| error.in_store(store))?;
+        match (content, store.diff_id(content, options)?) {
+            (Content::DiffId(id), _) if *id != diff_id => {
+                let pulled = match (self.bring)(*id)? {
+                    true => as_pulled(store, lease, content)?,
+                    false => None,
+                };
+                return pulled.ok_or(Error::ForeignLayer { layer: *content });
+            }
+            (Content::Layer(_), Some(expected)) if expected != diff_id => {
+                return Err(Error::DamagedLayer {
+                    layer: *content,
+                    expected,
+                    found: diff_id,
+                });
+            }
+            _ => {}
+        }
+        let size = writer.written();
+        let digest = writer.finish(lease)?;
+        store.put_compressed(content, options, filed_as(compression), &digest, &diff_id)?;
         let blob = Blob {
-            digest: found.blob,
-            size: found.size_bytes,
-            compression,
-        };
-        return Ok((found.diff_id, blob));
-    }
-    let mut writer = store.write_blob(None)?;
-    let diff_id = compress(compression, &mut writer, |out| {
-        let mut out = Hashing {
-            hash: Sha256::new(),
-            out,
-        };
-        archive.write(store, &mut Stoppable::new(&mut out, stop))?;
-        Ok::<_, Packing>(out.finish())
-    })
-    .map_err(|error| error.in_store(store))?;
-    match (content, store.diff_id(content, options)?) {
-        (Content::DiffId(id), _) if *id != diff_id => {
-            return Err(Error::ForeignLayer { layer: *content });
-        }
-        (Content::Layer(_), Some(expected)) if expected != diff_id => {
-            return Err(Error::DamagedLayer {
-                layer: *content,
-                expected,
-                found: diff_id,
-            });
-        }
-        _ => {}
-    }
-    let size = writer.written();
-    let digest = writer.finish(lease)?;
-    store.put_compressed(content, options, filed_as(compression), &digest, &diff_id)?;
-    Ok((
-        diff_id,
-        Blob {
             digest,
             size,
             compression,
-        },
-    ))
+        };
+        Ok((diff_id, blob))
+    }
 }
 
 /// The blob that a layer was pulled as, if it is still there.

@@ -29,6 +29,7 @@ use kiln_tree::tar::{LayersFiles, MtimePolicy, WriteError, WriteOptions, write_l
 use kiln_tree::{Changes, Stop};
 
 use image::Image;
+use layers::Packer;
 pub(crate) use layers::{Hashing, LayerArchive};
 use output::Output;
 
@@ -169,7 +170,7 @@ impl Executor {
     ) -> Result<Exported, Error> {
         let started = Instant::now();
         let stop = worker.stop();
-        let mut run = Run::new(self, worker.lease(), stop, image, exports)?;
+        let mut run = Run::new(self, worker, image, exports)?;
         for export in exports {
             run.export(export, progress).map_err(|error| match error {
                 // Work that was given up ends in whatever error it was at.
@@ -187,6 +188,7 @@ impl Executor {
 /// One call of [`Executor::export`].
 struct Run<'a> {
     store: &'a Store,
+    worker: &'a BuildWorker,
     lease: &'a Lease,
     stop: &'a Stop,
     given: &'a ImageToExport,
@@ -203,11 +205,11 @@ impl<'a> Run<'a> {
     /// Finds out all that can be refused before anything is written.
     fn new(
         executor: &'a Executor,
-        lease: &'a Lease,
-        stop: &'a Stop,
+        worker: &'a BuildWorker,
         given: &'a ImageToExport,
         exports: &[Export],
     ) -> Result<Run<'a>, Error> {
+        let lease = worker.lease();
         let mut packs = false;
         references(&given.tags)?;
         for export in exports {
@@ -224,8 +226,9 @@ impl<'a> Run<'a> {
         let options = executor.options();
         Ok(Run {
             store: executor.store(),
+            worker,
             lease,
-            stop,
+            stop: worker.stop(),
             given,
             layers,
             devices: rustix::process::geteuid().is_root()
@@ -330,14 +333,15 @@ impl<'a> Run<'a> {
                 _ => MtimePolicy::Keep,
             };
             let layers = match self.packs {
-                true => layers::pack(
-                    self.store,
-                    self.lease,
-                    &self.layers,
+                true => Packer {
+                    store: self.store,
+                    lease: self.lease,
                     mtime,
-                    self.given.compression,
-                    self.stop,
-                )?,
+                    compression: self.given.compression,
+                    stop: self.stop,
+                    bring: &|layer| self.worker.fetch_archive(layer),
+                }
+                .pack(&self.layers)?,
                 false => layers::describe(self.store, &self.layers, mtime, self.stop)?,
             };
             self.image = Some(Image::new(self.given, layers, mtime)?);

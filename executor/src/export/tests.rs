@@ -16,7 +16,7 @@ use kiln_tree::tar::{ApplyOptions, apply};
 use super::*;
 use crate::context::Locals;
 use crate::executor::ExecutorOptions;
-use crate::source::Resolver;
+use crate::source::{Place, ResolvedImage, Resolver, fetch_archive};
 
 mod directories;
 
@@ -601,8 +601,65 @@ fn a_foreign_layer_without_its_archive_is_refused() {
         matches!(&error, Error::ForeignLayer { layer: named } if *named == layer),
         "{error:?}"
     );
-    assert_eq!(error.hint().as_deref(), Some("pull its image again"));
+    assert!(error.hint().unwrap().contains("without --offline"));
     assert_eq!(fs::read(&out).unwrap(), b"old");
+}
+
+#[test]
+fn a_foreign_layer_is_brought_again_from_where_its_image_is() {
+    use std::io::Write;
+    let world = World::new();
+    let (store, lease) = (world.executor.store(), world.worker.lease());
+    let layer = world.keep(&foreign(), true);
+    let Content::DiffId(diff_id) = layer else {
+        panic!("it was kept as pulled")
+    };
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&foreign()).unwrap();
+    let blob = gzip.finish().unwrap();
+    let descriptor = Descriptor::of(Flavor::Oci.layer(Compression::Gzip), &blob);
+    let directory = world.path("layout");
+    fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
+    let path = directory
+        .join("blobs/sha256")
+        .join(descriptor.digest.hex().to_string());
+    fs::write(path, &blob).unwrap();
+    let image = ResolvedImage {
+        config: ImageConfig::default(),
+        manifest_digest: String::new(),
+        label: String::new(),
+        diff_ids: vec![diff_id],
+        place: Place::Layout {
+            directory,
+            blobs: vec![descriptor.clone()],
+        },
+    };
+    assert!(image.can_bring(diff_id, true));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let pack = |bring: &dyn Fn(DiffId) -> Result<bool, Error>| {
+        let packer = Packer {
+            store,
+            lease,
+            mtime: MtimePolicy::Keep,
+            compression: Compression::Zstd,
+            stop: &Stop::NEVER,
+            bring,
+        };
+        packer.pack(&[layer])
+    };
+    let refused = pack(&|_| Ok(false)).unwrap_err();
+    assert!(matches!(refused, Error::ForeignLayer { .. }), "{refused:?}");
+    let bring = |layer| {
+        let bring = fetch_archive(&world.executor, lease, &image, layer, &Stop::NEVER);
+        runtime.block_on(bring)
+    };
+    // It goes out as it came, twice with one transfer.
+    for bring in [&bring as &dyn Fn(DiffId) -> _, &|_| panic!("it is here")] {
+        let packed = pack(bring).unwrap();
+        let found = packed[0].blob.unwrap();
+        assert_eq!(found.digest.0, *descriptor.digest.as_bytes());
+        assert_eq!(found.compression, Compression::Gzip);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Running a file op: its actions in order, each chain of them one layer.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use kiln_ir::{ActionInput, CopyAction, FileAction, FileActionKind, FileOp, Owner, UserRef};
@@ -447,7 +447,7 @@ impl Step<'_> {
         copy: &CopyAction,
         treatment: Treatment,
     ) -> Result<(), FileError> {
-        let selection = pick::selection(copy);
+        let selection = kiln_solver::CopySelection::from(copy);
         let picks = pick::picks(source, &selection)?;
         if picks.is_empty() {
             return Ok(());
@@ -551,7 +551,10 @@ impl Step<'_> {
         input: ActionInput,
     ) -> Result<Accounts, FileError> {
         if input == action.input {
-            return accounts_of(changes, self.below);
+            let directories = &self.below.directories;
+            return accounts_by(|path| {
+                Ok(changes.read(path, directories, ACCOUNTS_LIMIT_BYTES)?)
+            });
         }
         let layers = match tree(input, self.inputs, self.done) {
             Some(Base::Layers(layers)) => layers.to_vec(),
@@ -563,20 +566,13 @@ impl Step<'_> {
 
 /// Reads the accounts of a file system.
 pub(crate) fn accounts(store: &Store, layers: &[LayerContent]) -> Result<Accounts, FileError> {
-    let below = open_layers(store, layers)?;
-    let nowhere = handle::open_directory(rustix::fs::CWD, b"/").map_err(ChangeError::from)?;
-    let options = store.options();
-    let changes = Changeset::new(
-        &below.view,
-        nowhere.as_fd(),
-        options.ownership.clone(),
-        options.overlay_xattrs,
-    );
-    accounts_of(&changes, &below)
+    let layers = open_layers(store, layers)?;
+    accounts_by(|path| layers.read(path, ACCOUNTS_LIMIT_BYTES))
 }
 
-fn accounts_of(changes: &Changeset<'_>, below: &Layers) -> Result<Accounts, FileError> {
-    let read = |path: &[u8]| changes.read(path, &below.directories, ACCOUNTS_LIMIT_BYTES);
+fn accounts_by(
+    read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, FileError>,
+) -> Result<Accounts, FileError> {
     Ok(Accounts {
         passwd: read(b"etc/passwd")?.unwrap_or_default(),
         group: read(b"etc/group")?.unwrap_or_default(),

@@ -261,20 +261,6 @@ fn inside(path: &[u8], directory: &[u8]) -> bool {
             .is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
-/// The selection that a copy action makes.
-pub(crate) fn selection(copy: &kiln_ir::CopyAction) -> CopySelection {
-    CopySelection {
-        src: copy.src.clone(),
-        allow_wildcard: copy.allow_wildcard,
-        allow_empty_wildcard: copy.allow_empty_wildcard,
-        follow_symlink: copy.follow_symlink,
-        dir_copy_contents: copy.dir_copy_contents,
-        include_patterns: copy.include_patterns.clone(),
-        exclude_patterns: copy.exclude_patterns.clone(),
-        required_paths: copy.required_paths.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kiln_tree::{FileDigest, Kind, Meta};

@@ -1,8 +1,10 @@
 //! What a copy takes from: layers over each other, or a build context.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 
-use kiln_tree::{Kind, Meta, Mtime, Ownership, TreePath, View, handle};
+use kiln_tree::{FsError, Kind, Meta, Mtime, Ownership, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
@@ -23,7 +25,7 @@ pub(crate) struct Item {
 }
 
 /// Where the bytes of an item are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Origin {
     /// It has none.
     Nowhere,
@@ -92,6 +94,23 @@ impl Layers {
             meta: found.meta().clone(),
             origin,
         }
+    }
+
+    /// Returns the bytes of a small file, links followed, or nothing where there is no file.
+    pub(crate) fn read(&self, path: &[u8], limit_bytes: u64) -> Result<Option<Vec<u8>>, FileError> {
+        let at = self.resolve(path, true)?;
+        let Some(item) = self
+            .get(&at)
+            .filter(|item| matches!(item.kind, Kind::File { .. }))
+        else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        File::from(self.open(&item)?)
+            .take(limit_bytes)
+            .read_to_end(&mut bytes)
+            .map_err(|error| ChangeError::from(FsError::new("read", at.as_bytes(), error)))?;
+        Ok(Some(bytes))
     }
 
     fn root(&self) -> Item {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kiln_ir::GitSource;
 use kiln_store::{Content, Lease};
+use kiln_tree::Stop;
 
 use super::command::Git;
 use super::mirror::{Mirror, object_format, reference};
@@ -108,7 +109,7 @@ pub(super) async fn checkout(
         subdir: source.subdir.clone(),
     };
     blocking(move || {
-        let context = ScannedContext::scan_once(&work.path().join("tree"), &exclude)?;
+        let context = ScannedContext::scan_once(&work.path().join("tree"), &exclude, &Stop::NEVER)?;
         let layer = copy_tree(executor.store(), &lease, &context, &subdir, &keep)?;
         layer.ok_or_else(|| no_directory.into())
     })

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 /// `just now`, `3 minutes ago`, `2 days ago`.
-pub(crate) fn ago(time: SystemTime) -> String {
+pub fn ago(time: SystemTime) -> String {
     let seconds = SystemTime::now()
         .duration_since(time)
         .unwrap_or_default()

@@ -60,22 +60,8 @@ pub(crate) async fn fetch(
         }
         begun.push(diff_id);
         let job = Job {
-            executor: executor.clone(),
-            lease: lease.clone(),
-            diff_id,
-            place: match &image.place {
-                Place::Store(stored) => Origin::Stack(stored[..=index].to_vec()),
-                Place::Registry { reference, blobs } => Origin::Registry {
-                    reference: reference.clone(),
-                    blob: blobs[index].clone(),
-                },
-                Place::Layout { directory, blobs } => Origin::File {
-                    directory: directory.clone(),
-                    blob: blobs[index].clone(),
-                },
-            },
             sink: sink.cloned(),
-            stop: stop.clone(),
+            ..Job::new(executor, lease, image, index, stop)
         };
         let gate = Arc::clone(&gate);
         tasks.spawn(async move {
@@ -92,6 +78,26 @@ pub(crate) async fn fetch(
         }
     }
     Ok((layers, true))
+}
+
+/// Brings the archive of a layer here once more, though its files are here; tells whether the image
+/// has that layer.
+pub(crate) async fn fetch_archive(
+    executor: &Executor,
+    lease: &Lease,
+    image: &ResolvedImage,
+    layer: DiffId,
+    stop: &Stop,
+) -> Result<bool, Error> {
+    let Some(index) = image.diff_ids.iter().position(|id| *id == layer) else {
+        return Ok(false);
+    };
+    let job = Job {
+        again: true,
+        ..Job::new(executor, lease, image, index, stop)
+    };
+    job.run().await?;
+    Ok(true)
 }
 
 pub(super) fn blob_path(directory: &std::path::Path, blob: &Descriptor) -> std::path::PathBuf {
@@ -118,9 +124,39 @@ struct Job {
     place: Origin,
     sink: Option<StepSink>,
     stop: Stop,
+    /// Even if the layer is in the store.
+    again: bool,
 }
 
 impl Job {
+    fn new(
+        executor: &Executor,
+        lease: &Lease,
+        image: &ResolvedImage,
+        index: usize,
+        stop: &Stop,
+    ) -> Job {
+        Job {
+            executor: executor.clone(),
+            lease: lease.clone(),
+            diff_id: image.diff_ids[index],
+            place: match &image.place {
+                Place::Store(stored) => Origin::Stack(stored[..=index].to_vec()),
+                Place::Registry { reference, blobs } => Origin::Registry {
+                    reference: reference.clone(),
+                    blob: blobs[index].clone(),
+                },
+                Place::Layout { directory, blobs } => Origin::File {
+                    directory: directory.clone(),
+                    blob: blobs[index].clone(),
+                },
+            },
+            sink: None,
+            stop: stop.clone(),
+            again: false,
+        }
+    }
+
     async fn run(self) -> Result<(), Error> {
         let Job {
             executor,
@@ -129,7 +165,20 @@ impl Job {
             place,
             sink,
             stop,
+            again,
         } = self;
+        // Two images that share a layer need it once.
+        let turn = executor.turn_of(diff_id);
+        let _turn = turn.lock().await;
+        let content = Content::DiffId(diff_id);
+        if !again
+            && executor
+                .store()
+                .lease_layers(&lease, &[content])?
+                .is_empty()
+        {
+            return Ok(());
+        }
         match place {
             Origin::Stack(stack) => {
                 blocking(move || clone_layer(executor.store(), &lease, &stack, diff_id)).await

@@ -6,6 +6,8 @@ pub(crate) mod http;
 mod layout;
 mod resolve;
 
-pub(crate) use age::ago;
-pub(crate) use fetch::{blocking, fetch};
+pub use age::ago;
+pub(crate) use fetch::{blocking, fetch, fetch_archive};
+#[cfg(test)]
+pub(crate) use resolve::Place;
 pub use resolve::{ResolvedImage, Resolver};

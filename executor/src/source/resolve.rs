@@ -34,6 +34,18 @@ pub struct ResolvedImage {
     pub(crate) place: Place,
 }
 
+impl ResolvedImage {
+    /// Whether the archive of a layer can be had from where the image is.
+    pub(crate) fn can_bring(&self, layer: DiffId, offline: bool) -> bool {
+        self.diff_ids.contains(&layer)
+            && match self.place {
+                Place::Store(_) => false,
+                Place::Registry { .. } => !offline,
+                Place::Layout { .. } => true,
+            }
+    }
+}
+
 /// Where the layers of an image are to be had.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
@@ -59,8 +71,8 @@ pub struct Resolver {
     known: Mutex<Known>,
 }
 
-/// Answers by name and platform. Each is found out once, and many at the same time.
-type Known = BTreeMap<(String, String), Arc<tokio::sync::OnceCell<ResolvedImage>>>;
+/// Answers by name, platform and how they are looked for. Each is found out once, and many at the same time.
+type Known = BTreeMap<(String, String, ResolveMode), Arc<tokio::sync::OnceCell<ResolvedImage>>>;
 
 impl Resolver {
     /// Begins with nothing known.
@@ -85,7 +97,7 @@ impl Resolver {
         platform: &Platform,
         mode: ResolveMode,
     ) -> Result<ResolvedImage, Error> {
-        let key = (reference.to_owned(), platform.to_string());
+        let key = (reference.to_owned(), platform.to_string(), mode);
         let answer = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(key).or_default())

@@ -4,12 +4,16 @@
 //! read anything, and a read is one statement and never becomes a write. Nothing holds a
 //! transaction while a step runs. Nothing here syncs; `durability` does, once a build.
 
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, FileControl, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{
+    Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
+};
 
 use crate::StoreError;
 use crate::schema;
@@ -25,6 +29,7 @@ const AUTOCHECKPOINT_PAGES: i64 = 16_384;
 pub(crate) struct Database {
     path: PathBuf,
     connection: Mutex<Connection>,
+    is_read_only: bool,
 }
 
 /// Why a transaction was given up.
@@ -51,16 +56,30 @@ impl Database {
     pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
         let path = root.join("db.sqlite");
         let fail = |source| StoreError::database("open the store", &path, source);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags).map_err(fail)?;
-        configure(&connection).map_err(fail)?;
+        let opened = connect(&path).and_then(|connection| {
+            let found = version(&connection)?;
+            Ok((connection, found))
+        });
+        let (connection, found) = match opened {
+            // Without its shared memory a log cannot be read, and here it cannot be made.
+            Err(error) if cannot_open(&error) && is_on_read_only_disk(root) => {
+                if fs::metadata(root.join("db.sqlite-wal")).is_ok_and(|log| log.len() > 0) {
+                    return Err(StoreError::ReadOnly {
+                        path: root.to_owned(),
+                    });
+                }
+                let connection = connect_immutable(&path).map_err(fail)?;
+                let found = version(&connection).map_err(fail)?;
+                (connection, found)
+            }
+            opened => opened.map_err(fail)?,
+        };
+        let is_read_only = connection.is_readonly(MAIN_DB).map_err(fail)?;
         let database = Self {
             path: path.clone(),
             connection: Mutex::new(connection),
+            is_read_only,
         };
-        let found = database.version()?;
         match found {
             schema::VERSION => {}
             0 => database.create()?,
@@ -74,6 +93,11 @@ impl Database {
             }
         }
         Ok(database)
+    }
+
+    /// Whether it can only be read, as on a disk that is mounted so.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Runs `query`, which only reads and does so in one statement.
@@ -155,12 +179,6 @@ impl Database {
         })
     }
 
-    fn version(&self) -> Result<i64, StoreError> {
-        self.read("read the version", |c| {
-            c.query_row("PRAGMA user_version", [], |row| row.get(0))
-        })
-    }
-
     /// Two processes may get here at once; the second finds the tables there.
     fn create(&self) -> Result<(), StoreError> {
         self.read("turn on the write-ahead log", |c| {
@@ -183,6 +201,45 @@ impl Database {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+/// Opens a database that nobody can write to, without locks and without a log.
+fn connect_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri, flags)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn cannot_open(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
+}
+
+fn is_on_read_only_disk(root: &Path) -> bool {
+    rustix::fs::statvfs(root)
+        .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

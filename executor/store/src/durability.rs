@@ -47,6 +47,7 @@ impl Store {
             }
             Ok(())
         })?;
+        self.set_aside();
         self.database().checkpoint()
     }
 

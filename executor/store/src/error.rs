@@ -27,6 +27,12 @@ pub enum StoreError {
         /// The path worked on.
         path: PathBuf,
     },
+    /// The store cannot be written to, and its last changes cannot be read without.
+    #[error("cannot open the store `{}`: its disk is mounted read-only, and its last changes are still in the log of its database, which takes a disk that can be written to", path.display())]
+    ReadOnly {
+        /// The root.
+        path: PathBuf,
+    },
     /// The database refused.
     #[error("cannot {action} in the database `{}`", path.display())]
     Database {

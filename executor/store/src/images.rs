@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use rusqlite::{OptionalExtension, Row, Transaction};
 
+use crate::database::Abort;
 use crate::leases::Leased;
 use crate::records::{decode_outputs, encode_outputs};
 use crate::store::{Store, millis, now, time};
@@ -161,12 +162,7 @@ impl Store {
         lease: &Lease,
         reference: &str,
     ) -> Result<Option<Image>, StoreError> {
-        let process = self.process_id()?;
-        self.database()
-            .write("look up an image", |t| match named(t, reference)? {
-                Some(id) => Ok(Some(self.take_image(t, lease, process, &id)?)),
-                None => Ok(None),
-            })
+        self.look_up(lease, |t| Ok(named(t, reference)?))
     }
 
     /// Returns the image that `name` stands for: a reference, a whole id, or the beginning of one.
@@ -174,13 +170,45 @@ impl Store {
     /// Leases it with its layers. A prefix has four hex digits or more, with or without `sha256:`;
     /// a reference goes before an id. The caller gives references normalised, and may try several.
     pub fn resolve_image(&self, lease: &Lease, name: &str) -> Result<Image, StoreError> {
-        let process = self.process_id()?;
-        self.database().write("look up an image", |t| {
+        let found = self.look_up(lease, |t| match named(t, name)? {
+            Some(id) => Ok(Some(id)),
+            None => by_prefix(t, name).map(Some),
+        })?;
+        found.ok_or_else(|| StoreError::NoSuchImage {
+            name: name.to_owned(),
+        })
+    }
+
+    /// Returns the image that `name` stands for as [`Store::resolve_image`] does, without leasing
+    /// anything: for looking at what is known of it.
+    pub fn peek_image(&self, name: &str) -> Result<Image, StoreError> {
+        self.database().snapshot("look up an image", |t| {
             let id = match named(t, name)? {
                 Some(id) => id,
                 None => by_prefix(t, name)?,
             };
-            self.take_image(t, lease, process, &id)
+            self.image(t, &id)
+        })
+    }
+
+    /// Finds an image and leases it. What cannot be written to is swept by nobody either.
+    fn look_up(
+        &self,
+        lease: &Lease,
+        find: impl Fn(&Transaction<'_>) -> Result<Option<ImageId>, Abort>,
+    ) -> Result<Option<Image>, StoreError> {
+        const ACTION: &str = "look up an image";
+        if self.is_read_only() {
+            return self.database().snapshot(ACTION, |t| {
+                let id = find(t)?;
+                id.map(|id| self.image(t, &id)).transpose()
+            });
+        }
+        let process = self.process_id()?;
+        self.database().write(ACTION, |t| {
+            let id = find(t)?;
+            id.map(|id| self.take_image(t, lease, process, &id))
+                .transpose()
         })
     }
 
@@ -258,47 +286,67 @@ impl Store {
         if !known {
             return Ok(None);
         }
+        if self.is_read_only() {
+            return self
+                .database()
+                .snapshot("look up a pull", |t| self.pull(t, reference, platform));
+        }
         let process = self.process_id()?;
         self.database().write("look up a pull", |t| {
-            let row = t
-                .prepare_cached(
-                    "UPDATE pulled SET used = ?3 WHERE reference = ?1 AND platform = ?2
-                     RETURNING manifest_digest, manifest, config, diff_ids, pulled",
-                )?
-                .query_row((reference, platform, now()), |row| {
-                    let pulled: (_, _, _, Vec<u8>, i64) = (
-                        row.get(0)?,
-                        row.get(1)?,
-                        row.get(2)?,
-                        row.get(3)?,
-                        row.get(4)?,
-                    );
-                    Ok(pulled)
-                })
-                .optional()?;
-            let Some((manifest_digest, manifest, config, layers, pulled)) = row else {
-                return Ok(None);
-            };
-            let mut diff_ids = Vec::new();
-            for content in self.layer_list(&layers)? {
+            t.prepare_cached("UPDATE pulled SET used = ?3 WHERE reference = ?1 AND platform = ?2")?
+                .execute((reference, platform, now()))?;
+            let pulled = self.pull(t, reference, platform)?;
+            for id in pulled.iter().flat_map(|pulled| &pulled.diff_ids) {
+                let content = Content::DiffId(*id);
                 if crate::records::layer_exists(t, &content)? {
                     lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
                 }
-                let Content::DiffId(id) = content else {
-                    continue;
-                };
-                diff_ids.push(id);
             }
-            Ok(Some(Pulled {
-                reference: reference.to_owned(),
-                platform: platform.to_owned(),
-                manifest_digest: BlobDigest(manifest_digest),
-                manifest,
-                config,
-                diff_ids,
-                pulled_at: time(pulled),
-            }))
+            Ok(pulled)
         })
+    }
+
+    fn pull(
+        &self,
+        t: &Transaction<'_>,
+        reference: &str,
+        platform: &str,
+    ) -> Result<Option<Pulled>, Abort> {
+        let row = t
+            .prepare_cached(
+                "SELECT manifest_digest, manifest, config, diff_ids, pulled FROM pulled
+                     WHERE reference = ?1 AND platform = ?2",
+            )?
+            .query_row((reference, platform), |row| {
+                let pulled: (_, _, _, Vec<u8>, i64) = (
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                );
+                Ok(pulled)
+            })
+            .optional()?;
+        let Some((manifest_digest, manifest, config, layers, pulled)) = row else {
+            return Ok(None);
+        };
+        let mut diff_ids = Vec::new();
+        for content in self.layer_list(&layers)? {
+            let Content::DiffId(id) = content else {
+                continue;
+            };
+            diff_ids.push(id);
+        }
+        Ok(Some(Pulled {
+            reference: reference.to_owned(),
+            platform: platform.to_owned(),
+            manifest_digest: BlobDigest(manifest_digest),
+            manifest,
+            config,
+            diff_ids,
+            pulled_at: time(pulled),
+        }))
     }
 
     fn take_image(
@@ -307,18 +355,22 @@ impl Store {
         lease: &Lease,
         process: &str,
         id: &ImageId,
-    ) -> Result<Image, crate::database::Abort> {
+    ) -> Result<Image, Abort> {
         t.prepare_cached("UPDATE image SET used = ?2 WHERE digest = ?1")?
             .execute((id.0, now()))?;
-        let row = t
-            .prepare_cached(&select("WHERE digest = ?1"))?
-            .query_row([id.0], raw)?;
-        let image = row.complete(self)?;
+        let image = self.image(t, id)?;
         lease.hold(t, process, Leased::Image, &id.0)?;
         for content in &image.layers {
             lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
         }
         Ok(image)
+    }
+
+    fn image(&self, t: &Transaction<'_>, id: &ImageId) -> Result<Image, Abort> {
+        let row = t
+            .prepare_cached(&select("WHERE digest = ?1"))?
+            .query_row([id.0], raw)?;
+        Ok(row.complete(self)?)
     }
 
     fn layer_list(&self, bytes: &[u8]) -> Result<Vec<Content>, StoreError> {
@@ -390,7 +442,7 @@ fn named(t: &Transaction<'_>, reference: &str) -> rusqlite::Result<Option<ImageI
     .optional()
 }
 
-fn by_prefix(t: &Transaction<'_>, name: &str) -> Result<ImageId, crate::database::Abort> {
+fn by_prefix(t: &Transaction<'_>, name: &str) -> Result<ImageId, Abort> {
     let none = || StoreError::NoSuchImage {
         name: name.to_owned(),
     };

@@ -25,6 +25,7 @@ mod database;
 mod durability;
 mod filesystem;
 mod process;
+mod reserve;
 mod schema;
 mod store;
 mod trash;

@@ -41,7 +41,11 @@ impl Process {
             .map_err(StoreError::io("register this process as", &unnamed))?;
         let register = |file: &mut File| -> std::io::Result<()> {
             rustix::fs::flock(&*file, FlockOperation::NonBlockingLockExclusive)?;
-            file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+            match file.write_all(format!("{}\n", std::process::id()).as_bytes()) {
+                // For people alone; the lock is what counts.
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
+                written => written?,
+            }
             fs::rename(&unnamed, &path)
         };
         if let Err(source) = register(&mut file) {

@@ -18,6 +18,7 @@ use crate::durability;
 use crate::filesystem;
 use crate::layers::ManifestCache;
 use crate::process::Process;
+use crate::reserve;
 
 /// The version of the directory layout, in the file `version`.
 const LAYOUT_VERSION: i64 = 1;
@@ -118,13 +119,24 @@ impl Store {
         let store = Self {
             inner: Arc::new(inner),
         };
-        store.drop_unsynced()?;
+        if made {
+            store.set_aside();
+        }
+        // What lies on a disk that nobody can write to does not change any more.
+        if !store.is_read_only() {
+            store.drop_unsynced()?;
+        }
         Ok(store)
     }
 
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// Whether nothing can be written here; what is known can be looked at.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.database.is_read_only()
     }
 
     /// What the store was opened with.
@@ -153,8 +165,6 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         if self.inner.process.get().is_none() {
             let process = Process::register(&self.path("procs"))?;
-            let work = self.path("work").join(process.id());
-            make_directory(&work)?;
             self.inner
                 .process
                 .set(process)
@@ -170,11 +180,9 @@ impl Store {
 
     /// Returns a path in this process's work directory that nothing has.
     pub(crate) fn work_path(&self, purpose: &str) -> Result<PathBuf, StoreError> {
-        let process = self.process_id()?;
-        Ok(self
-            .path("work")
-            .join(process)
-            .join(format!("{purpose}-{}", self.count())))
+        let work = self.path("work").join(self.process_id()?);
+        make_directory(&work)?;
+        Ok(work.join(format!("{purpose}-{}", self.count())))
     }
 
     /// Returns a number that this process has not used yet.
@@ -194,7 +202,7 @@ impl Drop for Inner {
             Ok(())
         });
         let work = self.root.join("work").join(process.id());
-        if fs::remove_dir(&work).is_err() {
+        if fs::remove_dir(&work).is_err() && work.exists() {
             let trash = self
                 .root
                 .join("trash")
@@ -261,7 +269,7 @@ fn lay_out(root: &Path) -> Result<(), StoreError> {
         let ours = |name: &str| {
             DIRECTORIES.contains(&name)
                 || name == crate::remotes::DIRECTORY
-                || ["version", "locks"].contains(&name)
+                || ["version", "locks", reserve::NAME].contains(&name)
                 || name.starts_with("db.sqlite")
                 || name.starts_with("version.")
         };

@@ -21,6 +21,9 @@ use crate::store::{Store, millis, now};
 use crate::usage::Counted;
 use crate::{BlobDigest, Content, StoreError};
 
+/// How many go in one transaction on a full disk.
+const FEW: usize = 16;
+
 /// What may go.
 ///
 /// Named images and whatever is leased stay under every policy. Always gone: layers and blobs that
@@ -91,64 +94,81 @@ impl Store {
     fn sweep_with(
         &self,
         policy: Policy,
-        mounts: Vec<CacheMountInfo>,
+        mut mounts: Vec<CacheMountInfo>,
     ) -> Result<SweepReport, StoreError> {
         let mut report = SweepReport::default();
+        let at_once = match self.make_room()? {
+            true => FEW,
+            false => usize::MAX,
+        };
         self.bury_the_dead(&mut report)?;
         let rule = rule(policy);
-        let repositories = match policy {
+        let mut repositories = match policy {
             Policy::UnusedOnly => Vec::new(),
             _ => self.repositories()?,
         };
         let paths = mounts.iter().map(|mount| &mount.path);
         let paths = paths.chain(repositories.iter().map(|repository| &repository.path));
         let sized = Self::sizes(paths, policy)?;
+        let bytes_of = |path: &Path| {
+            let bytes = sized.iter().find(|(sized, _)| *sized == path);
+            bytes.map_or(0, |(_, bytes)| *bytes)
+        };
         let mut size = self.row_bytes()? + sized.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        let mut mounts_to_go = Vec::new();
-        let mut repositories_to_go = Vec::new();
-        self.database().write("sweep", |t| {
-            forget_folds(t, policy)?;
-            size = size.saturating_sub(Self::free(t, &mut report)?);
-            for (used, candidate) in candidates(t, mounts, repositories, policy)? {
-                let goes = match policy {
-                    Policy::KeepBytes(limit) => size > limit,
-                    Policy::KeepDuration(age) => used < cutoff(age),
-                    Policy::All | Policy::UnusedOnly => true,
-                };
-                if !goes {
-                    break;
-                }
-                let bytes_of = |path: &Path| {
-                    let bytes = sized.iter().find(|(sized, _)| *sized == path);
-                    bytes.map_or(0, |(_, bytes)| *bytes)
-                };
-                let candidate = match candidate {
-                    Candidate::Mount(mount) => {
-                        size = size.saturating_sub(bytes_of(&mount.path));
-                        mounts_to_go.push(mount);
-                        continue;
+        let mut discarded = 0;
+        let mut mounts_to_go: Vec<CacheMountInfo> = Vec::new();
+        let mut repositories_to_go: Vec<PathBuf> = Vec::new();
+        loop {
+            let mut taken = 0;
+            self.database().write("sweep", |t| {
+                forget_folds(t, policy)?;
+                size = size.saturating_sub(Self::free(t, &mut report)?);
+                for (used, candidate) in candidates(t, &mounts, &repositories, policy)? {
+                    let goes = match policy {
+                        Policy::KeepBytes(limit) => size > limit,
+                        Policy::KeepDuration(age) => used < cutoff(age),
+                        Policy::All | Policy::UnusedOnly => true,
+                    };
+                    if !goes || taken == at_once {
+                        break;
                     }
-                    Candidate::Repository(repository) => {
-                        size = size.saturating_sub(bytes_of(&repository.path));
-                        repositories_to_go.push(repository.path);
-                        continue;
+                    taken += 1;
+                    match candidate {
+                        Candidate::Mount(mount) => {
+                            size = size.saturating_sub(bytes_of(&mount.path));
+                            mounts_to_go.push(mount);
+                        }
+                        Candidate::Repository(repository) => {
+                            size = size.saturating_sub(bytes_of(&repository.path));
+                            repositories_to_go.push(repository.path);
+                        }
+                        candidate => {
+                            self.drop_candidate(t, &candidate, rule, &mut report)?;
+                            if matches!(policy, Policy::KeepBytes(_)) {
+                                size = size.saturating_sub(Self::free(t, &mut report)?);
+                            }
+                        }
                     }
-                    other => other,
-                };
-                self.drop_candidate(t, &candidate, rule, &mut report)?;
-                if matches!(policy, Policy::KeepBytes(_)) {
-                    size = size.saturating_sub(Self::free(t, &mut report)?);
                 }
+                Self::free(t, &mut report)?;
+                if taken < at_once {
+                    self.forget_contexts(t, policy, &mut report)?;
+                }
+                Ok(())
+            })?;
+            discarded += self
+                .database()
+                .write("sweep directories", |t| self.discard_rowless(t))?;
+            if taken < at_once {
+                break;
             }
-            Self::free(t, &mut report)?;
-            self.forget_contexts(t, policy, &mut report)?;
-            Ok(())
-        })?;
-        let named = report.layers + report.blobs;
-        let discarded = self
-            .database()
-            .write("sweep directories", |t| self.discard_rowless(t))?;
-        report.orphans = discarded.saturating_sub(named);
+            // On a full disk what went makes room for the log of the next.
+            mounts.retain(|mount| !mounts_to_go.contains(mount));
+            repositories.retain(|repository| !repositories_to_go.contains(&repository.path));
+            self.burn_trash(&mut report)?;
+            self.database().checkpoint()?;
+        }
+        report.orphans = discarded.saturating_sub(report.layers + report.blobs);
         for mount in &mounts_to_go {
             let mut counted = Counted::default();
             let bytes = counted.all(&mount.path).unwrap_or(0);
@@ -166,6 +186,7 @@ impl Store {
         }
         self.burn_trash(&mut report)?;
         self.database().shrink()?;
+        self.set_aside();
         Ok(report)
     }
 
@@ -385,8 +406,8 @@ fn forget_folds(t: &Transaction<'_>, policy: Policy) -> rusqlite::Result<()> {
 /// Returns what may go with when it was last used, the longest unused first.
 fn candidates(
     t: &Transaction<'_>,
-    mounts: Vec<CacheMountInfo>,
-    repositories: Vec<RepositoryInfo>,
+    mounts: &[CacheMountInfo],
+    repositories: &[RepositoryInfo],
     policy: Policy,
 ) -> rusqlite::Result<Vec<(i64, Candidate)>> {
     let mut found = Vec::new();
@@ -428,11 +449,12 @@ fn candidates(
             found.push((row.get(0)?, Candidate::Archive(BlobDigest(row.get(1)?))));
         }
         let mounts = mounts
-            .into_iter()
-            .map(|mount| (millis(mount.used), Candidate::Mount(mount)));
+            .iter()
+            .map(|mount| (millis(mount.used), Candidate::Mount(mount.clone())));
         found.extend(mounts);
         let repositories = repositories
-            .into_iter()
+            .iter()
+            .cloned()
             .map(|repository| (millis(repository.used), Candidate::Repository(repository)));
         found.extend(repositories);
     }

@@ -13,6 +13,7 @@ use kiln_tree::walk::{Descend, walk};
 use crate::StoreError;
 use crate::layers::open_directory;
 use crate::remotes;
+use crate::reserve;
 use crate::store::Store;
 
 /// How many things of a kind there are, and what they take.
@@ -86,7 +87,14 @@ impl Store {
             ),
             (
                 &mut usage.other,
-                &["", "version", "locks", "locks.holders", "procs"],
+                &[
+                    "",
+                    "version",
+                    "locks",
+                    "locks.holders",
+                    "procs",
+                    reserve::NAME,
+                ],
             ),
         ] {
             for name in names {

@@ -363,3 +363,22 @@ fn wide_directories_are_shared_out() {
     assert_eq!(many.iter().count(), 2000);
     assert_eq!(one.unwrap().digest(), many.digest());
 }
+
+#[test]
+fn scans_of_different_parts_remember_each_other() {
+    let dir = context();
+    // What changed just now is not remembered at all.
+    let settled = |tree: &ContextTree| tree.memory().len();
+    let first = scan_with(dir.path(), &Without(&["main"]), &HashMemory::default());
+    let memory = first.memory();
+    let second = scan_with(dir.path(), &Without(&["src/a"]), &memory);
+    let memory = second.memory().with(&memory);
+    let whole = scan_with(dir.path(), &Everything, &memory);
+    assert_eq!(memory.len(), settled(&whole));
+    assert_eq!(whole.hashed(), whole.iter().count() - 4 - memory.len());
+    assert_eq!(HashMemory::decode(&memory.encode()).unwrap(), memory);
+    // A file that changed is remembered once.
+    sh(dir.path(), "echo other > main; touch -d @1000000000 main");
+    let changed = scan_with(dir.path(), &Everything, &memory);
+    assert!(changed.memory().with(&memory).len() <= settled(&whole));
+}

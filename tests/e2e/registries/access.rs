@@ -2,6 +2,7 @@
 
 use kiln_test_registry::{Auth, Authority, Fault, Registry};
 
+use super::archive::Archive;
 use super::server::{add_image, assert_empty_store, base_layer, told};
 use crate::support::{Capability::*, Case, Ran, World, case};
 
@@ -17,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
             &[Containers],
             redirect_drops_credentials,
         ),
+        case("shared_layers", &[Containers], shared_layers),
     ]
 }
 
@@ -142,6 +144,26 @@ fn tls(world: &World) {
         .env("SSL_CERT_FILE", world.path("authority.pem"))
         .ok();
     assert!(!registry.log().is_empty());
+}
+
+fn shared_layers(world: &World) {
+    let registry = Registry::start();
+    let (base, more) = (base_layer(), Archive::new().file("more", "more").layer());
+    add_image(&registry, "one", &[&base]);
+    add_image(&registry, "two", &[&base, &more]);
+    let host = registry.host();
+    world.dockerfile(&format!(
+        "FROM {host}/one AS one\nRUN echo one > /one\n\
+         FROM {host}/two\nCOPY --from=one /one /\nRUN cat /one /more > /all\n"
+    ));
+    world.build();
+    assert_eq!(world.sh("app", "cat /all"), "one\nmore");
+    assert_eq!(
+        registry.count("GET", &base.digest()),
+        1,
+        "{:?}",
+        registry.log()
+    );
 }
 
 fn redirect_drops_credentials(world: &World) {

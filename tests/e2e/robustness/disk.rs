@@ -38,15 +38,32 @@ fn a_full_disk(world: &World) {
         world,
         "kiln build --quiet copy; echo copy $?\n\
          kiln build --quiet run; echo run $?\n\
+         kiln tag demo/base other\n\
          head -c 20000000 /dev/zero > small/fill 2>/dev/null\n\
          kiln build --quiet fits; echo filled $?\n\
-         kiln images\n\
+         kiln images; echo images $?\n\
+         kiln inspect demo/base >/dev/null; echo inspect $?\n\
+         kiln history demo/base >/dev/null; echo history $?\n\
+         kiln du >/dev/null; echo du $?\n\
+         kiln rmi other; echo rmi $?\n\
+         kiln prune; echo prune $?\n\
          rm small/fill\n\
          kiln build --quiet -t fits fits && kiln run fits cat /fits\n\
          kiln prune; kiln du\n\
          ls small/store/work small/store/trash",
     );
-    let expected = ["copy 1", "run 1", "filled 3", "fits"];
+    let expected = [
+        "copy 1",
+        "run 1",
+        "filled 3",
+        "images 0",
+        "inspect 0",
+        "history 0",
+        "du 0",
+        "rmi 0",
+        "prune 0",
+        "fits",
+    ];
     for line in expected {
         assert!(
             ran.stdout.lines().any(|found| found == line),
@@ -78,9 +95,19 @@ fn a_read_only_store(world: &World) {
         world,
         "mount -o remount,ro small\n\
          kiln build --quiet fits; echo build $?\nkiln run demo/base true; echo run $?\n\
-         kiln images; echo images $?",
+         kiln images; echo images $?\nkiln inspect demo/base; echo inspect $?\n\
+         kiln history demo/base; echo history $?\nkiln plan fits; echo plan $?\n\
+         kiln builds ls; echo builds $?",
     );
-    for line in ["build 3", "run 125", "images 0"] {
+    for line in [
+        "build 3",
+        "run 125",
+        "images 0",
+        "inspect 0",
+        "history 0",
+        "plan 0",
+        "builds 0",
+    ] {
         assert!(
             ran.stdout.lines().any(|found| found == line),
             "{line}: {}",

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use kiln_store::{
@@ -56,6 +58,68 @@ pub(crate) fn can_mount() -> bool {
         eprintln!("skipped: mounting needs root");
     }
     root
+}
+
+/// A small disk of its own, unmounted when dropped.
+pub(crate) struct SmallDisk {
+    dir: TempDir,
+    _image: Option<tempfile::NamedTempFile>,
+}
+
+impl SmallDisk {
+    /// In memory.
+    pub(crate) fn tmpfs(size: &str) -> Option<SmallDisk> {
+        SmallDisk::mount(&["-t", "tmpfs", "-o", &format!("size={size}")], None)
+    }
+
+    /// In a file.
+    pub(crate) fn ext4(size: &str) -> Option<SmallDisk> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let made = run("truncate", &["--size", size], image.path())
+            && run("mkfs.ext4", &["-q"], image.path());
+        if !made {
+            eprintln!("skipped: cannot make an ext4 here");
+            return None;
+        }
+        SmallDisk::mount(&["-t", "ext4", "-o", "loop"], Some(image))
+    }
+
+    fn mount(options: &[&str], image: Option<tempfile::NamedTempFile>) -> Option<SmallDisk> {
+        if !can_mount() {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let source = match &image {
+            Some(image) => image.path().to_str().unwrap().to_owned(),
+            None => "kiln-test".to_owned(),
+        };
+        if !run("mount", &[options, &[&source]].concat(), dir.path()) {
+            eprintln!("skipped: cannot mount with {options:?} here");
+            return None;
+        }
+        Some(SmallDisk { dir, _image: image })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lets nobody write to it, or everybody again.
+    pub(crate) fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        assert!(run("mount", &["-o", &options], self.path()));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run("umount", &[], self.dir.path());
+    }
+}
+
+fn run(program: &str, arguments: &[&str], path: &Path) -> bool {
+    let output = Command::new(program).args(arguments).arg(path).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 /// Commits a layer of files.

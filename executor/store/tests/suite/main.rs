@@ -11,6 +11,7 @@ mod images;
 mod layers;
 mod locks;
 mod open;
+mod read_only;
 mod records;
 mod remotes;
 mod snapshots;

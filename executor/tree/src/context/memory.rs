@@ -1,5 +1,6 @@
 //! Digests of files remembered by what `stat` says of them; docs/formats/hash-memory.md.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Statx, StatxFlags};
@@ -11,6 +12,8 @@ use crate::wire::{DecodeError, Reader, Writer};
 
 const MAGIC: &[u8; 8] = b"kilnmem0";
 const KEY_BYTES: usize = 3 * 8 + 2 * 12;
+/// What tells a file from others in a key: device and inode.
+const FILE_BYTES: usize = 16;
 const RECORD_BYTES: usize = KEY_BYTES + 32;
 
 /// What `stat` says of a file that tells its bytes apart from other bytes.
@@ -31,6 +34,7 @@ pub struct Seen {
 pub(super) const WANTED: StatxFlags = StatxFlags::TYPE
     .union(StatxFlags::MODE)
     .union(StatxFlags::INO)
+    .union(StatxFlags::NLINK)
     .union(StatxFlags::SIZE)
     .union(StatxFlags::MTIME)
     .union(StatxFlags::CTIME);
@@ -95,6 +99,32 @@ impl HashMemory {
             bytes.extend_from_slice(&digest.0);
         }
         Self { records: bytes }
+    }
+
+    /// Also remembers what `before` knew of other files, unless that is far more: of a directory
+    /// that several ignore rules share, each scan sees a part.
+    #[must_use]
+    pub fn with(self, before: &HashMemory) -> Self {
+        let file = |record: &[u8]| {
+            let mut file = [0; FILE_BYTES];
+            file.copy_from_slice(&record[..FILE_BYTES]);
+            file
+        };
+        let own: HashSet<[u8; FILE_BYTES]> =
+            self.records.chunks_exact(RECORD_BYTES).map(file).collect();
+        let others: Vec<&[u8]> = before
+            .records
+            .chunks_exact(RECORD_BYTES)
+            .filter(|record| !own.contains(&file(record)))
+            .collect();
+        if others.is_empty() || others.len() > 4 * self.len() + 4096 {
+            return self;
+        }
+        let mut records: Vec<&[u8]> = self.records.chunks_exact(RECORD_BYTES).collect();
+        records.extend(others);
+        records.sort_unstable();
+        let records = records.concat();
+        Self { records }
     }
 
     /// How many digests are remembered.

@@ -347,12 +347,14 @@ impl Scan<'_> {
         part: &mut Part,
     ) -> Result<ItemKind, ScanError> {
         let seen = Seen::from_stat(stat);
+        let linked = stat.stx_nlink > 1;
         if let Some(digest) = self.memory.get(&seen) {
             return Ok(ItemKind::File {
                 size: seen.size,
                 digest,
                 seen,
                 settled: true,
+                linked,
             });
         }
         part.hashed += 1;
@@ -371,6 +373,7 @@ impl Scan<'_> {
                     digest,
                     seen,
                     settled,
+                    linked,
                 });
             }
         }

@@ -49,6 +49,8 @@ pub enum ItemKind {
         seen: Seen,
         /// Whether that is enough to know the digest again later.
         settled: bool,
+        /// Whether the file has other names, in the context or outside of it.
+        linked: bool,
     },
     /// A symbolic link.
     Symlink {
