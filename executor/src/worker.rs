@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, SourceOp};
 use kiln_solver::{
-    Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest, Fetched,
-    FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId,
-    ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest, Tombstone,
-    TreeDiff, TreeRef, WaitsFor, Worker,
+    Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest,
+    Fetched, FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record,
+    RecordId, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest,
+    Tombstone, TreeDiff, TreeRef, WaitsFor, Worker,
 };
 use kiln_store::{Content, DiffId, KeyLock, Lease, Lineage, LockAttempt, Store};
 use kiln_tree::context::{ContextTree, What, changes};

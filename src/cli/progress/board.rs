@@ -90,7 +90,7 @@ impl Board {
                         done_bytes: *done_bytes,
                         total_bytes: *total_bytes,
                     };
-                    step.transfers.insert(what.clone(), transfer);
+                    step.transfers.insert(words::visible(what), transfer);
                 }
             }
             Event::Waiting { step, what, pid } => {
@@ -111,8 +111,11 @@ impl Board {
                 return rest;
             }
             Event::Notice(text) => self.notices.push(words::visible(text)),
-            Event::Exporting(what) => self.exporting.push((what.clone(), now)),
-            Event::Exported { what, .. } => self.exporting.retain(|(name, _)| name != what),
+            Event::Exporting(what) => self.exporting.push((words::visible(what), now)),
+            Event::Exported { what, .. } => {
+                let what = words::visible(what);
+                self.exporting.retain(|(name, _)| *name != what);
+            }
         }
         Vec::new()
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use console::{Alignment, pad_str, truncate_str};
+use console::{Alignment, measure_text_width, pad_str};
 use kiln::{Event, WaitsFor};
 
 use super::board::{Board, Step, elapsed};
@@ -13,8 +13,13 @@ use super::say;
 use super::table::{self, Ending, Paint};
 use super::words;
 
+#[cfg(test)]
+mod tests;
+
 /// Lines of output shown of each running step.
 const OUTPUT_LINES: usize = 4;
+/// What stands at the right has so many columns at least.
+const RIGHT_COLUMNS: usize = 24;
 const TICK: Duration = Duration::from_millis(80);
 
 pub(super) struct Live {
@@ -102,6 +107,9 @@ impl Live {
 }
 
 /// Draws what runs now and how far the whole is, in at most `height - 1` lines of `width`.
+///
+/// Steps come before what they write: where there are more lines than room, fewer of each step's
+/// output are shown, then fewer steps, with a line that says so.
 fn draw(
     board: &Board,
     started: Instant,
@@ -110,83 +118,130 @@ fn draw(
     height: usize,
     paint: Paint,
 ) -> Vec<String> {
-    let stages = board.stage_width();
-    let tally = board.tally();
-    let done = tally.steps - tally.not_run;
-    let took = words::duration(now.saturating_duration_since(started));
-    let mut lines = vec![format!(
-        "{} {done}/{} steps · {took}",
-        paint.bold("building"),
-        tally.steps
+    let stages = table::stage_column(board, Some(width));
+    let room = height.saturating_sub(1).max(1);
+    let mut lines = vec![head(
+        board,
+        now.saturating_duration_since(started),
+        width,
+        paint,
     )];
-    for step in &board.steps {
-        if let Some((what, pid)) = &step.waiting_for {
-            let whom = pid.map(|pid| format!("pid {pid}"));
-            let whom = match what {
-                WaitsFor::SameStep => whom.unwrap_or_else(|| "another kiln".to_owned()),
-                WaitsFor::CacheMount(id) => {
-                    let whom = whom.map(|pid| format!(" ({pid})")).unwrap_or_default();
-                    format!("the cache mount `{}`{whom}", words::visible(id))
-                }
-            };
-            lines.push(row(step, stages, width, &format!("waits for {whom}")));
-        } else if step.is_running() {
-            lines.push(row(
-                step,
-                stages,
-                width,
-                &words::duration(elapsed(step, now)),
-            ));
-            lines.extend(transfers(step, stages, width));
-            let skip = step.tail.len().saturating_sub(OUTPUT_LINES);
-            for output in step.tail.iter().skip(skip) {
-                let line = format!("{}  | {output}", " ".repeat(stages));
-                lines.push(paint.dim(&truncate_str(&line, width, "..")));
-            }
-        }
+    let exporting: Vec<String> = board
+        .exporting
+        .iter()
+        .map(|(what, since)| {
+            let took = words::duration(now.saturating_duration_since(*since));
+            beside(what, &took, width)
+        })
+        .collect();
+    let shown: Vec<&Step> = board
+        .steps
+        .iter()
+        .filter(|step| step.waiting_for.is_some() || step.is_running())
+        .collect();
+    let left = room.saturating_sub(lines.len() + exporting.len());
+    let fit = if shown.len() <= left {
+        shown.len()
+    } else {
+        left.saturating_sub(1)
+    };
+    let below = left
+        .saturating_sub(fit)
+        .checked_div(fit)
+        .unwrap_or(0)
+        .min(OUTPUT_LINES);
+    for step in &shown[..fit] {
+        lines.extend(step_lines(step, now, stages, width, below, paint));
     }
-    for (what, since) in &board.exporting {
-        let took = words::duration(now.saturating_duration_since(*since));
-        lines.push(truncate_str(&format!("{what}  {took}"), width, "..").into_owned());
+    if fit < shown.len() {
+        let more = format!("and {} more", shown.len() - fit);
+        lines.push(words::cut(&more, width));
     }
-    lines.truncate(height.saturating_sub(1).max(1));
+    lines.extend(exporting);
+    lines.truncate(room);
     lines
 }
 
-/// `stage  INSTRUCTION ..    1.2 s`, the right part at the right edge.
-fn row(step: &Step, stages: usize, width: usize, right: &str) -> String {
-    let left = format!(
-        "{}  {}",
-        pad_str(&step.info.stage, stages, Alignment::Left, None),
-        step.info.text
-    );
-    let room = width.saturating_sub(right.len() + 2);
-    let left = truncate_str(&left, room, "..");
-    format!("{}  {right}", pad_str(&left, room, Alignment::Left, None))
+/// `building 3/7 steps · 1.2 s`.
+fn head(board: &Board, took: Duration, width: usize, paint: Paint) -> String {
+    const WORD: &str = "building";
+    let tally = board.tally();
+    let done = tally.steps - tally.not_run;
+    let rest = format!(" {done}/{} steps · {}", tally.steps, words::duration(took));
+    let rest = words::cut(&rest, width.saturating_sub(WORD.len()));
+    format!("{}{rest}", paint.bold(&words::cut(WORD, width)))
 }
 
-/// One bar for each transfer that goes on.
-fn transfers(step: &Step, stages: usize, width: usize) -> Vec<String> {
+/// A step, what it moves, and the last lines that it wrote, in at most `most + 1` lines.
+fn step_lines(
+    step: &Step,
+    now: Instant,
+    stages: usize,
+    width: usize,
+    most: usize,
+    paint: Paint,
+) -> Vec<String> {
+    let left = |stage: &str| {
+        let stage = words::cut(stage, stages);
+        pad_str(&stage, stages, Alignment::Left, None).into_owned()
+    };
+    let right = match &step.waiting_for {
+        Some((what, pid)) => format!("waits for {}", whom(what, *pid)),
+        None => words::duration(elapsed(step, now)),
+    };
+    let right = words::cut(&right, (width / 2).max(RIGHT_COLUMNS));
+    let text = format!("{}  {}", left(&step.info.stage), step.info.text);
+    let mut lines = vec![beside(&text, &right, width)];
+    if step.waiting_for.is_some() {
+        return lines;
+    }
+    let mut below = transfers(step, width.saturating_sub(stages + 2));
+    below.truncate(most);
+    let skip = step.tail.len().saturating_sub(most - below.len());
+    below.extend(step.tail.iter().skip(skip).map(|line| format!("| {line}")));
+    lines.extend(below.iter().map(|line| {
+        let line = format!("{}  {line}", left(""));
+        paint.dim(&words::cut(&line, width))
+    }));
+    lines
+}
+
+fn whom(what: &WaitsFor, pid: Option<u32>) -> String {
+    let pid = pid.map(|pid| format!("pid {pid}"));
+    match (what, pid) {
+        (WaitsFor::SameStep, pid) => pid.unwrap_or_else(|| "another kiln".to_owned()),
+        (WaitsFor::CacheMount(id), pid) => {
+            let pid = pid.map(|pid| format!(" ({pid})")).unwrap_or_default();
+            format!("the cache mount `{}`{pid}", words::visible(id))
+        }
+    }
+}
+
+/// One text at the left edge and one at the right, which is cut last.
+fn beside(left: &str, right: &str, width: usize) -> String {
+    let room = width.saturating_sub(measure_text_width(right) + 2);
+    let left = words::cut(left, room);
+    let line = format!("{}  {right}", pad_str(&left, room, Alignment::Left, None));
+    words::cut(&line, width)
+}
+
+/// One bar for each transfer that goes on; where bars do not fit, figures alone.
+fn transfers(step: &Step, width: usize) -> Vec<String> {
     step.transfers
         .iter()
         .filter(|(_, transfer)| transfer.total_bytes != Some(transfer.done_bytes))
-        .take(6)
         .map(|(what, transfer)| {
             let done = words::bytes(transfer.done_bytes);
-            let figures = match transfer.total_bytes {
-                Some(total) => format!(
-                    "{} {done} / {}",
-                    bar(transfer.done_bytes, total),
-                    words::bytes(total)
-                ),
-                None => done,
+            let Some(total) = transfer.total_bytes else {
+                return format!("{} {done}", words::cut(what, 20));
             };
-            let line = format!(
-                "{}  {} {figures}",
-                " ".repeat(stages),
-                truncate_str(what, 20, "..")
-            );
-            truncate_str(&line, width, "..").into_owned()
+            let figures = format!("{done} / {}", words::bytes(total));
+            let bar = bar(transfer.done_bytes, total);
+            let whole = format!("{} {bar} {figures}", words::cut(what, 20));
+            match measure_text_width(&whole) <= width {
+                true => whole,
+                false => format!("{} {figures}", words::cut(what, 12)),
+            }
         })
         .collect()
 }

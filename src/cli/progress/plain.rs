@@ -31,6 +31,7 @@ impl Plain {
             | Event::Finished { step, .. } => *step,
             Event::Notice(text) => return say(&format!("{}\n", words::visible(text))),
             Event::Exported { what, took } => {
+                let what = words::visible(what);
                 return say(&format!("{what} · {}\n", words::duration(*took)));
             }
             Event::Planned { .. } | Event::Progress { .. } | Event::Exporting(_) => return,

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use console::{measure_text_width, pad_str, truncate_str};
+use console::{measure_text_width, pad_str};
 use kiln::StepStatus;
 
-use super::board::Board;
+use super::board::{Board, Step};
 use super::words;
 
 /// What the summary line says beyond the steps.
@@ -56,6 +56,15 @@ impl Paint {
     }
 }
 
+/// The column that says what became of a step.
+const STATUS_WIDTH: usize = 12;
+
+/// A reason that is cut to less says nothing.
+const LEAST_REASON: usize = 8;
+
+/// Between the parts of the last line.
+const SEPARATOR: &str = " · ";
+
 /// Longer instructions do not push the other columns away.
 const TEXT_WIDTH: usize = 48;
 
@@ -68,56 +77,111 @@ pub(super) fn draw(board: &Board, ending: &Ending, width: Option<usize>, paint: 
         // What went wrong came before there was a plan.
         return String::new();
     }
-    let stages = board.stage_width();
-    let texts = board
-        .steps
-        .iter()
-        .map(|step| measure_text_width(&step.info.text))
-        .max()
-        .unwrap_or(0)
-        .min(if width.is_some() {
-            TEXT_WIDTH
-        } else {
-            WHOLE_TEXT_WIDTH
-        });
+    let rows: Vec<Row<'_>> = board.steps.iter().map(Row::of).collect();
+    let widest = |text: for<'r> fn(&'r Row<'r>) -> &'r str| {
+        let widths = rows.iter().map(|row| measure_text_width(text(row)));
+        widths.max().unwrap_or(0)
+    };
+    let stages = stage_column(board, width);
+    let (statuses, most) = match width {
+        // What became of a step is never what is cut.
+        Some(width) => {
+            let statuses = widest(|row| &row.status).max(STATUS_WIDTH);
+            let left = width.saturating_sub(stages + statuses + 4);
+            (statuses, TEXT_WIDTH.min(left))
+        }
+        None => (STATUS_WIDTH, WHOLE_TEXT_WIDTH),
+    };
+    let texts = widest(|row| row.text).min(most);
     let mut out = String::new();
-    for step in &board.steps {
-        let text = match width {
-            Some(_) => truncate_str(&step.info.text, TEXT_WIDTH, ".."),
-            None => step.info.text.as_str().into(),
+    for row in &rows {
+        let pad = |text: &str, columns: usize| {
+            let text = match width {
+                Some(_) => words::cut(text, columns),
+                None => text.to_owned(),
+            };
+            pad_str(&text, columns, console::Alignment::Left, None).into_owned()
         };
-        let (status, reason) = match &step.ended {
-            Some((status, reason)) => (status_words(status), reason.as_str()),
-            None => ("not run".to_owned(), ""),
+        let left = format!("{}  {}  ", pad(row.stage, stages), pad(row.text, texts));
+        let room = width.map(|width| width.saturating_sub(stages + texts + statuses + 6));
+        let reason = match room {
+            Some(room) if room < LEAST_REASON => String::new(),
+            Some(room) => words::cut(row.reason, room),
+            None => row.reason.to_owned(),
         };
-        let painted = match step.ended.as_ref().map(|(status, _)| status) {
-            Some(StepStatus::Ran(_)) => {
-                paint.green(&pad_str(&status, 12, console::Alignment::Left, None))
-            }
-            Some(StepStatus::Failed) => {
-                paint.red(&pad_str(&status, 12, console::Alignment::Left, None))
-            }
-            _ => paint.dim(&pad_str(&status, 12, console::Alignment::Left, None)),
+        let status = match reason.is_empty() {
+            true => row.status.clone(),
+            false => pad_str(&row.status, statuses, console::Alignment::Left, None).into_owned(),
         };
-        let line = format!(
-            "{}  {}  {}  {}",
-            pad_str(&step.info.stage, stages, console::Alignment::Left, None),
-            pad_str(&text, texts, console::Alignment::Left, None),
-            painted,
-            reason,
-        );
-        let line = line.trim_end();
-        match width {
-            Some(width) => {
-                let _ = writeln!(out, "{}", truncate_str(line, width, ".."));
-            }
-            None => {
-                let _ = writeln!(out, "{line}");
-            }
+        let line = format!("{left}{}  {reason}", row.paint(paint, &status));
+        let line = match width {
+            Some(width) => words::cut(line.trim_end(), width),
+            None => line,
+        };
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    let parts = summary(board, ending, paint);
+    out.push_str(&wrapped(&parts, width.unwrap_or(usize::MAX)));
+    out.push('\n');
+    out
+}
+
+/// The width of the first column: of the longest stage name, but in a view that clips no more than a
+/// quarter of all.
+pub(super) fn stage_column(board: &Board, width: Option<usize>) -> usize {
+    let widest = board.stage_width();
+    width.map_or(widest, |width| widest.min(width / 4))
+}
+
+/// A step as the table has it.
+struct Row<'b> {
+    stage: &'b str,
+    text: &'b str,
+    ended: Option<&'b StepStatus>,
+    status: String,
+    reason: &'b str,
+}
+
+impl<'b> Row<'b> {
+    fn of(step: &'b Step) -> Row<'b> {
+        let ended = step.ended.as_ref();
+        Row {
+            stage: &step.info.stage,
+            text: &step.info.text,
+            ended: ended.map(|(status, _)| status),
+            status: ended.map_or("not run".to_owned(), |(status, _)| status_words(status)),
+            reason: ended.map_or("", |(_, reason)| reason),
         }
     }
-    let _ = writeln!(out, "{}", summary(board, ending, paint));
-    out
+
+    fn paint(&self, paint: Paint, text: &str) -> String {
+        match self.ended {
+            Some(StepStatus::Ran(_)) => paint.green(text),
+            Some(StepStatus::Failed) => paint.red(text),
+            _ => paint.dim(text),
+        }
+    }
+}
+
+/// The parts, each with what stands before it, in as few lines as they fit in.
+fn wrapped(parts: &[(&str, String)], width: usize) -> String {
+    let mut text = String::new();
+    let mut used = 0;
+    for (separator, part) in parts {
+        let length = measure_text_width(part);
+        let apart = measure_text_width(separator);
+        if text.is_empty() {
+            used = length;
+        } else if used + apart + length <= width {
+            text.push_str(separator);
+            used += apart + length;
+        } else {
+            text.push('\n');
+            used = length;
+        }
+        text.push_str(&words::cut(part, width));
+    }
+    text
 }
 
 fn status_words(status: &StepStatus) -> String {
@@ -130,7 +194,8 @@ fn status_words(status: &StepStatus) -> String {
     }
 }
 
-fn summary(board: &Board, ending: &Ending, paint: Paint) -> String {
+/// The parts of the last line, each with what stands before it.
+fn summary(board: &Board, ending: &Ending, paint: Paint) -> Vec<(&'static str, String)> {
     let tally = board.tally();
     let mut parts = Vec::new();
     if tally.cached > 0 || tally.ran + tally.failed == 0 {
@@ -150,21 +215,20 @@ fn summary(board: &Board, ending: &Ending, paint: Paint) -> String {
     } else {
         format!("{} steps", tally.steps)
     };
-    let mut line = format!(
-        "{steps}: {} · {}",
-        parts.join(", "),
-        words::duration(ending.took)
-    );
+    let mut line = vec![
+        ("", format!("{steps}: {}", parts.join(", "))),
+        (SEPARATOR, words::duration(ending.took)),
+    ];
     if let Some(id) = &ending.id {
         let digest = id.strip_prefix("sha256:").unwrap_or(id);
         let short: String = digest.chars().take(12).collect();
-        let _ = write!(line, " · {}", paint.bold(&format!("sha256:{short}")));
+        line.push((SEPARATOR, paint.bold(&format!("sha256:{short}"))));
         if ending.same_as_before {
-            line.push_str(" (same image as before)");
+            line.push((" ", "(same image as before)".to_owned()));
         }
     }
     if ending.failed {
-        let _ = write!(line, " · {}", paint.red("no image"));
+        line.push((SEPARATOR, paint.red("no image")));
     }
     line
 }

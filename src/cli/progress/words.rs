@@ -49,6 +49,12 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// The text in at most `width` columns, with two dots where something is missing.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    let dots = if width > 2 { ".." } else { "" };
+    console::truncate_str(text, width, dots).into_owned()
+}
+
 /// The text in one line, with control characters written out: names of files may hold them.
 pub(crate) fn visible(text: &str) -> String {
     if !text.contains(char::is_control) {
