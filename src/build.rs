@@ -14,7 +14,7 @@ use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
 };
 
-use crate::delivery::Place;
+use crate::delivery::{Asker, Place};
 use crate::dockerfile::lower_resolving;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
@@ -44,6 +44,7 @@ struct Prepared {
     unused_build_args: Vec<String>,
     /// The context as people know it.
     context: String,
+    source_date_epoch: Option<i64>,
     /// What was brought here is kept until the build is done.
     _place: Option<Place>,
 }
@@ -70,8 +71,12 @@ impl Kiln {
         }
         request.secrets.check()?;
         let resolver = Arc::new(Resolver::new(&self.executor));
+        let asker = Asker {
+            resolver: Arc::clone(&resolver),
+            secrets: request.secrets.clone(),
+        };
         let prepared = tokio::select! {
-            prepared = self.prepare(&request, &resolver) => prepared?,
+            prepared = self.prepare(&request, &asker) => prepared?,
             () = cancel.cancelled() => return Err(Error::Cancelled),
         };
         let Prepared {
@@ -83,10 +88,13 @@ impl Kiln {
             findings,
             unused_build_args,
             context,
+            source_date_epoch,
             _place,
         } = prepared;
         let host_for_all = request.source.network == NetworkMode::Host;
         entitlement::check(&plan, &request.allow, host_for_all)?;
+        let mut request = request;
+        request.source.source_date_epoch = source_date_epoch;
         let plan = Arc::new(plan);
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
         let worker = BuildWorker::new(&self.executor, resolver, locals)
@@ -133,14 +141,10 @@ impl Kiln {
         })
     }
 
-    async fn prepare(
-        &self,
-        request: &BuildRequest,
-        resolver: &Arc<Resolver>,
-    ) -> Result<Prepared, Error> {
+    async fn prepare(&self, request: &BuildRequest, asker: &Asker) -> Result<Prepared, Error> {
         match &request.plan {
             None => {
-                let source = lower_resolving(&request.source, resolver).await?;
+                let source = lower_resolving(&request.source, asker).await?;
                 Ok(Prepared {
                     plan: source.lowered.plan,
                     locals: source.locals,
@@ -150,6 +154,7 @@ impl Kiln {
                     findings: Some(source.findings),
                     unused_build_args: source.lowered.unused_build_args,
                     context: source.place.shown.clone(),
+                    source_date_epoch: source.lowered.source_date_epoch,
                     _place: Some(source.place),
                 })
             }
@@ -304,6 +309,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         findings: None,
         unused_build_args: Vec::new(),
         context: request.source.context.display().to_string(),
+        source_date_epoch: request.source.source_date_epoch,
         _place: None,
     })
 }

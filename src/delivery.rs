@@ -8,8 +8,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_executor::{BuildWorker, Delivered, Executor, Locals, Resolver, StreamContent};
-use kiln_frontend::lower::{CONTEXT_FILE, RemoteContext, remote_context};
+use kiln_executor::{BuildWorker, Delivered, Executor, Locals, Resolver, Secrets, StreamContent};
+use kiln_frontend::lower::{CONTEXT_FILE, RemoteContext, TimeAnswer, remote_context};
 use kiln_ir::{
     ActionInput, CopyAction, FileAction, FileActionKind, FileOp, GitSource, HttpSource, Input,
     Node, Op, Plan, SourceOp,
@@ -26,6 +26,20 @@ const STREAM: &str = "-";
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
+/// Asks elsewhere for one build, with what it may prove itself with.
+pub(crate) struct Asker {
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) secrets: Secrets,
+}
+
+impl Asker {
+    fn worker(&self) -> BuildWorker {
+        let resolver = Arc::clone(&self.resolver);
+        let worker = BuildWorker::new(self.resolver.executor(), resolver, Locals::default());
+        worker.with_secrets(self.secrets.clone())
+    }
+}
+
 /// Where the context of a build is, once it is here.
 pub(crate) struct Place {
     /// The directory.
@@ -38,6 +52,8 @@ pub(crate) struct Place {
     pub(crate) delivered: Option<Delivered>,
     /// A Dockerfile that is not looked for, with its name.
     pub(crate) dockerfile: Option<(String, Vec<u8>)>,
+    /// Where it came from, if that was a URL.
+    source: Option<SourceOp>,
 }
 
 impl Place {
@@ -69,21 +85,19 @@ impl Place {
             lineage: canonical.display().to_string(),
             delivered: None,
             dockerfile,
+            source: None,
         })
     }
 
     /// Brings here what a request needs.
-    pub(crate) async fn arrive(
-        request: &SourceRequest,
-        resolver: &Arc<Resolver>,
-    ) -> Result<Place, Error> {
-        let executor = resolver.executor().clone();
+    pub(crate) async fn arrive(request: &SourceRequest, asker: &Asker) -> Result<Place, Error> {
+        let executor = asker.resolver.executor().clone();
         let mut place = match &request.delivery {
             None => Place::local(&SourceRequest {
                 dockerfile: None,
                 ..request.clone()
             })?,
-            Some(Delivery::Url(url)) => from_url(request, url, resolver).await?,
+            Some(Delivery::Url(url)) => from_url(request, url, asker).await?,
             Some(Delivery::Stream(stream)) => from_stream(&executor, stream).await?,
         };
         match &request.dockerfile {
@@ -93,12 +107,41 @@ impl Place {
             }
             Some(DockerfileRequest::Url(url)) => {
                 let source = http(url);
-                let (file, _) = bring(resolver, &source_plan(SourceOp::Http(source))).await?;
+                let (file, _) = bring(asker, &source_plan(SourceOp::Http(source))).await?;
                 let bytes = file.read(CONTEXT_FILE, DOCKERFILE_LIMIT_BYTES)?;
                 place.dockerfile = Some((url.clone(), bytes.unwrap_or_default()));
             }
         }
         Ok(place)
+    }
+
+    /// Finds out when a source was last changed: one at a URL, or the context.
+    pub(crate) async fn time_of(
+        &self,
+        url: Option<&str>,
+        asker: &Asker,
+    ) -> Result<TimeAnswer, Error> {
+        let unknown = |reason: &str| TimeAnswer::Unknown {
+            reason: reason.to_owned(),
+        };
+        let source = match url {
+            None => self.source.clone(),
+            Some(url) => match remote_context(url) {
+                Ok(Some(RemoteContext::Git(source))) => Some(SourceOp::Git(*source)),
+                Ok(Some(RemoteContext::Http(url))) => Some(SourceOp::Http(http(&url))),
+                Ok(None) => None,
+                Err(message) => return Ok(unknown(&message)),
+            },
+        };
+        let seconds = match (source, &self.delivered) {
+            (Some(source), _) => asker.worker().source_time(&source).await?,
+            (None, Some(delivered)) => delivered.newest(),
+            (None, None) => return Ok(unknown("a directory has no time of its own")),
+        };
+        Ok(match seconds {
+            Some(seconds) => TimeAnswer::Known(seconds),
+            None => unknown("nobody says when it was last changed"),
+        })
     }
 
     /// Reads a file of a context that was brought here; `None` if it is not there.
@@ -110,34 +153,32 @@ impl Place {
     }
 }
 
-async fn from_url(
-    request: &SourceRequest,
-    url: &str,
-    resolver: &Arc<Resolver>,
-) -> Result<Place, Error> {
+async fn from_url(request: &SourceRequest, url: &str, asker: &Asker) -> Result<Place, Error> {
     let remote = remote_context(url).map_err(|message| Error::Usage {
         message: format!("the context `{url}` cannot be used: {message}"),
         hint: Some("as in https://example.org/app.git#main:subdirectory".to_owned()),
     })?;
-    let (delivered, shown, dockerfile) = match remote {
+    let (source, delivered, shown, dockerfile) = match remote {
         Some(RemoteContext::Git(source)) => {
-            let source = with_options(*source, request)?;
-            let (delivered, label) = bring(resolver, &source_plan(SourceOp::Git(source))).await?;
+            let source = SourceOp::Git(with_options(*source, request)?);
+            let (delivered, label) = bring(asker, &source_plan(source.clone())).await?;
             // The label says how the commit was found out, too.
             let commit = label.split(',').next().unwrap_or_default();
-            (delivered, format!("{url} ({commit})"), None)
+            (source, delivered, format!("{url} ({commit})"), None)
         }
         Some(RemoteContext::Http(_)) => {
-            let (file, label) = bring(resolver, &source_plan(SourceOp::Http(http(url)))).await?;
+            let source = SourceOp::Http(http(url));
+            let (file, label) = bring(asker, &source_plan(source.clone())).await?;
             let digest = label.split(',').next().unwrap_or_default();
             let shown = format!("{url} ({digest})");
             if file.is_archive(CONTEXT_FILE)? {
-                let (delivered, _) = bring(resolver, &unpacking_plan(http(url))).await?;
-                (delivered, shown, None)
+                let (delivered, _) = bring(asker, &unpacking_plan(http(url))).await?;
+                (source, delivered, shown, None)
             } else {
                 let bytes = file.read(CONTEXT_FILE, DOCKERFILE_LIMIT_BYTES)?;
                 let bytes = bytes.unwrap_or_default();
-                (file, shown, Some((CONTEXT_FILE.to_owned(), bytes)))
+                let dockerfile = (CONTEXT_FILE.to_owned(), bytes);
+                (source, file, shown, Some(dockerfile))
             }
         }
         None => {
@@ -154,6 +195,7 @@ async fn from_url(
         lineage: url.split(['#', '?']).next().unwrap_or_default().to_owned(),
         delivered: Some(delivered),
         dockerfile,
+        source: Some(source),
     })
 }
 
@@ -191,6 +233,7 @@ async fn from_stream(executor: &Executor, stream: &ReadOnce) -> Result<Place, Er
         lineage: STREAM.to_owned(),
         delivered: Some(delivered),
         dockerfile,
+        source: None,
     })
 }
 
@@ -280,13 +323,9 @@ fn last(plan: &Plan) -> Input {
 }
 
 /// Makes what a plan ends with, or finds it; says what its source was pinned to, in words.
-async fn bring(resolver: &Arc<Resolver>, plan: &Plan) -> Result<(Delivered, String), Error> {
-    let executor = resolver.executor();
-    let worker = Arc::new(BuildWorker::new(
-        executor,
-        Arc::clone(resolver),
-        Locals::default(),
-    ));
+async fn bring(asker: &Asker, plan: &Plan) -> Result<(Delivered, String), Error> {
+    let executor = asker.resolver.executor();
+    let worker = Arc::new(asker.worker());
     let label = Arc::new(Mutex::new(String::new()));
     let pinned = Arc::clone(&label);
     let events = move |event: kiln_solver::Event| {

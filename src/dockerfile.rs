@@ -17,7 +17,7 @@ use kiln_frontend::lower::{
 use kiln_ir::{Platform, ResolveMode};
 use tokio::task::JoinSet;
 
-use crate::delivery::Place;
+use crate::delivery::{Asker, Place};
 use crate::{ContextRequest, DockerfileRequest, Error, Findings, SourceRequest};
 
 /// A Dockerfile of more bytes is a mistake.
@@ -68,9 +68,10 @@ pub(crate) fn lower_assuming(request: &SourceRequest) -> Result<Source, Error> {
 /// out at the same time.
 pub(crate) async fn lower_resolving(
     request: &SourceRequest,
-    resolver: &Arc<Resolver>,
+    asker: &Asker,
 ) -> Result<Source, Error> {
-    let place = Place::arrive(request, resolver).await?;
+    let resolver = &asker.resolver;
+    let place = Place::arrive(request, asker).await?;
     let loaded = load(request, place)?;
     let locals = Arc::new(loaded.locals.clone());
     let mut answers = Answers::default();
@@ -81,6 +82,11 @@ pub(crate) async fn lower_resolving(
         };
         let mut asking = JoinSet::new();
         for (index, question) in questions.into_iter().enumerate() {
+            if let Question::SourceTime { url } = &question {
+                let answer = loaded.place.time_of(url.as_deref(), asker).await?;
+                answers.time(question, answer);
+                continue;
+            }
             let (resolver, locals) = (Arc::clone(resolver), Arc::clone(&locals));
             let mode = request.resolve_mode;
             asking.spawn(async move {
@@ -128,6 +134,7 @@ async fn ask(
             reference,
             platform,
         } => resolver.layout(locals, reference, platform),
+        Question::SourceTime { .. } => unreachable!("BUG: a time is no image"),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use kiln_executor::Resolver;
+use kiln_executor::{Resolver, Secrets};
 use kiln_ir::{Op, Plan, PrintOptions, SourceOp};
 
+use crate::delivery::Asker;
 use crate::dockerfile::{Source, lower_assuming, lower_resolving};
 use crate::{Error, Findings, Kiln, SourceRequest};
 
@@ -89,7 +90,10 @@ impl Planned {
 impl Kiln {
     /// Plans a Dockerfile with what store and registries say of its base images.
     pub async fn plan_resolved(&self, request: &SourceRequest) -> Result<Planned, Error> {
-        let resolver = Arc::new(Resolver::new(&self.executor));
-        lower_resolving(request, &resolver).await.map(Planned::of)
+        let asker = Asker {
+            resolver: Arc::new(Resolver::new(&self.executor)),
+            secrets: Secrets::default(),
+        };
+        lower_resolving(request, &asker).await.map(Planned::of)
     }
 }

@@ -129,9 +129,14 @@ impl BuildWorker {
     /// Lets steps have secrets and ssh agents.
     #[must_use]
     pub fn with_secrets(self, secrets: Secrets) -> BuildWorker {
+        let agents = Arc::new(Agents::new(secrets.agents.clone()));
+        let secrets = Arc::new(secrets);
         BuildWorker {
-            agents: Arc::new(Agents::new(secrets.agents.clone())),
-            secrets: Arc::new(secrets),
+            remotes: self
+                .remotes
+                .with_secrets(Arc::clone(&secrets), Arc::clone(&agents)),
+            agents,
+            secrets,
             ..self
         }
     }
@@ -146,6 +151,11 @@ impl BuildWorker {
     /// What ends long work of this build.
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
+    }
+
+    /// Finds out when a git or http source was last changed, in seconds since 1970.
+    pub async fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, Error> {
+        self.remotes.time(&self.lease, source).await
     }
 
     /// What the build's results are leased under.

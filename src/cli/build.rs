@@ -76,6 +76,18 @@ pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure
     })
 }
 
+/// The `--ssh` flags; a context over ssh that was named here is what the user's agent is for.
+fn with_own_agent(args: &BuildArgs) -> Vec<String> {
+    let over_ssh = args.source.context.as_deref().is_some_and(|text| {
+        spec::is_remote(text) && (text.starts_with("ssh://") || !text.contains("://"))
+    });
+    let has_agent = std::env::var_os("SSH_AUTH_SOCK").is_some_and(|socket| !socket.is_empty());
+    match args.ssh.is_empty() && over_ssh && has_agent {
+        true => vec!["default".to_owned()],
+        false => args.ssh.clone(),
+    }
+}
+
 /// What standard input is called.
 const STDIN: &str = "-";
 
@@ -202,7 +214,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         plan,
         exports,
         tags: args.tags.iter().cloned().collect(),
-        secrets: trust::secrets(&args.secret, &args.ssh)?,
+        secrets: trust::secrets(&args.secret, &with_own_agent(args))?,
         allow: trust::allow(&args.allow)?,
         jobs: args.jobs.map(|jobs| jobs.max(1)),
         keep_going: args.keep_going,

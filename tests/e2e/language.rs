@@ -11,6 +11,9 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("run_heredocs", NEEDS, run_heredocs),
         case("copy_heredocs", NEEDS, copy_heredocs),
+        case("copy_parents_and_exclude", NEEDS, copy_parents_and_exclude),
+        case("copy_link", NEEDS, copy_link),
+        case("copy_of_something_remote", &[], copy_of_something_remote),
         case("argument_scopes", NEEDS, argument_scopes),
         case("expansion", NEEDS, expansion),
         case(
@@ -575,6 +578,81 @@ fn refused(world: &World, part: &str, dockerfile: &str) {
     let ran = world.kiln(&["build", "ctx"]).run();
     assert!(matches!(ran.status.code(), Some(1 | 2)), "{}", ran.stderr);
     world.snapshot_of(part, &ran.whole());
+}
+
+fn copy_parents_and_exclude(world: &World) {
+    world.base();
+    for path in ["a/b/c.txt", "a/b/d.md", "a/x.txt", "top.txt", "top.md"] {
+        world.write(&format!("ctx/{path}"), path);
+    }
+    world.dockerfile(
+        "
+        FROM demo/base
+        COPY --parents a/b/c.txt top.txt /whole/
+        COPY --parents a/./b/c.txt /pivot/
+        COPY --parents ./a/**/*.txt /wild/
+        COPY --exclude=*.md --exclude=a/b . /some/
+        COPY --parents --exclude=**/*.txt a /rest/
+        COPY --chmod=u=rwX,go=rX a /modes/
+        COPY --chmod=go-r top.txt /modes/
+        ",
+    );
+    world.build();
+    let script = "cd / && find whole pivot wild some rest -type f | sort && stat -c '%n %a' modes/b modes/x.txt modes/top.txt";
+    assert_eq!(
+        world.sh("app", script),
+        "pivot/b/c.txt\nrest/a/b/d.md\nsome/Dockerfile\nsome/a/x.txt\nsome/top.txt\n\
+         whole/a/b/c.txt\nwhole/top.txt\nwild/a/b/c.txt\nwild/a/x.txt\n\
+         modes/b 755\nmodes/x.txt 644\nmodes/top.txt 600\n"
+    );
+    world.dockerfile("FROM demo/base\nCOPY --parents a/./nothing /x/\n");
+    let ran = world.kiln(&["build", "ctx"]).exits(1);
+    assert!(
+        ran.stderr.contains("nothing\": not found"),
+        "{}",
+        ran.stderr
+    );
+}
+
+fn copy_link(world: &World) {
+    world.base();
+    world.write("ctx/f", "one");
+    world.dockerfile(
+        "
+        FROM demo/base AS app
+        RUN mkdir /real && ln -s /real /link && echo first > /first
+        COPY --link f /link/
+        ADD --link f /added/
+        ",
+    );
+    world.build();
+    // The layer of its own puts a directory where the link was.
+    let script = "ls -d /link/f /added/f && test ! -e /real/f && test ! -L /link && cat /first";
+    assert_eq!(world.sh("app", script), "/added/f\n/link/f\nfirst\n");
+    // What comes before it changes, and the copies are as they were.
+    let changed = world
+        .read("ctx/Dockerfile")
+        .replace("echo first", "echo other");
+    world.write("ctx/Dockerfile", changed);
+    let ran = world.build();
+    let table = ran.table();
+    let cached = |line: &&str| line.contains("--link") && line.contains("cached");
+    assert_eq!(table.lines().filter(cached).count(), 2, "{table}");
+    assert_eq!(world.sh("app", "cat /first /link/f"), "other\none");
+}
+
+fn copy_of_something_remote(world: &World) {
+    refused(
+        world,
+        "remote",
+        "
+        FROM scratch
+        COPY https://example.com/file.txt /file
+        COPY https://github.com/moby/buildkit.git#v0.10 /src
+        ADD --checksum=sha256:00 https://example.com/file.txt /file
+        ADD --checksum=abc local.txt /file
+        ",
+    );
 }
 
 fn several_errors_at_once(world: &World) {

@@ -170,6 +170,27 @@ pub(crate) async fn fetch(
     checkout::checkout(executor, lease, source, &remote, commit, &mirror, &git).await
 }
 
+/// The time of a commit, in seconds since 1970.
+pub(crate) async fn commit_time(
+    executor: &Executor,
+    source: &GitSource,
+    commit: &str,
+    access: &GitAccess,
+) -> Result<Option<i64>, Error> {
+    let remote = Remote::of(source)?;
+    let git = Git::new(executor, &remote, access)?;
+    let mirror = mirror::take(executor, &remote, commit, &git).await?;
+    if !mirror.has(&git, commit).await? {
+        if executor.options().offline {
+            return Err(Error::Offline {
+                reference: remote.shown.clone(),
+            });
+        }
+        mirror.bring(&git, &remote, source, commit, None).await?;
+    }
+    mirror.commit_time(&git, commit).await
+}
+
 /// Where a repository is.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {

@@ -32,6 +32,8 @@ pub(crate) struct PinnedFile {
     pub(crate) digest: String,
     /// For people.
     pub(crate) label: String,
+    /// Seconds since 1970 of its last change, as the server says.
+    pub(crate) modified: Option<i64>,
     /// Its layer, if it had to be fetched to find out.
     pub(crate) layer: Option<Content>,
 }
@@ -58,6 +60,7 @@ pub(crate) async fn pin(
         return Ok(PinnedFile {
             digest: digest.to_owned(),
             label: short(digest),
+            modified: None,
             layer: None,
         });
     }
@@ -336,9 +339,11 @@ impl Remembered {
     }
 
     fn pinned(&self, state: &str) -> PinnedFile {
+        let modified = self.validators().modified();
         PinnedFile {
             digest: self.digest.clone(),
             label: format!("{}, {state}", short(&self.digest)),
+            modified: modified.and_then(|seconds| i64::try_from(seconds).ok()),
             layer: None,
         }
     }

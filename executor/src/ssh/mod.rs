@@ -148,6 +148,13 @@ pub(crate) struct Agent {
     _started: Option<Arc<KeyAgent>>,
 }
 
+impl Agent {
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+}
+
 impl Agents {
     pub(crate) fn new(sources: BTreeMap<String, AgentSource>) -> Agents {
         Agents {

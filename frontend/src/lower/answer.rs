@@ -21,29 +21,38 @@ pub enum Question {
         /// The platform to choose from an index.
         platform: Platform,
     },
+    /// When a source was last changed, for SOURCE_DATE_EPOCH.
+    SourceTime {
+        /// A git repository or a file over http; none is the build context.
+        url: Option<String>,
+    },
 }
 
 impl Question {
-    /// Returns the name of the image.
+    /// Returns the name of what it is about.
     pub fn reference(&self) -> &str {
         match self {
             Question::ImageConfig { reference, .. } | Question::LayoutConfig { reference, .. } => {
                 reference
             }
+            Question::SourceTime { url } => url.as_deref().unwrap_or("context"),
         }
     }
 
-    /// Returns the platform that it is needed for.
+    /// Returns the platform that an image is needed for.
+    ///
+    /// BUG for what is about no image.
     pub fn platform(&self) -> &Platform {
         match self {
             Question::ImageConfig { platform, .. } | Question::LayoutConfig { platform, .. } => {
                 platform
             }
+            Question::SourceTime { .. } => unreachable!("BUG: a time is of no platform"),
         }
     }
 }
 
-/// The answer to a [`Question`], all of which are about images.
+/// The answer to a question about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageAnswer {
     /// The image is known.
@@ -64,10 +73,25 @@ pub enum ImageAnswer {
     },
 }
 
+/// The answer to a question about a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TimeAnswer {
+    /// Seconds since 1970.
+    Known(i64),
+    /// Nobody was asked: the build is taken to have no such time.
+    Assumed,
+    /// There is no telling, which becomes a diagnostic.
+    Unknown {
+        /// Why not.
+        reason: String,
+    },
+}
+
 /// The answers so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     images: BTreeMap<Question, ImageAnswer>,
+    times: BTreeMap<Question, TimeAnswer>,
 }
 
 impl Answers {
@@ -79,11 +103,24 @@ impl Answers {
     /// Answers with assumptions, so that a plan can be shown without any registry.
     pub fn assume(&mut self, questions: Vec<Question>) {
         for question in questions {
-            self.images.insert(question, ImageAnswer::Assumed);
+            match question {
+                Question::SourceTime { .. } => self.time(question, TimeAnswer::Assumed),
+                _ => self.image(question, ImageAnswer::Assumed),
+            }
         }
     }
 
-    /// Returns the answer, if there is one yet.
+    /// Adds the answer to a question about a time.
+    pub fn time(&mut self, question: Question, answer: TimeAnswer) {
+        self.times.insert(question, answer);
+    }
+
+    /// Returns the answer to a question about a time, if there is one yet.
+    pub(super) fn time_of(&self, question: &Question) -> Option<&TimeAnswer> {
+        self.times.get(question)
+    }
+
+    /// Returns the answer to a question about an image, if there is one yet.
     pub fn get(&self, question: &Question) -> Option<&ImageAnswer> {
         self.images.get(question)
     }

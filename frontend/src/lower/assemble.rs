@@ -6,6 +6,7 @@ use kiln_ir::{PatternList, Platform, ResultEntry};
 
 use super::answer::{Answers, Question};
 use super::check;
+use super::dating::{self, Dated};
 use super::epoch::Epoch;
 use super::input::LowerInput;
 use super::outcome::{Lowered, Lowering, StageSummary};
@@ -120,14 +121,28 @@ fn attempt(
         .iter()
         .filter_map(|platform| prepare(input, &settings, answers, dockerfile, platform, findings))
         .collect();
-    let epoch = epoch(&settings, targets.first(), findings);
+    let dated = dated(
+        input,
+        &settings,
+        dockerfile,
+        answers,
+        targets.first(),
+        findings,
+    );
     if findings.iter().any(Diagnostic::is_error) {
         return None;
     }
-    let missing: BTreeSet<Question> = targets
+    let mut missing: BTreeSet<Question> = targets
         .iter()
         .flat_map(|target| target.reach.missing.iter().cloned())
         .collect();
+    let epoch = match dated {
+        Dated::At(epoch) => epoch,
+        Dated::Ask(question) => {
+            missing.insert(question);
+            None
+        }
+    };
     if !missing.is_empty() {
         return Some(Attempt::Needs(missing.into_iter().collect()));
     }
@@ -157,6 +172,7 @@ fn attempt(
         target: targets.first().map_or(0, |target| target.index),
         assumed: assumed.into_iter().collect(),
         unused_build_args: unused_build_args(&settings, dockerfile, &targets),
+        source_date_epoch: epoch.map(Epoch::seconds),
     })))
 }
 
@@ -314,16 +330,26 @@ fn platforms(input: &LowerInput) -> Vec<Platform> {
     platforms
 }
 
-fn epoch(
+fn dated(
+    input: &LowerInput,
     settings: &Settings,
+    dockerfile: &Dockerfile,
+    answers: &Answers,
     target: Option<&Target<'_>>,
     findings: &mut Vec<Diagnostic>,
-) -> Option<Epoch> {
+) -> Dated {
     let given = settings.build_args.get(settings::EPOCH).map(String::as_str);
-    let value = given.or_else(|| target?.globals.value(settings::EPOCH))?;
-    settings::epoch(value).unwrap_or_else(|message| {
+    let (Some(target), Some(value)) = (
+        target,
+        given.or_else(|| target?.globals.value(settings::EPOCH)),
+    ) else {
+        return Dated::At(None);
+    };
+    let (stages, platform) = (&target.stages, &target.platform);
+    let read = dating::read(value, input, dockerfile, stages, platform, answers);
+    read.unwrap_or_else(|message| {
         findings.push(whole("invalid-epoch", message));
-        None
+        Dated::At(None)
     })
 }
 

@@ -12,6 +12,11 @@ impl Epoch {
             .then_some(Epoch(seconds))
     }
 
+    /// Returns seconds since 1970.
+    pub(super) fn seconds(self) -> i64 {
+        self.0
+    }
+
     /// Returns nanoseconds since 1970, or none beyond what 64 bits hold (the year 2262).
     pub(super) fn nanoseconds(self) -> Option<i64> {
         self.0.checked_mul(1_000_000_000)

@@ -34,6 +34,7 @@ mod assemble;
 mod check;
 mod config;
 mod copy;
+mod dating;
 mod epoch;
 mod gotext;
 mod input;
@@ -53,7 +54,7 @@ mod signal;
 mod stage;
 mod stages;
 
-pub use answer::{Answers, ImageAnswer, Question};
+pub use answer::{Answers, ImageAnswer, Question, TimeAnswer};
 pub use assemble::lower;
 pub use input::{LowerInput, NamedContext, NoCache};
 pub use outcome::{Lowered, Lowering, StageSummary};

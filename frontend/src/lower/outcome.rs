@@ -31,6 +31,8 @@ pub struct Lowered {
     pub assumed: Vec<NodeId>,
     /// Build arguments that nothing declares, sorted.
     pub unused_build_args: Vec<String>,
+    /// The one time of everything made, in seconds since 1970.
+    pub source_date_epoch: Option<i64>,
 }
 
 /// One stage, as lists of targets show it.

@@ -236,6 +236,7 @@ impl<'a> Round<'a> {
                 reference: reference.clone(),
                 ..OciLayoutSource::default()
             }),
+            Question::SourceTime { .. } => unreachable!("BUG: a time is no image"),
         });
         let node = self.add(op, Vec::new(), Some(question.platform()), label)?;
         match digest {

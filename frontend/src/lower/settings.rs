@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use kiln_ir::ProxyEnv;
 
-use super::epoch::Epoch;
 use super::input::LowerInput;
 use super::round::Step;
 use crate::diagnostic::Diagnostic;
@@ -93,19 +92,6 @@ impl Settings {
 /// Says whether a build argument has a meaning without being declared.
 pub(super) fn is_built_in(name: &str) -> bool {
     BUILT_IN.contains(&name) || PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
-}
-
-/// Reads the value of [`EPOCH`]; the error is a whole message.
-pub(super) fn epoch(value: &str) -> Result<Option<Epoch>, String> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    match value.parse().ok().and_then(Epoch::new) {
-        Some(epoch) => Ok(Some(epoch)),
-        None => Err(format!(
-            "invalid {EPOCH} `{value}`: only a number of seconds since 1970 is supported"
-        )),
-    }
 }
 
 fn proxy(input: &LowerInput, build_args: &BTreeMap<String, String>) -> Option<ProxyEnv> {

@@ -207,6 +207,11 @@ impl<'a> Stages<'a> {
         }
     }
 
+    /// Returns the named context of this name.
+    pub(super) fn context(&self, name: &str, platform: &Platform) -> Option<&'a NamedContext> {
+        self.contexts.find(name, platform)
+    }
+
     /// Returns the platform that everything is for, unless a stage says otherwise.
     pub(super) fn target_platform(&self) -> &Platform {
         &self.target

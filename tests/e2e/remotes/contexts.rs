@@ -31,6 +31,10 @@ pub(super) fn cases() -> Vec<Case> {
         case("named_http_context", HERE, named_http),
         case("named_context_for_a_platform", HERE, named_for_platform),
         case("named_context_instead_of_a_stage", HERE, instead_of_a_stage),
+        case("time_of_the_context", NEEDS, time_of_the_context),
+        case("time_of_an_archive", HERE, time_of_an_archive),
+        case("time_of_a_file_over_http", HERE, time_of_a_file),
+        case("no_time_to_be_had", HERE, no_time),
     ]
 }
 
@@ -380,4 +384,80 @@ fn instead_of_a_stage(world: &World) {
     );
     build(world, &["--build-context", "assets=assets", "ctx"]).ok();
     assert_eq!(world.sh("app", "cat /f"), "given\n");
+}
+
+fn created(world: &World) -> String {
+    let image = world.inspect("app");
+    image["config"]["created"].as_str().unwrap().to_owned()
+}
+
+fn time_of_the_context(world: &World) {
+    world.base();
+    let forge = Forge::start(world);
+    let dockerfile = format!("ARG SOURCE_DATE_EPOCH=context\n{DOCKERFILE}");
+    forge.repository("app", &[("Dockerfile", &dockerfile), ("f", "one\n")]);
+    build(world, &[&forge.url("app")]).ok();
+    assert_eq!(created(world), "2020-09-13T12:26:40Z");
+    // The time of a repository that is given by another name, and of one that a stage is.
+    let lib = format!("lib={}", forge.url("app"));
+    world.dockerfile("FROM demo/base\nCOPY --from=lib f /f\n");
+    let named = [
+        "--build-context",
+        &lib,
+        "--build-arg",
+        "SOURCE_DATE_EPOCH=lib",
+        "ctx",
+    ];
+    build(world, &named).ok();
+    assert_eq!(created(world), "2020-09-13T12:26:40Z");
+    let text = format!(
+        "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD {} /\nFROM demo/base\nCOPY --from=src f /f\n",
+        forge.url("app")
+    );
+    world.write("ctx/Dockerfile", text);
+    build(world, &["ctx"]).ok();
+    assert_eq!(created(world), "2020-09-13T12:26:40Z");
+    // A number goes before what the file says.
+    build(world, &["ctx"])
+        .env("SOURCE_DATE_EPOCH", "1000000000")
+        .ok();
+    assert_eq!(created(world), "2001-09-09T01:46:40Z");
+}
+
+fn time_of_an_archive(world: &World) {
+    world.base();
+    let dockerfile = format!("ARG SOURCE_DATE_EPOCH=context\n{DOCKERFILE}");
+    let packed = archive(&[("Dockerfile", &dockerfile), ("f", "one\n")]);
+    build(world, &["-"]).stdin(packed).ok();
+    assert_eq!(created(world), "2017-07-14T02:40:00Z");
+}
+
+fn time_of_a_file(world: &World) {
+    world.base();
+    let server = Server::start();
+    let page = Page::new("one\n").last_modified("Sun, 06 Nov 1994 08:49:37 GMT");
+    server.put("/f", page);
+    let text = format!(
+        "FROM scratch AS src\nADD {} /\nFROM demo/base\nCOPY --from=src f /f\n",
+        server.url("/f")
+    );
+    world.write("ctx/Dockerfile", text);
+    build(world, &["--build-arg", "SOURCE_DATE_EPOCH=src", "ctx"]).ok();
+    assert_eq!(created(world), "1994-11-06T08:49:37Z");
+}
+
+fn no_time(world: &World) {
+    world.base();
+    let server = Server::start();
+    server.put("/f", Page::new("one\n"));
+    world.dockerfile("FROM demo/base\n");
+    let mut text = String::new();
+    let remote = format!("remote={}", server.url("/f"));
+    for value in ["context", "remote", "nobody", "12x", "99999999999999"] {
+        let argument = format!("SOURCE_DATE_EPOCH={value}");
+        let arguments = ["--build-context", &remote, "--build-arg", &argument, "ctx"];
+        let ran = build(world, &arguments).exits(2);
+        text += &error_of(&ran).replace(&server.host(), "127.0.0.1:_____");
+    }
+    world.snapshot_of("no_time", &text);
 }

@@ -26,6 +26,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("http_plan_asks_nothing", NEEDS, plan),
         case("large_file", NEEDS, large),
         case("account_in_the_address_of_a_file", NEEDS, account),
+        case("file_with_a_token", NEEDS, token),
+        case("killed_while_fetching", NEEDS, killed),
+        case("interrupted_while_fetching", NEEDS, interrupted),
     ]
 }
 
@@ -220,10 +223,8 @@ fn changed_meanwhile(world: &World) {
     server.put("/f", first);
     prepare(world, &server, "ADD URL/f /d/");
     let running = world.kiln(&["build", "ctx"]).spawn();
-    // The second request is at least half a second away.
-    while server.log().is_empty() {
-        std::thread::yield_now();
-    }
+    // The second request is at least a third of a second away.
+    wait_for_request(&server);
     server.put("/f", Page::new("other version"));
     let ran = running.wait();
     assert_eq!(ran.status.code(), Some(1), "{}", ran.stderr);
@@ -340,4 +341,68 @@ fn account(world: &World) {
     prepare(world, &server, "ADD URL/f /d/");
     let ran = world.kiln(&["build", "ctx"]).exits(1);
     assert!(ran.stderr.contains("401 Unauthorized"), "{}", ran.stderr);
+}
+
+fn token(world: &World) {
+    let server = Server::start();
+    let page = Page {
+        authorization: Some("Bearer secret".to_owned()),
+        ..Page::new("for me")
+    };
+    server.put("/f", page);
+    prepare(world, &server, "ADD URL/f /d/");
+    world.write("token", "secret\n");
+    world.write("header", "Bearer secret");
+    let build = |secret: &str| world.kiln(&["build", "-t", "app", "--secret", secret, "ctx"]);
+    let host = server.host();
+    build(&format!("id=HTTP_AUTH_TOKEN_{host},src=token")).ok();
+    build(&format!("id=HTTP_AUTH_HEADER_{host},src=header")).ok();
+    // A secret of another host's is not sent.
+    build("id=HTTP_AUTH_TOKEN_example.org,src=token").exits(1);
+}
+
+fn wait_for_request(server: &Server) {
+    while server.log().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+fn stalled() -> Page {
+    Page {
+        stall: Some(300_000),
+        ..Page::new(vec![7; 400_000])
+    }
+}
+
+fn killed(world: &World) {
+    let server = Server::start();
+    server.put("/f", stalled());
+    prepare(world, &server, "ADD URL/f /d/");
+    let running = world.kiln(&["build", "ctx"]).spawn();
+    wait_for_request(&server);
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait();
+    world.kiln(&["prune"]).ok();
+    for part in ["work", "trash", "procs"] {
+        let left: Vec<_> = std::fs::read_dir(world.store().join(part))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "{part}: {left:?}");
+    }
+    server.put("/f", Page::new(vec![7; 400_000]));
+    world.build();
+}
+
+fn interrupted(world: &World) {
+    let server = Server::start();
+    server.put("/f", stalled());
+    prepare(world, &server, "ADD URL/f /d/");
+    let running = world.kiln(&["build", "ctx"]).spawn();
+    wait_for_request(&server);
+    running.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(running.wait().status.code(), Some(130));
+    let work: Vec<_> = std::fs::read_dir(world.store().join("work"))
+        .unwrap()
+        .collect();
+    assert!(work.is_empty(), "{work:?}");
 }

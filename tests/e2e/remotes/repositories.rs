@@ -30,6 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("git_plan_asks_nothing", NEEDS, plan),
         case("old_commit", NEEDS, old_commit),
         case("account_in_the_address", NEEDS, account),
+        case("git_with_a_token", NEEDS, token),
+        case("git_over_ssh", NEEDS, over_ssh),
     ]
 }
 
@@ -524,4 +526,81 @@ fn account(world: &World) {
         why.contains("Authentication failed") && !why.contains("hidden"),
         "{why}"
     );
+}
+
+fn token(world: &World) {
+    let forge = Forge::start(world);
+    forge.repository("app", &[("f", "one\n")]);
+    // x-access-token:secret
+    forge.server.require("basic eC1hY2Nlc3MtdG9rZW46c2VjcmV0");
+    forge.prepare("ADD GIT/app.git /src");
+    world.write("token", "secret\n");
+    let ran = world.kiln(&["build", "ctx"]).exits(1);
+    assert!(ran.stderr.contains("GIT_AUTH_TOKEN"), "{}", ran.stderr);
+    let build = |secret: &str| world.kiln(&["build", "--secret", secret, "ctx"]);
+    build("id=GIT_AUTH_TOKEN,src=token").ok();
+    world.kiln(&["prune"]).ok();
+    let host = forge.server.host();
+    build(&format!("id=GIT_AUTH_TOKEN.{host},src=token")).ok();
+    world.kiln(&["prune"]).ok();
+    build("id=GIT_AUTH_TOKEN.example.org,src=token").exits(1);
+    world.write("header", "basic eC1hY2Nlc3MtdG9rZW46c2VjcmV0");
+    build("id=GIT_AUTH_HEADER,src=header").ok();
+    // The context itself, too; and nothing of it stays.
+    world.base();
+    forge.commit("app", &[("Dockerfile", "FROM demo/base\n")]);
+    let url = forge.url("app");
+    world
+        .kiln(&["build", "--secret", "id=GIT_AUTH_TOKEN,src=token", &url])
+        .ok();
+    let found = world
+        .program("grep", &["-rIl", "eC1hY2Nlc3M", "../store"])
+        .run();
+    assert_eq!(found.stdout, "");
+}
+
+/// A stand-in for ssh that runs what it is asked to on this host, and notes what it was given.
+const SSH: &str = "#!/bin/sh
+echo \"agent=$SSH_AUTH_SOCK $*\" >> LOG
+for last; do :; done
+exec sh -c \"$last\"
+";
+
+fn over_ssh(world: &World) {
+    let forge = Forge::start(world);
+    forge.repository("app", &[("f", "one\n")]);
+    let log = world.path("ssh.log");
+    let script = SSH.replace("LOG", log.to_str().unwrap());
+    world.write_mode("bin/ssh", script, 0o755);
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", world.path("bin").display());
+    let bare = forge.bare("app");
+    let socket = world.path("agent.sock");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let ssh = format!("default={}", socket.display());
+    forge.prepare(&format!("ADD git@example.org:{} /src", bare.display()));
+    // Without --ssh no agent is there to prove anything, whatever the user has.
+    let build = |arguments: &[&str]| {
+        let kiln = world.kiln(&["build", "-t", "app"]).args(arguments);
+        kiln.env("PATH", &path)
+            .env("SSH_AUTH_SOCK", "/nowhere")
+            .ok();
+        let said = world.read("ssh.log");
+        world.remove("ssh.log");
+        said
+    };
+    let said = build(&["ctx"]);
+    assert!(said.starts_with("agent= "), "{said}");
+    for option in ["-F /dev/null", "BatchMode=yes", "StrictHostKeyChecking=yes"] {
+        assert!(said.contains(option), "{said}");
+    }
+    let said = build(&["--ssh", &ssh, "ctx"]);
+    assert!(
+        said.starts_with(&format!("agent={} ", socket.display())),
+        "{said}"
+    );
+    assert_eq!(world.sh("app", "cat /src/f"), "one\n");
+    let port = format!("ADD ssh://git@example.org:2222{} /src", bare.display());
+    forge.prepare(&port);
+    assert!(build(&["ctx"]).contains("-p 2222"));
 }

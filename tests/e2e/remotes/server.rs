@@ -20,6 +20,8 @@ pub(crate) struct Page {
     pub(crate) cuts: Vec<usize>,
     /// The length that is announced, instead of the right one.
     pub(crate) says_length: Option<usize>,
+    /// After so many bytes nothing more comes, and the connection stays.
+    pub(crate) stall: Option<usize>,
     /// Ranges are not served.
     pub(crate) whole_only: bool,
     /// Answered with this status, so many times.
@@ -194,9 +196,13 @@ fn serve(state: &Mutex<State>, stream: TcpStream) -> std::io::Result<()> {
     } else {
         page(state, &request, &mut answer)
     };
+    (&stream).write_all(&answer)?;
     let line = format!("{} {} -> {note}", request.method, request.path);
     lock(state).log.push(line);
-    (&stream).write_all(&answer)?;
+    if note.ends_with("stalled") {
+        // Until the other side gives up.
+        let _ = (&stream).read(&mut [0]);
+    }
     stream.shutdown(std::net::Shutdown::Both)
 }
 
@@ -273,6 +279,10 @@ fn page(state: &Mutex<State>, request: &Request, answer: &mut Vec<u8>) -> String
     let mut end = total;
     if !page.cuts.is_empty() {
         end = (first + page.cuts.remove(0)).min(total);
+    }
+    if let Some(stall) = page.stall {
+        answer.extend_from_slice(&page.body[..stall]);
+        return format!("{status} stalled");
     }
     answer.extend_from_slice(&page.body[first..end]);
     match first {

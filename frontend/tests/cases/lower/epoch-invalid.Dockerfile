@@ -1,2 +1,2 @@
-ARG SOURCE_DATE_EPOCH=context
+ARG SOURCE_DATE_EPOCH=nobody
 FROM alpine

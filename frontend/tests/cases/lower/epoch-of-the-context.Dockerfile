@@ -1,0 +1,3 @@
+ARG SOURCE_DATE_EPOCH=context
+FROM scratch
+WORKDIR /a
