@@ -288,4 +288,36 @@ mod tests {
         assert!(relay(&mut client, framed(&[])).is_err());
         assert!(client.output.is_empty());
     }
+
+    #[test]
+    fn an_agent_that_never_answers_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("upstream");
+        let upstream = UnixListener::bind(&socket).unwrap();
+        let place = directory.path().join("place");
+        std::fs::create_dir(&place).unwrap();
+        let agent = Agent {
+            socket,
+            _started: None,
+        };
+        let options = SecretOpt {
+            mode: 0o640,
+            ..SecretOpt::default()
+        };
+        let opened = std::fs::File::open(&place).unwrap();
+        let (forwarding, _) = Forwarding::start(agent, opened.as_fd(), &options, false).unwrap();
+        let made = std::fs::metadata(place.join(NAME)).unwrap();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&made.permissions()) & 0o777,
+            0o640
+        );
+        let mut client = UnixStream::connect(place.join(NAME)).unwrap();
+        write_message(&mut client, &[REQUEST_IDENTITIES]).unwrap();
+        let (mut asked, _) = upstream.accept().unwrap();
+        let request = read_message(&mut asked).unwrap();
+        assert_eq!(request.as_deref(), Some(&[REQUEST_IDENTITIES][..]));
+        drop(forwarding);
+        assert_eq!(read_message(&mut client).unwrap(), None);
+        assert_eq!(read_message(&mut asked).unwrap(), None);
+    }
 }
