@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::span::Span;
+use crate::remedy;
 
 /// How much a diagnostic weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -35,7 +36,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// Returns an error.
+    /// Returns an error, with the way out that its code has.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
         Diagnostic {
             severity: Severity::Error,
@@ -43,12 +44,12 @@ impl Diagnostic {
             message: message.into(),
             span,
             labels: Vec::new(),
-            help: None,
+            help: remedy::of_error(code).map(str::to_owned),
             url: None,
         }
     }
 
-    /// Returns a warning of a lint rule, with the rule's page.
+    /// Returns a warning of a lint rule, with the rule's way out and its page.
     pub fn lint(rule: Rule, span: Span, message: impl Into<String>) -> Self {
         Diagnostic {
             severity: Severity::Warning,
@@ -56,7 +57,7 @@ impl Diagnostic {
             message: message.into(),
             span,
             labels: Vec::new(),
-            help: None,
+            help: Some(remedy::of_rule(rule).to_owned()),
             url: rule.url(),
         }
     }
@@ -68,7 +69,7 @@ impl Diagnostic {
         self
     }
 
-    /// Adds what to do about it.
+    /// Says better what to do about it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());

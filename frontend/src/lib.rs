@@ -18,3 +18,5 @@ pub mod dockerfile;
 pub mod lower;
 
 pub mod diagnostic;
+
+mod remedy;

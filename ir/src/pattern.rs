@@ -44,6 +44,11 @@ impl PatternState {
     pub fn is_excluded(self) -> bool {
         self.excluded
     }
+
+    /// Returns the index of the pattern that decided, of those that are not empty.
+    pub fn decided_by(self) -> Option<usize> {
+        self.decided.checked_sub(1)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,11 +109,16 @@ impl PatternList {
     /// `path` is relative to the root, with `/` between parts and none at the ends. The root itself
     /// (`""` or `.`) is never excluded.
     pub fn matches(&self, path: &str) -> bool {
+        self.decide(path).excluded
+    }
+
+    /// Decides about `path` from the root on; [`PatternList::matches`] says how it is written.
+    pub fn decide(&self, path: &str) -> PatternState {
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         let state = parents.fold(PatternState::default(), |state, parent| {
             self.enter(state, parent)
         });
-        self.enter(state, path).excluded
+        self.enter(state, path)
     }
 
     /// Decides about `path`, whose parent directory was decided as `parent`.

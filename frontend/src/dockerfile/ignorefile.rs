@@ -6,8 +6,19 @@
 /// A pattern begins with `!` if it takes paths back in. Patterns are relative, cleaned paths with
 /// wildcards; whether the wildcards are well formed shows when they are matched.
 pub fn parse(text: &str) -> Vec<String> {
+    parse_numbered(text)
+        .into_iter()
+        .map(|(_, pattern)| pattern)
+        .collect()
+}
+
+/// As [`parse`], each pattern with the number of its line, from 1.
+pub fn parse_numbered(text: &str) -> Vec<(usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    text.lines().filter_map(pattern).collect()
+    text.lines()
+        .enumerate()
+        .filter_map(|(index, line)| Some((index + 1, pattern(line)?)))
+        .collect()
 }
 
 /// Parses an ignore file from bytes; what is not UTF-8 becomes U+FFFD.
@@ -97,6 +108,12 @@ mod tests {
         check("a/..", &["."]);
         check("**/*.o", &["**/*.o"]);
         check("a\\ b", &["a\\ b"]);
+    }
+
+    #[test]
+    fn numbers() {
+        let found = parse_numbered("\u{feff}# a\n\nb\n  \n!c\n");
+        assert_eq!(found, [(3, "b".to_owned()), (5, "!c".to_owned())]);
     }
 
     #[test]

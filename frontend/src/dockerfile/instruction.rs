@@ -16,6 +16,7 @@ use super::span::Span;
 use super::split::{self, FlagText, Split};
 use super::{csv, duration, heredoc, suggest};
 use crate::diagnostic::Diagnostic;
+use crate::remedy;
 
 /// The names of all instructions.
 pub(super) const NAMES: [&str; 18] = [
@@ -71,7 +72,7 @@ impl Builder<'_> {
             }
             _ => {
                 let message = "FROM requires either one or three arguments";
-                return Err(self.error("argument-count", self.whole(), message));
+                return Err(self.misused("FROM", message));
             }
         };
         if let Some(name) = &name
@@ -135,7 +136,17 @@ impl Builder<'_> {
 
     fn at_least_one(&mut self, name: &str) -> Reported {
         let message = format!("{name} requires at least one argument");
-        self.error("argument-count", self.whole(), message)
+        self.misused(name, message)
+    }
+
+    /// Reports a wrong number of arguments.
+    fn misused(&mut self, name: &str, message: impl Into<String>) -> Reported {
+        let mut error = Diagnostic::error("argument-count", self.whole(), message);
+        if let Some(usage) = remedy::usage(name) {
+            error = error.with_help(format!("as in `{usage}`"));
+        }
+        self.diagnostics.push(error);
+        Reported
     }
 
     /// The whole rest as one argument.
@@ -143,7 +154,7 @@ impl Builder<'_> {
         self.flags(&[]);
         if self.rest().is_empty() {
             let message = format!("{name} requires exactly one argument");
-            return Err(self.error("argument-count", self.whole(), message));
+            return Err(self.misused(name, message));
         }
         Ok(self.line.word(self.rest()))
     }
@@ -343,7 +354,7 @@ impl Builder<'_> {
                 "{name} requires at least two arguments, but only one was provided. \
                  Destination could not be determined"
             );
-            return Err(self.error("argument-count", self.whole(), message));
+            return Err(self.misused(name, message));
         };
         if heredoc::marker(&destination.text).is_some() {
             let message = format!("{name} cannot accept a heredoc as a destination");
@@ -564,7 +575,7 @@ impl Builder<'_> {
                 let command = self.command(rest)?;
                 if command.is_empty() {
                     let message = "Missing command after HEALTHCHECK CMD";
-                    return Err(self.error("argument-count", self.whole(), message));
+                    return Err(self.misused("HEALTHCHECK", message));
                 }
                 let mut option = |name| self.duration(&mut flags, name);
                 let (interval, timeout) = (option("interval"), option("timeout"));

@@ -6,7 +6,7 @@ use super::ast::{
 use super::instruction::{Builder, Descriptions, NAMES, Reported};
 use super::json::{self, Form};
 use super::lines::{Lines, Logical, Physical};
-use super::lint::{self, check};
+use super::lint::check;
 use super::span::{LineIndex, LineRange, Span};
 use super::split::{self, Split};
 use super::{Parsed, directive, heredoc, suggest};
@@ -316,7 +316,8 @@ impl Parser<'_> {
         self.build(draft).flags(&[]);
         if outer.rest.is_empty() {
             let message = "ONBUILD requires at least one argument";
-            let error = Diagnostic::error("argument-count", outer.keyword.span, message);
+            let error = Diagnostic::error("argument-count", outer.keyword.span, message)
+                .with_help("as in `ONBUILD COPY . /src`");
             self.diagnostics.push(error);
             return Err(Reported);
         }
@@ -487,12 +488,10 @@ fn global(instruction: Instruction) -> Result<Instruction<Arg>, Box<Instruction>
 fn stage(from: Instruction<From>, diagnostics: &mut Vec<Diagnostic>) -> Stage {
     let mut description = None;
     if let Some(name) = &from.kind.name {
-        description = Descriptions::new(&from.comments).get(&name.text.to_lowercase());
-        if description.is_none() {
-            let comments = prose(&from.comments);
-            let warning = comments.map(|span| check::description("build stage", name, span));
-            diagnostics.extend(warning);
-        }
+        let lower = name.text.to_lowercase();
+        description = Descriptions::new(&from.comments).get(&lower);
+        let warning = check::description("FROM", &[&lower], name.span, &from.comments);
+        diagnostics.extend(warning);
     }
     Stage {
         from,
@@ -502,22 +501,12 @@ fn stage(from: Instruction<From>, diagnostics: &mut Vec<Diagnostic>) -> Stage {
 }
 
 fn arg_description(arg: &Arg, comments: &[Comment], diagnostics: &mut Vec<Diagnostic>) {
-    let described = |one: &super::ast::ArgDeclaration| one.description.is_some();
-    if let [first, ..] = arg.declarations.as_slice()
-        && !arg.declarations.iter().any(described)
-    {
-        let warning = prose(comments).map(|span| check::description("ARG", &first.name, span));
-        diagnostics.extend(warning);
-    }
-}
-
-/// Returns where the comments are that are no lint settings.
-fn prose(comments: &[Comment]) -> Option<Span> {
-    comments
-        .iter()
-        .filter(|comment| {
-            lint::skipped_by(std::slice::from_ref(comment)) == lint::RuleSet::default()
-        })
-        .map(|comment| comment.span)
-        .reduce(Span::join)
+    // Most arguments have no comment.
+    let (Some(first), false) = (arg.declarations.first(), comments.is_empty()) else {
+        return;
+    };
+    let names = arg.declarations.iter().map(|one| one.name.text.as_str());
+    let names: Vec<&str> = names.collect();
+    let warning = check::description("ARG", &names, first.name.span, comments);
+    diagnostics.extend(warning);
 }

@@ -10,6 +10,7 @@ use super::dating::{self, Dated};
 use super::epoch::Epoch;
 use super::input::LowerInput;
 use super::outcome::{Lowered, Lowering, StageSummary};
+use super::outline::{self, Outline};
 use super::reach::{self, Reach};
 use super::round::{Round, Step};
 use super::scope::Globals;
@@ -147,9 +148,10 @@ fn attempt(
         return Some(Attempt::Needs(missing.into_iter().collect()));
     }
     let mut round = Round::new(input, &settings, answers, epoch, ignore);
-    let escape = dockerfile.directives.escape;
+    let mut outline = None;
     for target in &targets {
-        let entry = build(&mut round, target, escape);
+        let (entry, taken) = build(&mut round, target, dockerfile);
+        outline.get_or_insert(taken);
         let key = match settings.multi_platform || targets.len() > 1 {
             true => target.platform.to_string(),
             false => String::new(),
@@ -165,11 +167,14 @@ fn attempt(
     findings.extend(diagnostics);
     plan.prune();
     assumed.retain(|node| plan.graph.contains(*node));
+    let mut outline = outline.unwrap_or_default();
+    outline.add_mounts(&plan);
     Some(Attempt::Lowered(Box::new(Lowered {
         plan,
         diagnostics: Vec::new(),
         stages: summaries(dockerfile, &targets),
         target: targets.first().map_or(0, |target| target.index),
+        outline,
         assumed: assumed.into_iter().collect(),
         unused_build_args: unused_build_args(&settings, dockerfile, &targets),
         source_date_epoch: epoch.map(Epoch::seconds),
@@ -217,7 +222,11 @@ fn prepare<'a>(
         return None;
     };
     let escape = dockerfile.directives.escape;
-    let reach = Reach::new(&stages, index, answers, escape, findings);
+    let mut needed = vec![index];
+    if input.every_stage {
+        needed.extend(0..stages.list.len());
+    }
+    let reach = Reach::new(&stages, needed, answers, escape, findings);
     Some(Target {
         platform: platform.clone(),
         globals,
@@ -265,7 +274,11 @@ fn globals(
 }
 
 /// Lowers all stages that a target needs; each refers only to those before it.
-fn build<'a>(round: &mut Round<'a>, target: &Target<'a>, escape: char) -> ResultEntry {
+fn build<'a>(
+    round: &mut Round<'a>,
+    target: &Target<'a>,
+    dockerfile: &Dockerfile,
+) -> (ResultEntry, Outline) {
     let mut done: Vec<Option<State>> = vec![None; target.stages.list.len()];
     for index in &target.reach.stages {
         let triggers = match target.reach.triggers.get(index) {
@@ -277,16 +290,25 @@ fn build<'a>(round: &mut Round<'a>, target: &Target<'a>, escape: char) -> Result
             &target.stages,
             &target.globals,
             triggers,
-            escape,
+            dockerfile.directives.escape,
             &done,
             *index,
         );
         done[*index] = Some(state);
     }
+    let outline = Outline::new(&outline::Lowered {
+        dockerfile,
+        settings: round.settings,
+        globals: &target.globals,
+        stages: &target.stages,
+        reach: &target.reach,
+        target: target.index,
+        done: &done,
+    });
     let Some(state) = done.swap_remove(target.index) else {
         unreachable!("BUG: the target does not need itself");
     };
-    result(round, target, state)
+    (result(round, target, state), outline)
 }
 
 fn result(round: &Round<'_>, target: &Target<'_>, state: State) -> ResultEntry {

@@ -5,21 +5,24 @@ use crate::dockerfile::ast::{Dockerfile, Stage};
 use crate::dockerfile::lint::{self, CheckConfig, Rule};
 use crate::dockerfile::span::Span;
 
-/// Returns the settings: the build argument's, or else the file's. The error is a whole message.
+/// Returns the settings: the file's, with what the build argument names in their place. The error
+/// is a whole message.
 pub(super) fn config(given: Option<&str>, dockerfile: &Dockerfile) -> Result<CheckConfig, String> {
-    match (given, &dockerfile.directives.check) {
-        (Some(text), _) => CheckConfig::parse(text).map_err(|reason| {
+    let own = dockerfile.directives.check.as_ref();
+    let own = own.map_or_else(CheckConfig::default, |check| check.config.clone());
+    match given {
+        None => Ok(own),
+        Some(text) => own.changed(text).map_err(|reason| {
             format!("build argument `BUILDKIT_DOCKERFILE_CHECK` is `{text}`: {reason}")
         }),
-        (None, Some(check)) => Ok(check.config.clone()),
-        (None, None) => Ok(CheckConfig::default()),
     }
 }
 
 /// Drops what is not wanted, puts the rest in source order, each finding once, and adds an error
 /// where warnings are not let pass.
 ///
-/// `unreached` are the bodies of stages that the build does not need: these are not checked.
+/// `unreached` are the bodies of stages that the build does not need, in source order: these are not
+/// checked.
 pub(super) fn settle(
     mut findings: Vec<Diagnostic>,
     config: &CheckConfig,
@@ -27,9 +30,9 @@ pub(super) fn settle(
     unreached: &[Span],
 ) -> Vec<Diagnostic> {
     let in_unreached = |finding: &Diagnostic| {
-        unreached
-            .iter()
-            .any(|stage| stage.start <= finding.span.start && finding.span.start < stage.end)
+        let at = finding.span.start;
+        let after = unreached.partition_point(|stage| stage.start <= at);
+        after > 0 && at < unreached[after - 1].end
     };
     let about_body =
         |finding: &Diagnostic| Rule::named(finding.code).is_some_and(Rule::is_about_bodies);
@@ -37,20 +40,23 @@ pub(super) fn settle(
     let mut findings = lint::filter(findings, config, dockerfile);
     sort(&mut findings);
     if config.error {
-        let mut rules: Vec<&str> = findings
-            .iter()
-            .filter(|finding| !finding.is_error() && Rule::named(finding.code).is_some())
-            .map(|finding| finding.code)
-            .collect();
+        let violations = || {
+            let is_lint =
+                |finding: &&Diagnostic| !finding.is_error() && Rule::named(finding.code).is_some();
+            findings.iter().filter(is_lint)
+        };
+        let mut rules: Vec<&str> = violations().map(|finding| finding.code).collect();
         rules.sort_unstable();
         rules.dedup();
-        if !rules.is_empty() {
+        if let Some(first) = violations().next() {
             let message = format!("lint violation found for rules: {}", rules.join(", "));
-            findings.push(Diagnostic::error(
-                "lint-violation",
-                Span::default(),
-                message,
-            ));
+            let mut error = Diagnostic::error("lint-violation", first.span, message);
+            if let Some(check) = &dockerfile.directives.check
+                && check.config.error
+            {
+                error = error.with_label(check.span, "warnings fail the build because of this");
+            }
+            findings.push(error);
         }
     }
     findings

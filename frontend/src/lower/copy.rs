@@ -11,6 +11,7 @@ use super::reference::is_digest;
 use super::remote::{self, Remote};
 use super::round::{CONTEXT, Inputs, Label, Step, output};
 use super::stage::{Source, StageLowering, error};
+use crate::diagnostic::Diagnostic;
 use crate::dockerfile::ast::{Add, Copy, Heredoc, Instruction, Transfer, Word};
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::lint::Rule;
@@ -386,16 +387,22 @@ impl<'a> StageLowering<'_, 'a> {
             let path = path::absolute("/", source);
             let path = path.trim_start_matches('/');
             let ignored = match path {
-                "" => patterns.iter().any(everything),
-                path => self.round.ignore.matches(path),
+                "" => patterns.iter().rposition(everything),
+                path => self.round.ignore.decide(path).decided_by(),
             };
-            if ignored {
+            if let Some(pattern) = ignored.and_then(|index| patterns.get(index)) {
                 let verb = if flavor.add.is_some() { "Add" } else { "Copy" };
                 let shown = if path.is_empty() { "." } else { path };
                 let message = format!(
                     "Attempting to {verb} file {shown:?} that is excluded by .dockerignore"
                 );
-                self.lint(Rule::CopyIgnoredFile, *span, message);
+                let help = format!(
+                    "the line `{pattern}` of the ignore file excludes it; \
+                     `kiln build --call context` shows what is left"
+                );
+                self.report(
+                    Diagnostic::lint(Rule::CopyIgnoredFile, *span, message).with_help(help),
+                );
             }
         }
     }

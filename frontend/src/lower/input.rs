@@ -13,6 +13,8 @@ pub struct LowerInput {
     pub file_name: String,
     /// The stage to build, by name in any case; none is the last one.
     pub target: Option<String>,
+    /// Stages that the target does not need are lowered too, so that they are checked.
+    pub every_stage: bool,
     /// `--build-arg`: values of declared arguments; none is a name given without a value that
     /// the caller's environment does not have either, and counts as not given.
     pub build_args: BTreeMap<String, Option<String>>,

@@ -6,7 +6,8 @@
 //! A round goes: `assemble` parses and settles the options; `stages` expands every FROM and finds
 //! what it means; `reach` finds what the target needs and what must be asked; `stage` walks the
 //! instructions of each stage, in source order, with `run`, `mount`, `copy` and `config`; `round`
-//! holds the plan in the making; `check` decides which warnings are wanted.
+//! holds the plan in the making; `outline` collects what the build can be given; `check` decides
+//! which warnings are wanted.
 //!
 //! ```
 //! use kiln_frontend::lower::{Answers, LowerInput, Lowering, lower};
@@ -41,6 +42,7 @@ mod input;
 mod mode;
 mod mount;
 mod outcome;
+mod outline;
 mod path;
 mod port;
 mod reach;
@@ -59,3 +61,4 @@ pub use assemble::lower;
 pub use input::{LowerInput, NamedContext, NoCache};
 pub use outcome::{Lowered, Lowering, StageSummary};
 pub use remote::{CONTEXT_FILE, RemoteContext, remote_context};
+pub use outline::{Outline, OutlineArg, OutlineMount};

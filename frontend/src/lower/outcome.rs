@@ -3,6 +3,7 @@
 use kiln_ir::{NodeId, Plan, Platform};
 
 use super::answer::Question;
+use super::outline::Outline;
 use crate::diagnostic::Diagnostic;
 
 /// The end of one round of lowering.
@@ -27,6 +28,8 @@ pub struct Lowered {
     pub stages: Vec<StageSummary>,
     /// Index of the stage that is built.
     pub target: usize,
+    /// What the build can be given, for the first platform.
+    pub outline: Outline,
     /// Image nodes whose config was assumed.
     pub assumed: Vec<NodeId>,
     /// Build arguments that nothing declares, sorted.

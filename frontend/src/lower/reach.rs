@@ -174,18 +174,18 @@ fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(Vec<usize>, Span)> {
 }
 
 impl Reach {
-    /// Finds what `target` needs, as far as the answers tell.
+    /// Finds what `targets` need, as far as the answers tell.
     ///
     /// Errors about triggers are appended to `diagnostics`.
     pub(super) fn new(
         stages: &Stages<'_>,
-        target: usize,
+        targets: Vec<usize>,
         answers: &Answers,
         escape: char,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Reach {
         let mut reach = Reach::default();
-        let mut waiting = vec![target];
+        let mut waiting = targets;
         let mut fired = 0;
         while let Some(index) = waiting.pop() {
             if !reach.stages.insert(index) {

@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) args: Arguments,
     /// A WORKDIR of this file was seen.
     pub(super) workdir_set: bool,
+    /// Somebody looked at the base, so that its variables are known.
+    base_known: bool,
 }
 
 impl State {
@@ -53,6 +55,7 @@ impl State {
             platform: platform.clone(),
             args: Arguments::default(),
             workdir_set: false,
+            base_known: true,
         }
     }
 }
@@ -200,7 +203,9 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             .image(question, &label)
             .map_err(|error| self.suggest_base(error))?;
         let Some(config) = config else {
-            return Ok(State::new(Some(fs), assumed_image(platform), platform));
+            let mut state = State::new(Some(fs), assumed_image(platform), platform);
+            state.base_known = false;
+            return Ok(state);
         };
         let pulled = Platform {
             os: config.os.clone(),
@@ -388,7 +393,8 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             .words)
     }
 
-    /// Expands text, and warns of variables that are not set.
+    /// Expands text, and warns of variables that are not set; of a base that nobody looked at they
+    /// may be.
     pub(super) fn expansion(
         &mut self,
         expander: &Expander,
@@ -402,20 +408,35 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             .unmatched
             .iter()
             .filter(|name| !self.state.args.declares(name) && !is_internal(name));
-        let warnings: Vec<String> = unset
-            .map(|name| {
-                let near = closest(name, self.scope().names())
-                    .map(|near| format!(" (did you mean ${near}?)"));
-                format!(
-                    "Usage of undefined variable '${name}'{}",
-                    near.unwrap_or_default()
-                )
-            })
-            .collect();
-        for message in warnings {
-            self.lint(Rule::UndefinedVar, span, message);
+        let warn = |name: &String| {
+            let near = closest(name, self.scope().names());
+            let suggestion = near.map(|near| format!(" (did you mean ${near}?)"));
+            let message = format!(
+                "Usage of undefined variable '${name}'{}",
+                suggestion.unwrap_or_default()
+            );
+            let span = variable(&self.round.input.text, span, name);
+            Diagnostic::lint(Rule::UndefinedVar, span, message)
+                .with_help(self.undefined_help(name, near))
+        };
+        let warnings: Vec<Diagnostic> = match self.state.base_known {
+            true => unset.map(warn).collect(),
+            false => Vec::new(),
+        };
+        for warning in warnings {
+            self.report(warning);
         }
         Ok(expansion)
+    }
+
+    fn undefined_help(&self, name: &str, near: Option<&str>) -> String {
+        match near {
+            Some(near) => format!("write `${near}`, or declare it: `ARG {name}`"),
+            None if self.globals.declares(name) => {
+                format!("`ARG {name}` in this stage takes over the one before FROM")
+            }
+            None => format!("declare it above: `ARG {name}`"),
+        }
     }
 
     /// Returns what people see of an instruction.
@@ -478,6 +499,32 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             error.help = Some(format!("did you mean `{near}`?"));
         }
         error
+    }
+}
+
+/// Finds the use of a variable within a span; the whole span where it is not to be seen.
+pub(super) fn variable(text: &str, span: Span, name: &str) -> Span {
+    let source = span.of(text);
+    let goes_on = |rest: &str| {
+        let next = rest.chars().next();
+        next.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')
+    };
+    let place = source.match_indices('$').find_map(|(at, _)| {
+        let after = &source[at + 1..];
+        let (braced, after) = match after.strip_prefix('{') {
+            Some(after) => (true, after),
+            None => (false, after),
+        };
+        let rest = after.strip_prefix(name).filter(|rest| !goes_on(rest))?;
+        let closed = braced && rest.starts_with('}');
+        Some(at..source.len() - rest.len() + usize::from(closed))
+    });
+    match place {
+        Some(place) => Span::new(
+            span.start + place.start as u32,
+            span.start + place.end as u32,
+        ),
+        None => span,
     }
 }
 

@@ -7,6 +7,7 @@ use kiln_ir::Platform;
 use super::input::{LowerInput, NamedContext};
 use super::reference;
 use super::scope::Globals;
+use super::stage::variable;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::ast;
 use crate::dockerfile::expand::{Environment, Expander, Expansion};
@@ -83,6 +84,7 @@ impl<'a> Stages<'a> {
                 from: &ast.from,
                 globals,
                 expander: &expander,
+                text: &input.text,
                 diagnostics,
             };
             let platform = reader.platform();
@@ -279,6 +281,7 @@ struct FromReader<'r> {
     from: &'r ast::Instruction<ast::From>,
     globals: &'r Globals,
     expander: &'r Expander,
+    text: &'r str,
     diagnostics: &'r mut Vec<Diagnostic>,
 }
 
@@ -335,7 +338,8 @@ impl FromReader<'_> {
             if let Some(near) = closest(name, self.globals.names()) {
                 message.push_str(&format!(" (did you mean {near}?)"));
             }
-            self.lint(Rule::UndefinedArgInFrom, word.span, message);
+            let span = variable(self.text, word.span, name);
+            self.lint(Rule::UndefinedArgInFrom, span, message);
         }
         Some(expansion)
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::super::ast::{Arg, Expose, Instruction, Kind, Pairs, Stage, Word};
+use super::super::ast::{Arg, Comment, Expose, Instruction, Kind, Pairs, Stage, Word};
 use super::super::span::Span;
-use super::{Rule, is_secret_name, port_warning};
+use super::{Rule, RuleSet, is_secret_name, port_warning};
 use crate::diagnostic::Diagnostic;
 
 /// How a keyword is written.
@@ -23,15 +23,21 @@ fn casing(word: &str) -> Casing {
     }
 }
 
-/// FromAsCasing
+/// FromAsCasing; a FROM in mixed case is ConsistentInstructionCasing's business alone.
 pub(in super::super) fn from_as(from: &Word, keyword: &Word) -> Option<Diagnostic> {
-    (casing(&from.text) != casing(&keyword.text)).then(|| {
+    let wanted = match casing(&from.text) {
+        Casing::Mixed => return None,
+        Casing::Lower => "as",
+        Casing::Upper => "AS",
+    };
+    (keyword.text != wanted).then(|| {
         let message = format!(
             "'{}' and '{}' keywords' casing do not match",
             keyword.text, from.text
         );
         Diagnostic::lint(Rule::FromAsCasing, keyword.span, message)
             .with_label(from.span, "written otherwise here")
+            .with_help(format!("write `{wanted}`"))
     })
 }
 
@@ -40,13 +46,33 @@ pub(in super::super) fn empty_continuation(span: Span) -> Diagnostic {
     Diagnostic::lint(Rule::NoEmptyContinuation, span, "Empty continuation line")
 }
 
-/// InvalidDefinitionDescription, for `what` of that name with comments but no description.
-pub(in super::super) fn description(what: &str, name: &Word, comments: Span) -> Diagnostic {
-    let message = format!(
-        "Comment for {what} should follow the format: `# {} <description>`",
-        name.text
-    );
-    Diagnostic::lint(Rule::InvalidDefinitionDescription, comments, message)
+/// InvalidDefinitionDescription: the last comment above begins with none of the names that FROM or
+/// ARG defines.
+pub(in super::super) fn description(
+    instruction: &str,
+    names: &[&str],
+    at: Span,
+    comments: &[Comment],
+) -> Option<Diagnostic> {
+    let is_setting = |comment: &&Comment| {
+        super::skipped_by(std::slice::from_ref(*comment)) != RuleSet::default()
+    };
+    let comment = comments.iter().rfind(|comment| !is_setting(comment))?;
+    let begins = comment.text.split(' ').next().unwrap_or_default();
+    if names.contains(&begins) {
+        return None;
+    }
+    let example = match names {
+        [] => return None,
+        [name] => name,
+        _ => "<arg_key>",
+    };
+    let message =
+        format!("Comment for {instruction} should follow the format: `# {example} <description>`");
+    Some(
+        Diagnostic::lint(Rule::InvalidDefinitionDescription, at, message)
+            .with_label(comment.span, "this is taken for its description"),
+    )
 }
 
 /// The rules about the stages and all they hold.
@@ -90,7 +116,12 @@ fn instruction_casing(stages: &[Stage], diagnostics: &mut Vec<Diagnostic>) {
             "Command '{}' should match the case of the command majority ({name})",
             word.text
         );
+        let wanted = match majority {
+            Casing::Lower => word.text.to_lowercase(),
+            Casing::Upper | Casing::Mixed => word.text.to_uppercase(),
+        };
         Diagnostic::lint(Rule::ConsistentInstructionCasing, word.span, message)
+            .with_help(format!("write `{wanted}`"))
     }));
 }
 
@@ -104,7 +135,10 @@ fn stage_names(stages: &[Stage], diagnostics: &mut Vec<Diagnostic>) {
         let name = word.text.to_lowercase();
         if name != word.text {
             let message = format!("Stage name '{}' should be lowercase", word.text);
-            diagnostics.push(Diagnostic::lint(Rule::StageNameCasing, word.span, message));
+            diagnostics.push(
+                Diagnostic::lint(Rule::StageNameCasing, word.span, message)
+                    .with_help(format!("write `{name}`; references find it in any case")),
+            );
         }
         if matches!(name.as_str(), "context" | "scratch") {
             let message =
@@ -158,14 +192,11 @@ fn used_once(stage: &Stage, diagnostics: &mut Vec<Diagnostic>) {
 
 fn body(instruction: &Instruction, diagnostics: &mut Vec<Diagnostic>) {
     match &instruction.kind {
-        Kind::Maintainer(_) => diagnostics.push(
-            Diagnostic::lint(
-                Rule::MaintainerDeprecated,
-                instruction.span,
-                "Maintainer instruction is deprecated in favor of using label",
-            )
-            .with_help("use `LABEL org.opencontainers.image.authors=...`"),
-        ),
+        Kind::Maintainer(_) => diagnostics.push(Diagnostic::lint(
+            Rule::MaintainerDeprecated,
+            instruction.span,
+            "Maintainer instruction is deprecated in favor of using label",
+        )),
         Kind::Env(pairs) => {
             legacy("ENV", pairs, instruction, diagnostics);
             let names = pairs.pairs.iter().map(|pair| &pair.key);
@@ -184,11 +215,11 @@ fn legacy(name: &str, pairs: &Pairs, instruction: &Instruction, diagnostics: &mu
         let message = format!(
             "\"{name} key=value\" should be used instead of legacy \"{name} key value\" format"
         );
-        diagnostics.push(Diagnostic::lint(
-            Rule::LegacyKeyValueFormat,
-            instruction.span,
-            message,
-        ));
+        let mut finding = Diagnostic::lint(Rule::LegacyKeyValueFormat, instruction.span, message);
+        if let [pair] = pairs.pairs.as_slice() {
+            finding = finding.with_help(format!("write `{name} {}=...`", pair.key.text));
+        }
+        diagnostics.push(finding);
     }
 }
 
@@ -199,7 +230,6 @@ fn secret(instruction: &str, name: &Word) -> Option<Diagnostic> {
             name.text
         );
         Diagnostic::lint(Rule::SecretsUsedInArgOrEnv, name.span, message)
-            .with_help("mount it: `RUN --mount=type=secret,id=...`")
     })
 }
 

@@ -14,7 +14,10 @@ use super::ast::{Comment, Dockerfile, Instruction};
 use super::span::Span;
 use crate::diagnostic::Diagnostic;
 
+pub use location::lines;
+
 pub(super) mod check;
+mod location;
 
 /// The rules of `docker build --check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -258,7 +261,12 @@ impl CheckConfig {
     /// Parses `skip=A,B;error=true;experimental=all`, as in `# check=` and
     /// `BUILDKIT_DOCKERFILE_CHECK`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut config = CheckConfig::default();
+        CheckConfig::default().changed(text)
+    }
+
+    /// Returns the settings with those that `text` names in their place; the others stay.
+    pub fn changed(&self, text: &str) -> Result<Self, String> {
+        let mut config = self.clone();
         if text.trim().is_empty() {
             return Ok(config);
         }
@@ -279,10 +287,12 @@ impl CheckConfig {
         Ok(config)
     }
 
-    /// Says whether warnings of the rule are wanted.
+    /// Says whether warnings of the rule are wanted: `skip` does not concern experimental rules.
     pub fn allows(&self, rule: Rule) -> bool {
-        let on = !rule.is_experimental() || self.experimental.contains(rule);
-        on && !self.skip.contains(rule)
+        match rule.is_experimental() {
+            true => self.experimental.contains(rule),
+            false => !self.skip.contains(rule),
+        }
     }
 }
 
