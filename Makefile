@@ -1,7 +1,8 @@
 # make demo    builds kiln and shows a real multi-stage build, with no registry in reach
 # make test    passes every test
 # make bench   measures kiln beside the field
-.PHONY: demo test bench lint
+# make fuzz    looks for input that breaks the frontend, FUZZ_SECONDS for each target
+.PHONY: demo test bench lint fuzz
 
 CARGO ?= cargo
 
@@ -21,3 +22,13 @@ bench:
 	@tools/setup.sh bench
 	$(CARGO) build --locked --release --bin kiln
 	@tools/bench.py
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= parse expand ignore lower
+
+fuzz:
+	@tools/setup.sh fuzz
+	@cd frontend && for target in $(FUZZ_TARGETS); do \
+	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=20 \
+	        -rss_limit_mb=4096 -max_len=4096 -dict=fuzz/dockerfile.dict || exit 1; \
+	done

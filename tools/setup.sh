@@ -24,6 +24,11 @@ if [ -z "$have" ] || [ "$(number "$have")" -lt "$(number "$wanted")" ]; then
 fi
 need cc gcc libc6-dev
 need tar tar
+if [ "$goal" = fuzz ]; then
+    cargo +nightly --version >/dev/null 2>&1 && cargo fuzz --version >/dev/null 2>&1 && exit 0
+    echo "make fuzz needs a nightly compiler and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz" >&2
+    exit 1
+fi
 if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then missing="$missing ca-certificates"; fi
 
 case $goal in
