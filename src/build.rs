@@ -16,6 +16,8 @@ use kiln_solver::{
 
 use crate::delivery::{Asker, Place};
 use crate::dockerfile::lower_resolving;
+use crate::ignore::IgnoreFile;
+use crate::missing::Contexts;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
 use crate::{BuildRequest, ContextRequest, Error, Event, FailedStep, Findings, Kiln, entitlement};
@@ -47,6 +49,7 @@ struct Prepared {
     source_date_epoch: Option<i64>,
     /// What was brought here is kept until the build is done.
     _place: Option<Place>,
+    ignore: Option<IgnoreFile>,
 }
 
 impl Kiln {
@@ -90,7 +93,12 @@ impl Kiln {
             context,
             source_date_epoch,
             _place,
+            ignore,
         } = prepared;
+        let contexts = Contexts {
+            directories: locals.directories.clone(),
+            ignore,
+        };
         let host_for_all = request.source.network == NetworkMode::Host;
         entitlement::check(&plan, &request.allow, host_for_all)?;
         let mut request = request;
@@ -103,7 +111,7 @@ impl Kiln {
         let worker = Arc::new(worker);
         let notes = teller.steps.notes(&lineage, &declared_args);
         let result = self
-            .solve_and_export(&request, &plan, notes, &teller, &worker, cancel)
+            .solve_and_export(&request, &plan, notes, &teller, &worker, &contexts, cancel)
             .await;
         let took = clock.elapsed();
         let endings = teller.endings();
@@ -156,12 +164,14 @@ impl Kiln {
                     context: source.place.shown.clone(),
                     source_date_epoch: source.lowered.source_date_epoch,
                     _place: Some(source.place),
+                    ignore: source.ignore,
                 })
             }
             Some(text) => prepare_plan(text, request),
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one build, named")]
     async fn solve_and_export<F>(
         &self,
         request: &BuildRequest,
@@ -169,6 +179,7 @@ impl Kiln {
         notes: BTreeMap<NodeId, NodeNote>,
         teller: &Arc<Teller<F>>,
         worker: &Arc<BuildWorker>,
+        contexts: &Contexts,
         cancel: Cancel,
     ) -> Result<Exported, Error>
     where
@@ -216,7 +227,9 @@ impl Kiln {
         let mut solved = match solved {
             Ok(solved) => solved,
             Err(SolveError::Cancelled { .. }) => return Err(Error::Cancelled),
-            Err(SolveError::Failed { failures, .. }) => return Err(failed(plan, teller, failures)),
+            Err(SolveError::Failed { failures, .. }) => {
+                return Err(failed(plan, teller, contexts, failures));
+            }
             Err(error) => return Err(Error::Solver(Box::new(error))),
         };
         let handle: Option<Handle> = solved.goals.pop().and_then(|goal| goal.handle);
@@ -311,12 +324,14 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         context: request.source.context.display().to_string(),
         source_date_epoch: request.source.source_date_epoch,
         _place: None,
+        ignore: None,
     })
 }
 
 fn failed<F: Fn(Event) + Send + Sync>(
     plan: &Plan,
     teller: &Teller<F>,
+    contexts: &Contexts,
     failures: Vec<(NodeId, Failure<ExecutorError>)>,
 ) -> Error {
     let mut is_environment = false;
@@ -340,7 +355,8 @@ fn failed<F: Fn(Event) + Send + Sync>(
                     cause = error.source();
                 }
                 is_environment |= error.is_environment();
-                (error.to_string(), causes, error.hint())
+                let hint = contexts.hint(plan, node, &error);
+                (error.to_string(), causes, hint.or_else(|| error.hint()))
             }
         };
         FailedStep {

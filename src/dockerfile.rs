@@ -10,7 +10,6 @@ use kiln_executor::{
     Error as ExecutorError, Locals, ResolvedImage, Resolver, host_platform, words,
 };
 use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
-use kiln_frontend::dockerfile::ignorefile;
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, lower,
 };
@@ -18,6 +17,7 @@ use kiln_ir::{Platform, ResolveMode};
 use tokio::task::JoinSet;
 
 use crate::delivery::{Asker, Place};
+use crate::ignore::IgnoreFile;
 use crate::{ContextRequest, DockerfileRequest, Error, Findings, SourceRequest};
 
 /// A Dockerfile of more bytes is a mistake.
@@ -25,7 +25,6 @@ const LIMIT_BYTES: u64 = 16 << 20;
 /// The name that local sources of the main context have in plans.
 const CONTEXT: &str = "context";
 const DEFAULT_NAME: &str = "Dockerfile";
-const IGNORE_FILE: &str = ".dockerignore";
 
 /// A Dockerfile that was lowered, and where its sources lie.
 pub(crate) struct Source {
@@ -40,16 +39,19 @@ pub(crate) struct Source {
     pub(crate) shown_file: String,
     /// Where the context is; what was brought here is kept with it.
     pub(crate) place: Place,
+    /// Where the context's ignore rules are written.
+    pub(crate) ignore: Option<IgnoreFile>,
 }
 
 /// What has been read before lowering begins.
-struct Loaded {
-    input: LowerInput,
-    locals: Locals,
+pub(crate) struct Loaded {
+    pub(crate) input: LowerInput,
+    pub(crate) locals: Locals,
     lineage: String,
     declared_args: BTreeSet<String>,
     shown_file: String,
     place: Place,
+    ignore: Option<IgnoreFile>,
 }
 
 /// Lowers with every base image taken to have an empty config: nothing is asked.
@@ -80,29 +82,17 @@ pub(crate) async fn lower_resolving(
             Lowering::Needs(questions) => questions,
             done => return finish(done, loaded),
         };
-        let mut asking = JoinSet::new();
-        for (index, question) in questions.into_iter().enumerate() {
+        let mut images = Vec::new();
+        for question in questions {
             if let Question::SourceTime { url } = &question {
                 let answer = loaded.place.time_of(url.as_deref(), asker).await?;
                 answers.time(question, answer);
-                continue;
+            } else {
+                images.push(question);
             }
-            let (resolver, locals) = (Arc::clone(resolver), Arc::clone(&locals));
-            let mode = request.resolve_mode;
-            asking.spawn(async move {
-                let found = ask(&resolver, &locals, &question, mode).await;
-                (index, question, found)
-            });
         }
-        // In the order of the questions, so that of two errors always the same one is told.
-        let mut answered = BTreeMap::new();
-        while let Some(done) = asking.join_next().await {
-            match done {
-                Ok((index, question, found)) => answered.insert(index, (question, found)),
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-        }
-        for (question, found) in answered.into_values() {
+        let mode = request.resolve_mode;
+        for (question, found) in answer(images, resolver, &locals, mode).await {
             let answer = match found {
                 Ok(image) => ImageAnswer::Resolved {
                     config: Box::new(image.config),
@@ -117,6 +107,32 @@ pub(crate) async fn lower_resolving(
             answers.image(question, answer);
         }
     }
+}
+
+/// Asks for all images at the same time; the answers come in the order of the questions, so that of
+/// two errors always the same one is told.
+pub(crate) async fn answer(
+    questions: Vec<Question>,
+    resolver: &Arc<Resolver>,
+    locals: &Arc<Locals>,
+    mode: ResolveMode,
+) -> Vec<(Question, Result<ResolvedImage, ExecutorError>)> {
+    let mut asking = JoinSet::new();
+    for (index, question) in questions.into_iter().enumerate() {
+        let (resolver, locals) = (Arc::clone(resolver), Arc::clone(locals));
+        asking.spawn(async move {
+            let found = ask(&resolver, &locals, &question, mode).await;
+            (index, question, found)
+        });
+    }
+    let mut answered = BTreeMap::new();
+    while let Some(done) = asking.join_next().await {
+        match done {
+            Ok((index, question, found)) => answered.insert(index, (question, found)),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+    }
+    answered.into_values().collect()
 }
 
 async fn ask(
@@ -158,6 +174,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
         declared_args,
         shown_file,
         place,
+        ignore,
     } = loaded;
     let findings = |diagnostics| Findings {
         file_name: input.file_name.clone(),
@@ -175,6 +192,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
                 declared_args,
                 shown_file,
                 place,
+                ignore,
             })
         }
         Lowering::Failed(diagnostics) => Err(Error::Dockerfile(Box::new(findings(diagnostics)))),
@@ -182,7 +200,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
     }
 }
 
-fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
+pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
     let platform = platform(request.platform.as_deref())?;
     let written = find_dockerfile(request, &place)?;
     let Written { path, bytes } = &written;
@@ -206,7 +224,7 @@ fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
                 locals.directories.insert(name.clone(), directory.clone());
                 NamedContext::Local {
                     source: name.clone(),
-                    ignore: ignore_rules(directory, None)?,
+                    ignore: IgnoreFile::patterns(IgnoreFile::find(directory, None)?.as_ref()),
                 }
             }
             ContextRequest::Image(reference) => NamedContext::Image(reference.clone()),
@@ -225,6 +243,7 @@ fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
     let shown_file = shown_name(path, &place.context);
     let file = path.canonicalize().unwrap_or_else(|_| path.clone());
     let lineage = format!("{}\n{}", place.lineage, file.display());
+    let ignore = IgnoreFile::of(&place, path)?;
     let input = LowerInput {
         text,
         file_name: shown_file.clone(),
@@ -239,10 +258,7 @@ fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
         ulimits: request.ulimits.clone(),
         shm_size_bytes: request.shm_size_bytes,
         contexts,
-        ignore: match place.delivered {
-            None => ignore_rules(&place.context, Some(path))?,
-            Some(_) => delivered_ignore_rules(&place, path)?,
-        },
+        ignore: IgnoreFile::patterns(ignore.as_ref()),
         proxy: request.proxy.clone(),
         source_date_epoch: request.source_date_epoch,
         resolve_mode: request.resolve_mode,
@@ -255,6 +271,7 @@ fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
         declared_args,
         shown_file,
         place,
+        ignore,
     })
 }
 
@@ -283,15 +300,15 @@ fn platform(wanted: Option<&str>) -> Result<Platform, Error> {
 }
 
 /// A Dockerfile that was read.
-struct Written {
+pub(crate) struct Written {
     /// Where: a path of the caller, one within a context that was brought here, or a name.
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     bytes: Vec<u8>,
 }
 
 /// `-f` is relative to the working directory, or to a context that was brought here; without it,
 /// the context has the file.
-fn find_dockerfile(request: &SourceRequest, place: &Place) -> Result<Written, Error> {
+pub(crate) fn find_dockerfile(request: &SourceRequest, place: &Place) -> Result<Written, Error> {
     if let Some((name, bytes)) = &place.dockerfile {
         return Ok(Written {
             path: PathBuf::from(name),
@@ -359,40 +376,8 @@ fn no_dockerfile(context: &str) -> Error {
     }
 }
 
-/// The rules for a context that was brought here: the same, within it.
-fn delivered_ignore_rules(place: &Place, dockerfile: &Path) -> Result<Vec<String>, Error> {
-    let mut beside = dockerfile.as_os_str().to_owned();
-    beside.push(IGNORE_FILE);
-    let own = match place.dockerfile {
-        None => place.read(Path::new(&beside))?,
-        Some(_) => None,
-    };
-    let bytes = match own {
-        Some(bytes) => Some(bytes),
-        None => place.read(Path::new(IGNORE_FILE))?,
-    };
-    Ok(bytes
-        .map(|bytes| ignorefile::parse_bytes(&bytes))
-        .unwrap_or_default())
-}
-
-/// The rules for a context: those beside the Dockerfile go before those in its root.
-fn ignore_rules(context: &Path, dockerfile: Option<&Path>) -> Result<Vec<String>, Error> {
-    if let Some(path) = dockerfile {
-        let mut name = path.as_os_str().to_owned();
-        name.push(IGNORE_FILE);
-        if let Some(bytes) = read(Path::new(&name))? {
-            return Ok(ignorefile::parse_bytes(&bytes));
-        }
-    }
-    let bytes = read(&context.join(IGNORE_FILE))?;
-    Ok(bytes
-        .map(|bytes| ignorefile::parse_bytes(&bytes))
-        .unwrap_or_default())
-}
-
 /// Reads a small file; none if it is not there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let failed = |attempt| {
         let path = path.to_owned();
         move |source| Error::File {
@@ -425,7 +410,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// The file as people know it: without the context's own path in front.
-fn shown_name(path: &Path, context: &Path) -> String {
+pub(crate) fn shown_name(path: &Path, context: &Path) -> String {
     path.strip_prefix(context)
         .unwrap_or(path)
         .display()

@@ -25,18 +25,26 @@ mod lines;
 mod request;
 
 mod build;
+mod call;
 mod delivery;
 mod dockerfile;
 mod entitlement;
+mod ignore;
+mod missing;
 mod open;
 mod plan;
 mod record;
 mod steps;
 
 pub use build::Built;
+pub use call::{
+    Checked, ContextEntry, ContextListing, Outlined, SeenContext, Sight, Subrequest, Target,
+    Targets, subrequests, subrequests_json,
+};
 pub use entitlement::Entitlement;
 pub use error::{Error, FailedStep, Findings};
 pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream};
+pub use ignore::IgnoreRule;
 pub use lines::OutputLines;
 pub use open::{Kiln, Options};
 pub use plan::{PlanForm, Planned};

@@ -386,6 +386,18 @@ impl Error {
         })
     }
 
+    /// Whether a registry answered that it has no such image for whoever asks.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Error::Registry(
+                registry::Error::NotFound { .. }
+                    | registry::Error::Denied { .. }
+                    | registry::Error::Unauthorized { .. }
+            )
+        )
+    }
+
     /// Whether this host lacks something, as against a build that is wrong.
     pub fn is_environment(&self) -> bool {
         match self {

@@ -195,7 +195,17 @@ Outputs (-o), several in one build:
   type=tar,dest=FILE               the files as a tar; -o - writes it to standard output
   type=cacheonly                   nothing: only the cache is filled
 
-The image id is all that standard output gets, so id=$(kiln build .) works.")]
+The image id is all that standard output gets, so id=$(kiln build .) works.
+
+Questions (--call METHOD[,format=FORMAT][,ignorestatus=true]), which run nothing:
+  check                            what is wrong or doubtful in the Dockerfile, all stages unless
+                                   --target names one; exit code 1 if there are warnings, 2 if
+                                   it cannot be built
+  outline                          arguments, secrets, ssh agents and caches that the target takes
+  targets                          the stages, with their descriptions
+  context                          what the build sees of its context; with FILEs, why each is or
+                                   is not in it
+  describe                         this list")]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
@@ -235,6 +245,18 @@ pub(crate) struct BuildArgs {
     /// Write the build's results as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Check the Dockerfile and build nothing: short for --call check
+    #[arg(long, conflicts_with_all = ["call", "plan"])]
+    pub(crate) check: bool,
+    /// Answer a question instead of building: check, outline, targets, context or describe
+    #[arg(long, value_name = "METHOD", conflicts_with = "plan")]
+    pub(crate) call: Option<String>,
+    /// How to write the answer: text, json as BuildKit does, or sarif (checks only)
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub(crate) format: Option<AnswerFormat>,
+    /// With --call context: say whether and why these are in the context
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<String>,
     #[command(flatten)]
     pub(crate) not_yet: NotYet,
 }
@@ -246,10 +268,6 @@ pub(crate) struct NotYet {
     push: bool,
     #[arg(long, hide = true)]
     load: bool,
-    #[arg(long, hide = true)]
-    check: bool,
-    #[arg(long, hide = true, value_name = "X")]
-    call: Option<String>,
     #[arg(long, hide = true, value_name = "X")]
     annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
@@ -274,8 +292,6 @@ impl NotYet {
         let given = [
             (self.push, "--push"),
             (self.load, "--load"),
-            (self.check, "--check"),
-            (self.call.is_some(), "--call"),
             (!self.annotation.is_empty(), "--annotation"),
             (!self.cache_from.is_empty(), "--cache-from"),
             (!self.cache_to.is_empty(), "--cache-to"),
@@ -287,6 +303,16 @@ impl NotYet {
         ];
         given.into_iter().find_map(|(is, name)| is.then_some(name))
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnswerFormat {
+    /// For people
+    Text,
+    /// As BuildKit's subrequests
+    Json,
+    /// SARIF 2.1.0, for editors and code hosts
+    Sarif,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -13,7 +13,7 @@ use kiln::{
 use super::args::{BuildArgs, SourceArgs};
 use super::host::{self, Needs};
 use super::progress::{Drawer, Ending};
-use super::{Done, Failure, print, report, spec, trust};
+use super::{Done, Failure, call, print, report, spec, trust};
 
 /// Reads what `build` and `plan` have in common.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
@@ -137,6 +137,9 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
             Some("`kiln build --help` lists what is"),
         );
         return Err(Failure::Told(2));
+    }
+    if let Some(call) = call::asked(args)? {
+        return call::answer(call, args);
     }
     let request = request(args)?;
     let to_stdout = request

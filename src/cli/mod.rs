@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod call;
 mod host;
 mod images;
 mod info;

@@ -101,6 +101,21 @@ fn draw_findings(findings: &Findings, colours: bool) -> String {
     text
 }
 
+/// Draws findings, each with the page that describes it.
+pub(crate) fn findings_with_links(findings: &Findings, colours: bool) -> String {
+    let renderer = renderer(colours);
+    let mut text = String::new();
+    for diagnostic in &findings.diagnostics {
+        let mut group = group(findings, diagnostic);
+        if let Some(url) = &diagnostic.url {
+            group = group.element(Level::NOTE.message(url.as_str()));
+        }
+        text.push_str(&renderer.render(&[group]));
+        text.push_str("\n\n");
+    }
+    text
+}
+
 fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,

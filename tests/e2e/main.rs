@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod builds;
+mod checks;
 mod commands;
 mod exports;
 mod failures;
@@ -38,7 +39,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 17] = [
+    let rooms: [Room; 18] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("trust", trust::cases),
         ("plans", plans::cases),
         ("commands", commands::cases),
+        ("checks", checks::cases),
         ("images", images::cases),
         ("exports", exports::cases),
         ("run", run::cases),

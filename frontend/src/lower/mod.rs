@@ -60,5 +60,5 @@ pub use answer::{Answers, ImageAnswer, Question, TimeAnswer};
 pub use assemble::lower;
 pub use input::{LowerInput, NamedContext, NoCache};
 pub use outcome::{Lowered, Lowering, StageSummary};
-pub use remote::{CONTEXT_FILE, RemoteContext, remote_context};
 pub use outline::{Outline, OutlineArg, OutlineMount};
+pub use remote::{CONTEXT_FILE, RemoteContext, remote_context};
