@@ -25,10 +25,9 @@ enum Item {
     },
 }
 
-/// All instructions of a text in a row.
+/// What a text says beside its instructions.
 struct Flat {
     directives: Directives,
-    items: Vec<Item>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -74,10 +73,15 @@ impl Meta {
 }
 
 pub(super) fn parse(text: &str) -> Parsed {
-    let flat = flat(text);
-    let empty = flat.items.is_empty();
+    let mut groups = Groups::new();
+    let flat = flat(text, &mut |item, diagnostics| groups.add(item, diagnostics));
+    let Groups {
+        global_args,
+        stages,
+        empty,
+        ..
+    } = groups;
     let mut diagnostics = flat.diagnostics;
-    let (global_args, stages) = group(flat.items, &mut diagnostics);
     let failed = diagnostics.iter().any(Diagnostic::is_error);
     if !failed && stages.is_empty() {
         let message = match empty {
@@ -102,13 +106,14 @@ pub(super) fn parse(text: &str) -> Parsed {
 }
 
 pub(super) fn trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> {
-    let flat = flat(text);
+    let mut items = Vec::new();
+    let flat = flat(text, &mut |item, _| items.push(item));
     if flat.diagnostics.iter().any(Diagnostic::is_error) {
         return Err(flat.diagnostics);
     }
     let whole = Span::new(0, text.len().min(MAX_BYTES) as u32);
     let fail = |code, span, message| Err(vec![Diagnostic::error(code, span, message)]);
-    let Ok([item]) = <[Item; 1]>::try_from(flat.items) else {
+    let Ok([item]) = <[Item; 1]>::try_from(items) else {
         let message = "onbuild trigger should be a single expression".to_owned();
         return fail("trigger-count", whole, message);
     };
@@ -134,14 +139,13 @@ fn forbidden_trigger(name: &str) -> Option<String> {
     }
 }
 
-fn flat(text: &str) -> Flat {
+/// Reads all instructions in a row, and hands each on.
+fn flat(text: &str, each: &mut dyn FnMut(Item, &mut Vec<Diagnostic>)) -> Flat {
     let mut reader = directive::Reader::new();
-    let mut items = Vec::new();
     if text.len() > MAX_BYTES {
         let message = format!("the file is larger than {MAX_BYTES} bytes");
         return Flat {
             directives: reader.directives,
-            items,
             diagnostics: vec![Diagnostic::error("too-large", Span::default(), message)],
         };
     }
@@ -165,13 +169,13 @@ fn flat(text: &str) -> Flat {
         } else if line.is_blank() {
             parser.comments.clear();
         } else {
-            items.push(parser.instruction(line, reader.directives.escape));
+            let item = parser.instruction(line, reader.directives.escape);
+            each(item, &mut parser.diagnostics);
         }
     }
     reader.directives.syntax = directive::syntax(text, start);
     Flat {
         directives: reader.directives,
-        items,
         diagnostics: parser.diagnostics,
     }
 }
@@ -428,33 +432,46 @@ enum Place {
     Nowhere,
 }
 
-fn group(
-    items: Vec<Item>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> (Vec<Instruction<Arg>>, Vec<Stage>) {
-    let mut global_args = Vec::new();
-    let mut stages: Vec<Stage> = Vec::new();
-    let mut place = Place::Top;
-    for item in items {
-        match (item, &place) {
+/// The instructions as they find their stages.
+struct Groups {
+    global_args: Vec<Instruction<Arg>>,
+    stages: Vec<Stage>,
+    place: Place,
+    /// There was no instruction at all.
+    empty: bool,
+}
+
+impl Groups {
+    fn new() -> Self {
+        Groups {
+            global_args: Vec::new(),
+            stages: Vec::new(),
+            place: Place::Top,
+            empty: true,
+        }
+    }
+
+    fn add(&mut self, item: Item, diagnostics: &mut Vec<Diagnostic>) {
+        self.empty = false;
+        match (item, &self.place) {
             (Item::From(from), _) => {
-                stages.push(stage(from, diagnostics));
-                place = Place::Stage;
+                self.stages.push(stage(from, diagnostics));
+                self.place = Place::Stage;
             }
-            (Item::Broken { from: true }, _) => place = Place::Nowhere,
+            (Item::Broken { from: true }, _) => self.place = Place::Nowhere,
             (Item::Broken { from: false }, _) | (Item::Other(_), Place::Nowhere) => {}
             (Item::Other(instruction), Place::Stage) => {
                 if let Kind::Arg(arg) = &instruction.kind {
                     arg_description(arg, &instruction.comments, diagnostics);
                 }
-                if let Some(stage) = stages.last_mut() {
+                if let Some(stage) = self.stages.last_mut() {
                     stage.instructions.push(instruction);
                 }
             }
             (Item::Other(instruction), Place::Top) => match global(instruction) {
                 Ok(arg) => {
                     arg_description(&arg.kind, &arg.comments, diagnostics);
-                    global_args.push(arg);
+                    self.global_args.push(arg);
                 }
                 Err(instruction) => {
                     let message = "no build stage in current context";
@@ -462,12 +479,11 @@ fn group(
                         Diagnostic::error("no-stage", instruction.keyword.span, message)
                             .with_help("only ARG may stand before the first FROM"),
                     );
-                    place = Place::Nowhere;
+                    self.place = Place::Nowhere;
                 }
             },
         }
     }
-    (global_args, stages)
 }
 
 /// Narrows an ARG; gives anything else back.

@@ -3,11 +3,14 @@
 /// Differences of this many edits are no typing mistake.
 const FAR: usize = 3;
 
+/// Nobody has more names than this in mind; others are not looked at.
+const MOST_OPTIONS: usize = 1000;
+
 /// Returns the option closest to `name`, if it is fewer than three edits away and not equal.
 pub fn closest<'a>(name: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best = None;
     let mut least = FAR;
-    for option in options {
+    for option in options.into_iter().take(MOST_OPTIONS) {
         if option == name {
             return None;
         }

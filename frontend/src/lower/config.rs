@@ -4,7 +4,6 @@ use kiln_ir::{ActionInput, FileAction, FileActionKind, FileOp, Healthcheck, Mkdi
 
 use super::copy::owner;
 use super::round::{Inputs, Step, output};
-use super::scope::set_env;
 use super::stage::{StageLowering, error};
 use super::{gotext, path, port, signal};
 use crate::dockerfile::ast::{self, Arg, Command, Expose, Instruction, Onbuild, Pairs, Word};
@@ -47,7 +46,8 @@ impl StageLowering<'_, '_> {
         let mut created_by = "ENV".to_owned();
         for (key, value, place) in pairs {
             created_by.push_str(&format!(" {key}={value}"));
-            set_env(&mut self.state.image.config.env, &key, &value);
+            let env = &mut self.state.image.config.env;
+            self.state.env_places.set(env, &key, &value);
             self.state.args.hide(&key);
             self.round.charge(key.len() + value.len(), place)?;
         }
@@ -328,7 +328,9 @@ fn texts(words: &[Word]) -> Vec<String> {
 
 /// Adds to a sorted list what it does not have.
 fn insert_sorted(list: &mut Vec<String>, more: Vec<String>) {
-    list.extend(more);
-    list.sort();
-    list.dedup();
+    for text in more {
+        if let Err(place) = list.binary_search(&text) {
+            list.insert(place, text);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The plan in the making, and everything that adds nodes to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_ir::{
     Display, GitSource, HttpSource, ImageConfig, ImageSource, Input, LocalSource, Node, NodeId,
@@ -46,6 +46,8 @@ pub(super) struct Round<'a> {
     pub(super) diagnostics: Vec<Diagnostic>,
     /// The images that nobody looked at.
     pub(super) assumed: BTreeSet<NodeId>,
+    /// The directories of the client, by name: most steps read the same one.
+    locals: BTreeMap<String, NodeId>,
     bytes_left: usize,
     /// The plan is too large; nothing more is added.
     pub(super) is_full: bool,
@@ -115,6 +117,7 @@ impl<'a> Round<'a> {
             },
             diagnostics: Vec::new(),
             assumed: BTreeSet::new(),
+            locals: BTreeMap::new(),
             bytes_left: PLAN_BYTES,
             is_full: false,
         }
@@ -185,6 +188,15 @@ impl<'a> Round<'a> {
         include: BTreeSet<String>,
         span: Span,
     ) -> Step<Input> {
+        if let Some(node) = self.locals.get(name).copied() {
+            self.charge(64, span)?;
+            let known = self.plan.display_mut(node);
+            match include.is_empty() || known.include.is_empty() {
+                true => known.include.clear(),
+                false => known.include.extend(include),
+            }
+            return Ok(output(node));
+        }
         let op = Op::Source(SourceOp::Local(LocalSource {
             name: name.to_owned(),
             exclude: exclude.to_vec(),
@@ -201,6 +213,7 @@ impl<'a> Round<'a> {
         let node = self.add_with(op, Vec::new(), None, &label, |display| {
             display.include = include;
         })?;
+        self.locals.insert(name.to_owned(), node);
         Ok(output(node))
     }
 

@@ -1,7 +1,7 @@
 //! Variables: which names an expansion sees, and what they are worth.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kiln_ir::Platform;
 
@@ -187,6 +187,8 @@ impl Arguments {
 pub(super) struct Scope<'s> {
     /// `NAME=value`, as in the image's config.
     pub(super) env: &'s [String],
+    /// Where each variable of it is.
+    pub(super) places: &'s EnvPlaces,
     /// The stage's arguments.
     pub(super) args: &'s Arguments,
 }
@@ -204,7 +206,7 @@ impl<'s> Scope<'s> {
         if argument.is_some_and(|argument| argument.beats_env) {
             return value;
         }
-        env_value(self.env, name).or(value)
+        self.places.value(self.env, name).or(value)
     }
 
     /// Returns the environment of a process: the image's, with the arguments that it does not hide.
@@ -257,21 +259,58 @@ impl<'s> Scope<'s> {
     }
 }
 
-/// Returns the value of a variable in a `NAME=value` list; the last one counts, as for a process.
-pub(super) fn env_value<'e>(env: &'e [String], name: &str) -> Option<&'e str> {
-    env.iter()
-        .rev()
-        .map(|pair| split(pair))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+/// Where the variables of a `NAME=value` list are, so that long lists are not searched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EnvPlaces {
+    by_name: HashMap<String, EnvPlace>,
 }
 
-/// Sets a variable where it stands, or appends it.
-pub(super) fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
-    let pair = format!("{name}={value}");
-    match env.iter_mut().find(|pair| split(pair).0 == name) {
-        Some(place) => *place = pair,
-        None => env.push(pair),
+#[derive(Clone, Copy, Debug)]
+struct EnvPlace {
+    /// The first of the name, which is replaced.
+    first: usize,
+    /// The one that counts: the last, as for a process, until one is set.
+    counts: usize,
+}
+
+impl EnvPlaces {
+    /// Finds the variables of a list.
+    pub(super) fn of(env: &[String]) -> EnvPlaces {
+        let mut places = EnvPlaces::default();
+        for (index, pair) in env.iter().enumerate() {
+            let new = EnvPlace {
+                first: index,
+                counts: index,
+            };
+            let name = split(pair).0.to_owned();
+            places.by_name.entry(name).or_insert(new).counts = index;
+        }
+        places
+    }
+
+    /// Returns the value of a variable.
+    pub(super) fn value<'e>(&self, env: &'e [String], name: &str) -> Option<&'e str> {
+        let place = self.by_name.get(name)?;
+        Some(split(&env[place.counts]).1)
+    }
+
+    /// Sets a variable where it stands, or appends it.
+    pub(super) fn set(&mut self, env: &mut Vec<String>, name: &str, value: &str) {
+        let pair = format!("{name}={value}");
+        match self.by_name.get_mut(name) {
+            Some(place) => {
+                place.counts = place.first;
+                env[place.first] = pair;
+            }
+            None => {
+                let place = EnvPlace {
+                    first: env.len(),
+                    counts: env.len(),
+                };
+                self.by_name.insert(name.to_owned(), place);
+                env.push(pair);
+            }
+        }
     }
 }
 

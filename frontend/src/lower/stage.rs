@@ -9,7 +9,7 @@ use super::input::{NamedContext, NoCache};
 use super::reach::Trigger;
 use super::remote::{self, RemoteContext};
 use super::round::{Label, Round, Step};
-use super::scope::{Arguments, Globals, Scope, env_value, is_internal};
+use super::scope::{Arguments, EnvPlaces, Globals, Scope, is_internal};
 use super::stages::{Base, Stage, Stages};
 use super::{path, reference};
 use crate::diagnostic::Diagnostic;
@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) image: ImageConfig,
     /// What it runs on.
     pub(super) platform: Platform,
+    /// Where the variables of the image are.
+    pub(super) env_places: EnvPlaces,
     /// The arguments in scope.
     pub(super) args: Arguments,
     /// A WORKDIR of this file was seen.
@@ -51,6 +53,7 @@ impl State {
     fn new(fs: Option<Input>, image: ImageConfig, platform: &Platform) -> State {
         State {
             fs,
+            env_places: EnvPlaces::of(&image.config.env),
             image,
             platform: platform.clone(),
             args: Arguments::default(),
@@ -179,8 +182,9 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         self.state.args.inherit();
         let image = &mut self.state.image;
         image.config.on_build.clear();
-        if env_value(&image.config.env, "PATH").is_none() {
-            image.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        let env = &mut image.config.env;
+        if self.state.env_places.value(env, "PATH").is_none() {
+            self.state.env_places.set(env, "PATH", DEFAULT_PATH);
         }
         if !image.config.working_dir.starts_with('/') && !image.config.working_dir.is_empty() {
             image.config.working_dir = path::absolute("/", &image.config.working_dir);
@@ -375,6 +379,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
     pub(super) fn scope(&self) -> Scope<'_> {
         Scope {
             env: &self.state.image.config.env,
+            places: &self.state.env_places,
             args: &self.state.args,
         }
     }

@@ -17,8 +17,8 @@ enum Casing {
 
 fn casing(word: &str) -> Casing {
     match () {
-        () if word.chars().all(|letter| letter.is_ascii_lowercase()) => Casing::Lower,
-        () if word.chars().all(|letter| letter.is_ascii_uppercase()) => Casing::Upper,
+        () if word.bytes().all(|letter| letter.is_ascii_lowercase()) => Casing::Lower,
+        () if word.bytes().all(|letter| letter.is_ascii_uppercase()) => Casing::Upper,
         () => Casing::Mixed,
     }
 }
@@ -101,12 +101,15 @@ fn instruction_casing(stages: &[Stage], diagnostics: &mut Vec<Diagnostic>) {
             std::iter::once(&stage.from.keyword).chain(others)
         })
     };
-    let count = |wanted| {
-        keywords()
-            .filter(|word| casing(&word.text) == wanted)
-            .count()
-    };
-    let (majority, name) = match count(Casing::Lower) > count(Casing::Upper) {
+    let (mut lower, mut upper) = (0, 0);
+    for word in keywords() {
+        match casing(&word.text) {
+            Casing::Lower => lower += 1,
+            Casing::Upper => upper += 1,
+            Casing::Mixed => {}
+        }
+    }
+    let (majority, name) = match lower > upper {
         true => (Casing::Lower, "lowercase"),
         false => (Casing::Upper, "uppercase"),
     };
