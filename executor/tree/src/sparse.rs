@@ -9,7 +9,7 @@ use crate::handle::{FsError, FsResult};
 
 /// Zeros of this many bytes, at a multiple of it, become a hole. Less saves little, and a file in
 /// many pieces is slow to read.
-const HOLE_BYTES: usize = 64 << 10;
+pub(crate) const HOLE_BYTES: usize = 64 << 10;
 
 /// Writes a file from its start, leaving holes where there are long runs of zeros.
 #[derive(Debug)]
