@@ -8,13 +8,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_executor::{BuildWorker, Delivered, Executor, Locals, Resolver, Secrets, StreamContent};
+use kiln_executor::{
+    BuildWorker, Delivered, Executor, Locals, Resolver, Secrets, StreamContent, userns,
+};
 use kiln_frontend::lower::{CONTEXT_FILE, RemoteContext, TimeAnswer, remote_context};
 use kiln_ir::{
     ActionInput, CopyAction, FileAction, FileActionKind, FileOp, GitSource, HttpSource, Input,
     Node, Op, Plan, SourceOp,
 };
-use kiln_solver::{Cancel, Failure, Goal, Need, SolveError, SolveOptions, SolveRequest, Solver};
+use kiln_solver::{
+    Cancel, Failure, Goal, Need, SolveError, SolveOptions, SolveRequest, Solver, Worker,
+};
 
 use crate::request::ReadOnce;
 use crate::{Delivery, DockerfileRequest, Error, SourceRequest};
@@ -37,6 +41,36 @@ impl Asker {
         let resolver = Arc::clone(&self.resolver);
         let worker = BuildWorker::new(self.resolver.executor(), resolver, Locals::default());
         worker.with_secrets(self.secrets.clone())
+    }
+}
+
+impl Asker {
+    /// Pins the repositories and files over http of a plan.
+    ///
+    /// A file that must be fetched to be known is left out where layers cannot be made: by an
+    /// ordinary user outside a namespace.
+    pub(crate) async fn pin_remotes(&self, plan: &mut Plan) -> Result<(), Error> {
+        let asked = Arc::new(plan.clone());
+        let worker = self.worker();
+        let mut pins = BTreeMap::new();
+        for node in plan.order() {
+            let is_known = match &plan.graph.node(node).op {
+                Op::Source(SourceOp::Git(_)) => true,
+                Op::Source(SourceOp::Http(source)) => {
+                    source.checksum.is_some() || userns::is_root()
+                }
+                _ => false,
+            };
+            if is_known {
+                let plan = Arc::clone(&asked);
+                let pinned = worker
+                    .pin(kiln_solver::SourceRequest { plan, node })
+                    .await?;
+                pins.insert(node, pinned.pin);
+            }
+        }
+        plan.pins.extend(pins);
+        Ok(())
     }
 }
 

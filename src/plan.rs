@@ -88,12 +88,15 @@ impl Planned {
 }
 
 impl Kiln {
-    /// Plans a Dockerfile with what store and registries say of its base images.
+    /// Plans a Dockerfile with what store and registries say of its base images, and pins what it
+    /// takes from elsewhere.
     pub async fn plan_resolved(&self, request: &SourceRequest) -> Result<Planned, Error> {
         let asker = Asker {
             resolver: Arc::new(Resolver::new(&self.executor)),
             secrets: Secrets::default(),
         };
-        lower_resolving(request, &asker).await.map(Planned::of)
+        let mut planned = Planned::of(lower_resolving(request, &asker).await?);
+        asker.pin_remotes(&mut planned.plan).await?;
+        Ok(planned)
     }
 }

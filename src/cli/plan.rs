@@ -1,6 +1,6 @@
 //! `kiln plan`.
 
-use kiln::{PlanForm, Planned};
+use kiln::{DockerfileRequest, PlanForm, Planned};
 
 use super::args::{PlanArgs, PlanFormat};
 use super::build::source_request;
@@ -10,7 +10,14 @@ use super::{Done, print, report};
 pub(crate) fn plan(args: &PlanArgs) -> Done {
     let request = source_request(&args.source)?;
     let planned = if args.resolve {
-        let kiln = host::open(Needs::Records, args.source.offline)?;
+        // What is brought here becomes a layer.
+        let brings = request.delivery.is_some()
+            || matches!(request.dockerfile, Some(DockerfileRequest::Url(_)));
+        let needs = match brings {
+            true => Needs::Layers,
+            false => Needs::Records,
+        };
+        let kiln = host::open(needs, args.source.offline)?;
         host::runtime()?.block_on(kiln.plan_resolved(&request))?
     } else {
         Planned::assuming(&request)?

@@ -54,6 +54,12 @@ pub(crate) fn context(spec: &str) -> Result<(String, ContextRequest)> {
     let request = match value.split_once("://") {
         Some(("docker-image", reference)) => ContextRequest::Image(reference.to_owned()),
         Some(("oci-layout", place)) => oci_layout(place),
+        _ if value.starts_with("target:") => {
+            return refuse(
+                format!("`--build-context {spec}`: other targets are contexts in bake files only"),
+                "build the target first, and give its image or its files as the context",
+            );
+        }
         _ if is_remote(value) => ContextRequest::Url(value.to_owned()),
         None => ContextRequest::Directory(PathBuf::from(value)),
         Some((scheme, _)) => {
@@ -431,5 +437,6 @@ mod tests {
         }
         check("a=dir:x@y", ContextRequest::Directory("dir:x@y".into()));
         assert!(context("x").is_err() && context("a=ftp://x").is_err());
+        assert!(context("a=target:b").is_err());
     }
 }

@@ -312,6 +312,11 @@ fn plan(world: &World) {
     prepare(world, &server, "ADD URL/f /d/");
     world.kiln(&["plan", "ctx"]).ok();
     assert!(server.log().is_empty());
+    let line = format!("ADD --checksum={} URL/f /d/", digest(b"one"));
+    prepare(world, &server, &line);
+    let ran = world.kiln(&["plan", "--resolve", "ctx"]).ok();
+    let pin = format!("= checksum {}", digest(b"one"));
+    assert!(ran.stdout.contains(&pin), "{}", ran.stdout);
 }
 
 fn large(world: &World) {

@@ -483,6 +483,10 @@ fn plan(world: &World) {
     forge.prepare("ADD GIT/app.git#main /src");
     world.kiln(&["plan", "ctx"]).ok();
     assert!(forge.server.log().is_empty());
+    forge.repository("app", &[("f", "one\n")]);
+    let ran = world.kiln(&["plan", "--resolve", "ctx"]).ok();
+    let pin = format!("= commit {}", forge.head("app"));
+    assert!(ran.stdout.contains(&pin), "{}", ran.stdout);
 }
 
 fn old_commit(world: &World) {
