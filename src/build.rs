@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
-    BuildWorker, Error as ExecutorError, Export, Exported, Handle, ImageToExport, Locals, Resolver,
-    words,
+    BuildWorker, Error as ExecutorError, Export, Exported, ImageToExport, Locals, Resolver,
+    ResultToExport, words,
 };
-use kiln_ir::{NetworkMode, NodeId, Plan};
+use kiln_ir::{NetworkMode, NodeId, Op, Plan, Platform};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
 };
@@ -101,9 +101,11 @@ impl Kiln {
         };
         let host_for_all = request.source.network == NetworkMode::Host;
         entitlement::check(&plan, &request.allow, host_for_all)?;
+        check_results(&plan, &request.exports)?;
         let mut request = request;
         request.source.source_date_epoch = source_date_epoch;
         let plan = Arc::new(plan);
+        self.check_runs(&plan).await?;
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
         let worker = BuildWorker::new(&self.executor, resolver, locals)
             .with_secrets(request.secrets.clone())
@@ -171,6 +173,38 @@ impl Kiln {
         }
     }
 
+    /// Errors unless programs of all platforms for which something runs do run here: better known before
+    /// an hour of building.
+    async fn check_runs(&self, plan: &Plan) -> Result<(), Error> {
+        let mut lacking = Vec::new();
+        for (platform, node) in first_runs(plan) {
+            let executor = self.executor.clone();
+            let checked = tokio::task::spawn_blocking(move || executor.check_runs(&platform));
+            let error = match checked.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            let display = plan.display.get(&node).cloned().unwrap_or_default();
+            lacking.push(FailedStep {
+                stage: display.stage,
+                text: match display.name.is_empty() {
+                    true => plan.graph.node(node).op.kind().to_owned(),
+                    false => display.name,
+                },
+                written: written(plan, node),
+                failure: words(&error),
+                causes: Vec::new(),
+                output: Vec::new(),
+                hint: error.hint(),
+            });
+        }
+        match lacking.is_empty() {
+            true => Ok(()),
+            false => Err(Error::StepsLack(lacking)),
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of one build, named")]
     async fn solve_and_export<F>(
         &self,
@@ -191,17 +225,6 @@ impl Kiln {
             request.exports.clone()
         };
         let only_cache = exports.iter().all(|export| *export == Export::CacheOnly);
-        let (result_output, config) = match plan.results.values().next() {
-            Some(result) if plan.results.len() == 1 => (result.output, result.config.clone()),
-            _ => {
-                return Err(Error::Plan {
-                    message: format!(
-                        "it has {} results, and exactly one can be built yet",
-                        plan.results.len()
-                    ),
-                });
-            }
-        };
         let need = if only_cache {
             Need::Known
         } else {
@@ -213,9 +236,11 @@ impl Kiln {
         options.jobs = request.jobs.unwrap_or(options.jobs);
         let solve = SolveRequest {
             plan: Arc::clone(plan),
-            goals: result_output
-                .iter()
-                .map(|&input| Goal { input, need })
+            goals: plan
+                .results
+                .values()
+                .filter_map(|result| result.output)
+                .map(|input| Goal { input, need })
                 .collect(),
             notes,
             options,
@@ -224,7 +249,7 @@ impl Kiln {
         let solved = Solver::new()
             .solve(Arc::clone(worker), solve, events, cancel.clone())
             .await;
-        let mut solved = match solved {
+        let solved = match solved {
             Ok(solved) => solved,
             Err(SolveError::Cancelled { .. }) => return Err(Error::Cancelled),
             Err(SolveError::Failed { failures, .. }) => {
@@ -232,10 +257,17 @@ impl Kiln {
             }
             Err(error) => return Err(Error::Solver(Box::new(error))),
         };
-        let handle: Option<Handle> = solved.goals.pop().and_then(|goal| goal.handle);
+        let mut goals = solved.goals.into_iter();
+        let results = plan.results.iter().map(|(name, result)| {
+            let goal = result.output.and_then(|_| goals.next());
+            Ok(ResultToExport {
+                platform: platform_of(name)?,
+                handle: goal.and_then(|goal| goal.handle),
+                config: result.config.clone(),
+            })
+        });
         let to_export = ImageToExport {
-            handle,
-            config,
+            results: results.collect::<Result<_, Error>>()?,
             source_date_epoch: request.source.source_date_epoch,
             tags: request.tags.iter().cloned().collect(),
             ..ImageToExport::default()
@@ -269,6 +301,54 @@ impl Kiln {
         };
         Ok(exported)
     }
+}
+
+/// The first step that runs programs of each platform.
+fn first_runs(plan: &Plan) -> BTreeMap<Platform, NodeId> {
+    let mut first = BTreeMap::new();
+    for id in plan.order() {
+        let node = plan.graph.node(id);
+        if let (Op::Exec(_), Some(platform)) = (&node.op, &node.platform) {
+            first.entry(platform.clone()).or_insert(id);
+        }
+    }
+    first
+}
+
+/// Errors unless every result can be exported.
+fn check_results(plan: &Plan, exports: &[Export]) -> Result<(), Error> {
+    if plan.results.is_empty() {
+        let message = "it has no result".to_owned();
+        return Err(Error::Plan { message });
+    }
+    let mut seen = BTreeSet::new();
+    for name in plan.results.keys() {
+        let platform = platform_of(name)?;
+        if platform.is_none() && plan.results.len() > 1 {
+            let message = "it has several results, and one without a platform".to_owned();
+            return Err(Error::Plan { message });
+        }
+        if !seen.insert(platform) {
+            let message = format!("its result `{name}` is for the platform of another one");
+            return Err(Error::Plan { message });
+        }
+    }
+    for export in exports {
+        export.check_platforms(plan.results.len())?;
+    }
+    Ok(())
+}
+
+/// The platform that a result's name is; none for the nameless one.
+fn platform_of(name: &str) -> Result<Option<Platform>, Error> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    Platform::parse(name)
+        .map(Some)
+        .map_err(|error| Error::Plan {
+            message: format!("its result `{name}` is for no platform: {error}"),
+        })
 }
 
 /// Reads a plan in text or JSON form; its local sources are the contexts that were given.

@@ -13,7 +13,7 @@ use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, lower,
 };
-use kiln_ir::{Platform, ResolveMode};
+use kiln_ir::ResolveMode;
 use tokio::task::JoinSet;
 
 use crate::delivery::{Asker, Place};
@@ -201,7 +201,6 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
 }
 
 pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
-    let platform = platform(request.platform.as_deref())?;
     let written = find_dockerfile(request, &place)?;
     let Written { path, bytes } = &written;
     let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(bytes);
@@ -250,7 +249,10 @@ pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Erro
         target: request.target.clone(),
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
-        platforms: vec![platform],
+        platforms: match request.platforms.as_slice() {
+            [] => vec![host_platform()],
+            platforms => platforms.to_vec(),
+        },
         build_platform: host_platform(),
         no_cache: request.no_cache.clone(),
         network: request.network,
@@ -273,30 +275,6 @@ pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Erro
         place,
         ignore,
     })
-}
-
-fn platform(wanted: Option<&str>) -> Result<Platform, Error> {
-    let host = host_platform();
-    let Some(text) = wanted else { return Ok(host) };
-    let usage = |message: String, hint: &str| Error::Usage {
-        message,
-        hint: Some(hint.to_owned()),
-    };
-    let platform = Platform::parse(text).map_err(|error| {
-        usage(
-            format!("`--platform {text}`: {error}"),
-            "as in --platform linux/amd64",
-        )
-    })?;
-    if platform != host {
-        return Err(usage(
-            format!(
-                "`--platform {text}`: this host is {host}, and building for others is not supported yet"
-            ),
-            "leave --platform out",
-        ));
-    }
-    Ok(platform)
 }
 
 /// A Dockerfile that was read.

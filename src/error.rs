@@ -118,6 +118,7 @@ impl Error {
             Error::Executor(
                 kiln_executor::Error::Reference(_)
                 | kiln_executor::Error::NameWithDigest { .. }
+                | kiln_executor::Error::OnePlatform { .. }
                 | kiln_executor::Error::SecretFile { .. }
                 | kiln_executor::Error::SecretTooBig { .. }
                 | kiln_executor::Error::Agent { .. },

@@ -55,12 +55,12 @@ pub use request::{
 
 pub use kiln_executor::{
     AgentSource, ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
-    ImageDetails, ImageSummary, ImportedImage, Keep, Program, ProgramStdio, PullEvent,
-    PullObserver, SecretSource, Secrets, SpaceLine, Swept, Terminal, Volume, init_if_requested,
-    probe_host, userns,
+    ImageDetails, ImageSummary, ImportedImage, Keep, PlatformDetails, Program, ProgramStdio,
+    PullEvent, PullObserver, SecretSource, Secrets, SpaceLine, Swept, Terminal, Volume,
+    host_platform, init_if_requested, probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;
-pub use kiln_ir::{HostIp, NetworkMode, ProxyEnv, ResolveMode, Ulimit};
+pub use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, Ulimit};
 pub use kiln_solver::{Cancel, WaitsFor};

@@ -1,5 +1,6 @@
 //! Plans shown, without running anything.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kiln_executor::{Resolver, Secrets};
@@ -46,11 +47,14 @@ impl Planned {
             Op::Source(SourceOp::Image(image)) => Some(image.reference.clone()),
             _ => None,
         };
-        let assumed = lowered
+        let mut assumed: Vec<String> = lowered
             .assumed
             .iter()
             .filter_map(|node| image(*node))
             .collect();
+        // One image may be there for several platforms.
+        let mut seen = BTreeSet::new();
+        assumed.retain(|reference| seen.insert(reference.clone()));
         Planned {
             plan: lowered.plan,
             findings,

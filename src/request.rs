@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_executor::{Export, Secrets};
 use kiln_frontend::lower::NoCache;
-use kiln_ir::{HostIp, NetworkMode, ProxyEnv, ResolveMode, Ulimit};
+use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, Ulimit};
 
 use crate::{Entitlement, Error};
 
@@ -29,8 +29,8 @@ pub struct SourceRequest {
     pub build_args: BTreeMap<String, Option<String>>,
     /// Further contexts by name.
     pub contexts: BTreeMap<String, ContextRequest>,
-    /// Platform, as in `linux/amd64`; by default the host's.
-    pub platform: Option<String>,
+    /// What the result is for; by default the host's platform. Several results make an index.
+    pub platforms: Vec<Platform>,
     /// Labels of the image, over those of the Dockerfile.
     pub labels: BTreeMap<String, String>,
     /// Network of steps that name none.

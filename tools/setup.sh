@@ -51,6 +51,8 @@ test)
     need qemu-img qemu-utils
     need debugfs e2fsprogs
     need openssl openssl
+    # For steps of other processors.
+    need qemu-aarch64-static qemu-user-static
     ;;
 bench)
     need busybox busybox-static

@@ -103,6 +103,18 @@ pub enum Error {
         /// What is asked for.
         wanted: String,
     },
+    /// A platform whose programs do not run on this host.
+    #[error("programs for {platform} do not run on this {host} host: {reason}")]
+    Foreign {
+        /// The platform.
+        platform: String,
+        /// The host's.
+        host: String,
+        /// Why not.
+        reason: String,
+        /// What changes that, if anything does.
+        remedy: Option<&'static str>,
+    },
     /// An image document that cannot be read.
     #[error("could not read the {what} of `{reference}`")]
     Document {
@@ -284,6 +296,22 @@ pub enum Error {
         #[source]
         source: kiln_tree::FsError,
     },
+    /// An archive that cannot hold what was built.
+    #[error("a docker archive holds an image for one platform, and this build is for {count}")]
+    OnePlatform {
+        /// How many there are.
+        count: usize,
+    },
+    /// Two platforms that write the same file.
+    #[error("`{path}` of {second} would be written over that of {first}")]
+    PlatformClash {
+        /// The file.
+        path: kiln_tree::TreePath,
+        /// The platform that has it.
+        first: String,
+        /// The platform that has it too.
+        second: String,
+    },
     /// A digest where a name for a new image is wanted.
     #[error("could not name an image `{name}`: its digest is not for anybody to choose")]
     NameWithDigest {
@@ -353,7 +381,17 @@ impl Error {
                 format!("give one with --build-context {name}=oci-layout://DIR")
             }
             Error::UnknownLocal { name, .. } => format!("give one with --build-context {name}=DIR"),
-            Error::Platform { .. } => "only this host's architecture can be built for".to_owned(),
+            Error::Platform { found, .. } => {
+                let found = found.split(", ").next().unwrap_or_default();
+                format!("`--platform {found}` asks for what there is")
+            }
+            Error::Foreign { remedy, .. } => return remedy.map(str::to_owned),
+            Error::OnePlatform { .. } => {
+                "`-o type=oci` holds several; `--platform` chooses one".to_owned()
+            }
+            Error::PlatformClash { .. } => {
+                "leave `platform-split=false` out, and each platform has a directory".to_owned()
+            }
             Error::File(FileError::ContextChanged { .. }) => {
                 "build again when nothing writes there".to_owned()
             }
@@ -401,7 +439,12 @@ impl Error {
     /// Whether this host lacks something, as against a build that is wrong.
     pub fn is_environment(&self) -> bool {
         match self {
-            Error::Sandbox(_) | Error::Store(_) | Error::RegistryConfig(_) => true,
+            // It says that the request is wrong.
+            Error::Store(StoreError::ImageOfIndex { .. }) => false,
+            Error::Sandbox(_)
+            | Error::Store(_)
+            | Error::RegistryConfig(_)
+            | Error::Foreign { .. } => true,
             Error::Git(error) => error.is_environment(),
             _ => false,
         }

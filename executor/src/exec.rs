@@ -6,7 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_ir::{ExecOp, Mount, MountKind, NetworkMode, ResourceLimits, SecretOpt, SecurityMode};
+use kiln_ir::{
+    ExecOp, Mount, MountKind, NetworkMode, Platform, ResourceLimits, SecretOpt, SecurityMode,
+};
 use kiln_sandbox::{Exit, MountSource, Network, Privileges, Rlimit, RootFs, Spec, Stdio, User};
 use kiln_solver::{Cancel, RunOutcome, StepFailure, StepSink, Stream};
 use kiln_store::{Content, LayerDraft, Lease, Snapshot};
@@ -30,6 +32,8 @@ use crate::worker::{Handle, Tree, stop_of};
 /// A step that is to run.
 pub(crate) struct ExecRequest {
     pub(crate) op: ExecOp,
+    /// What its programs are for; none is this host.
+    pub(crate) platform: Option<Platform>,
     pub(crate) inputs: Vec<Handle>,
     pub(crate) limits: ResourceLimits,
     pub(crate) caches: CacheMounts,
@@ -150,6 +154,7 @@ fn run(
 ) -> Result<RunOutcome<Handle>, Error> {
     let ExecRequest {
         op,
+        platform,
         inputs,
         caches,
         secrets,
@@ -199,6 +204,9 @@ fn run(
     held.writable.insert(0, (root_mount.output, root));
     fill_spec(&mut spec, &op, identity)?;
     set_secrets(&mut spec, &op, &secrets)?;
+    if let Some(platform) = &platform {
+        executor.emulate(&mut spec, platform)?;
+    }
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
     spec.stdio = Stdio::Streams {

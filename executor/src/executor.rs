@@ -10,6 +10,7 @@ use kiln_store::{DiffId, Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
 
+use crate::emulation;
 use crate::error::{Error, words};
 
 /// How an executor is opened.
@@ -38,6 +39,7 @@ struct Inner {
     snapshots: OnceLock<Found>,
     /// Layers that are being brought here.
     turns: Mutex<HashMap<DiffId, Weak<Turn>>>,
+    emulation: emulation::Known,
 }
 
 /// Held by whoever brings a layer here.
@@ -76,6 +78,7 @@ impl Executor {
             registry: OnceLock::new(),
             snapshots: OnceLock::new(),
             turns: Mutex::default(),
+            emulation: emulation::Known::default(),
         };
         Ok(Executor {
             inner: Arc::new(inner),
@@ -129,6 +132,11 @@ impl Executor {
             snapshotter: self.store().snapshotter(probe.strategy),
         };
         Ok(self.inner.snapshots.get_or_init(|| found))
+    }
+
+    /// What was found out about platforms.
+    pub(crate) fn emulation(&self) -> &emulation::Known {
+        &self.inner.emulation
     }
 
     pub(crate) fn snapshotter(&self) -> Result<&dyn Snapshotter, Error> {

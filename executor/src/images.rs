@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use kiln_ir::ImageConfig;
+use kiln_ir::{ImageConfig, Platform};
 use kiln_oci::reference::Reference;
-use kiln_store::{Image, Lease, StoreError};
+use kiln_store::{Image, Lease, Member, Store, StoreError};
 
 use crate::error::Error;
-use crate::executor::Executor;
+use crate::executor::{Executor, host_platform};
 use crate::source::ago;
 
 /// An image in a list.
@@ -19,6 +19,8 @@ pub struct ImageSummary {
     pub names: Vec<String>,
     /// What its layers hold.
     pub size_bytes: u64,
+    /// What it is for, such as `linux/amd64`; several if it is an index.
+    pub platforms: Vec<String>,
     /// When the store got it, such as `3 days ago`.
     pub added: String,
     /// When its config says it was made.
@@ -28,10 +30,25 @@ pub struct ImageSummary {
 /// All that is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageDetails {
-    /// The digest of its config.
+    /// The digest of its config, or of its index.
     pub id: String,
     /// Its names.
     pub names: Vec<String>,
+    /// The index as JSON, if it is for several platforms.
+    pub index: Option<String>,
+    /// What its layers hold.
+    pub size_bytes: u64,
+    /// The image for each of its platforms, never none.
+    pub platforms: Vec<PlatformDetails>,
+}
+
+/// All that is known of an image for one platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatformDetails {
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// The digest of its config.
+    pub id: String,
     /// The manifest as JSON.
     pub manifest: String,
     /// The config as JSON.
@@ -50,10 +67,13 @@ impl Executor {
         let images = self.store().images()?;
         Ok(images
             .into_iter()
+            // What an image of several platforms is made of is seen as that one.
+            .filter(|named| !named.is_member || !named.names.is_empty())
             .map(|named| ImageSummary {
                 id: named.image.id.to_string(),
                 names: named.names.iter().map(|name| familiar(name)).collect(),
                 size_bytes: named.image.size_bytes,
+                platforms: platforms(&named.image),
                 added: ago(named.image.added),
                 created: named.image.created,
             })
@@ -143,35 +163,174 @@ impl Executor {
     pub fn image_details(&self, name: &str) -> Result<ImageDetails, Error> {
         let store = self.store();
         let image = self.peek_image(name)?;
-        let names = store
+        let named = store
             .images()?
             .into_iter()
             .find(|named| named.image.id == image.id);
-        let document = |what, source: Box<dyn std::error::Error + Send + Sync>| Error::Document {
-            what,
-            reference: name.to_owned(),
-            source,
-        };
-        let text = |what, bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec()).map_err(|error| document(what, error.into()))
-        };
-        let mut layers = Vec::new();
-        for layer in &image.layers {
-            let size = store.layer(layer)?.map_or(0, |info| info.size_bytes);
-            layers.push((layer.to_string(), size));
-        }
-        Ok(ImageDetails {
+        let mut details = ImageDetails {
             id: image.id.to_string(),
-            names: names
+            names: named
                 .map(|named| named.names.iter().map(|name| familiar(name)).collect())
                 .unwrap_or_default(),
-            parsed: ImageConfig::from_json(&image.config)
-                .map_err(|error| document("config", error.into()))?,
-            manifest: text("manifest", &image.manifest)?,
-            config: text("config", &image.config)?,
-            layers,
+            index: None,
             size_bytes: image.size_bytes,
-        })
+            platforms: Vec::with_capacity(image.members.len().max(1)),
+        };
+        if image.members.is_empty() {
+            details
+                .platforms
+                .push(platform_details(store, &image, name)?);
+            return Ok(details);
+        }
+        details.index = Some(text("index", &image.manifest, name)?);
+        for member in &image.members {
+            let image = store.peek_image(&member.id.to_string())?;
+            details
+                .platforms
+                .push(platform_details(store, &image, name)?);
+        }
+        Ok(details)
+    }
+
+    /// Returns what is known of an image for one platform, as `linux/arm64`; the host's, or the only
+    /// one, where none is given.
+    pub fn platform_details(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<PlatformDetails, Error> {
+        let store = self.store();
+        let image = self.peek_image(name)?;
+        let wanted = platform.cloned().unwrap_or_else(host_platform);
+        let image = match choose(&image, &wanted, name)? {
+            Some(member) => store.peek_image(&member.id.to_string())?,
+            None => image,
+        };
+        let details = platform_details(store, &image, name)?;
+        let found = platform_of(&details.parsed);
+        let fits = |wanted: &Platform| oci_platform(wanted).accepts(&oci_platform(&found));
+        match platform {
+            Some(wanted) if !fits(wanted) => Err(Error::Platform {
+                reference: name.to_owned(),
+                found: found.to_string(),
+                wanted: wanted.to_string(),
+            }),
+            _ => Ok(details),
+        }
+    }
+}
+
+/// Returns the image of one for several platforms that fits `platform` best, leased; any other image
+/// is returned as it is.
+pub(crate) fn member_for(
+    store: &Store,
+    lease: &Lease,
+    image: Image,
+    platform: &Platform,
+    name: &str,
+) -> Result<Image, Error> {
+    match choose(&image, platform, name)? {
+        Some(member) => Ok(store.resolve_image(lease, &member.id.to_string())?),
+        None => Ok(image),
+    }
+}
+
+/// Returns the member that fits `platform` best; none if the image has no members.
+fn choose<'i>(
+    image: &'i Image,
+    platform: &Platform,
+    name: &str,
+) -> Result<Option<&'i Member>, Error> {
+    if image.members.is_empty() {
+        return Ok(None);
+    }
+    let wanted = oci_platform(platform);
+    let rank = |member: &Member| {
+        let candidate = kiln_oci::platform::Platform::parse(&member.platform).ok()?;
+        wanted.rank(&candidate)
+    };
+    let ranked = image.members.iter();
+    let best = ranked
+        .filter_map(|member| Some((rank(member)?, member)))
+        .min_by_key(|(rank, _)| *rank);
+    match best {
+        Some((_, member)) => Ok(Some(member)),
+        None => Err(Error::Platform {
+            reference: name.to_owned(),
+            found: platforms(image).join(", "),
+            wanted: platform.to_string(),
+        }),
+    }
+}
+
+/// The same in the words of image documents.
+pub(crate) fn oci_platform(platform: &Platform) -> kiln_oci::platform::Platform {
+    kiln_oci::platform::Platform {
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+        ..kiln_oci::platform::Platform::new(&platform.os, &platform.architecture, &platform.variant)
+    }
+}
+
+/// What an image is for, as far as it says.
+fn platforms(image: &Image) -> Vec<String> {
+    if !image.members.is_empty() {
+        let members = image.members.iter();
+        return members.map(|member| member.platform.clone()).collect();
+    }
+    let config = ImageConfig::from_json(&image.config).unwrap_or_default();
+    match config.architecture.is_empty() {
+        true => Vec::new(),
+        false => vec![platform_of(&config).to_string()],
+    }
+}
+
+/// The platform that a config states.
+pub(crate) fn platform_of(config: &ImageConfig) -> Platform {
+    Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        ..Platform::default()
+    }
+    .normalized()
+}
+
+fn parse(image: &Image, name: &str) -> Result<ImageConfig, Error> {
+    ImageConfig::from_json(&image.config).map_err(|error| document("config", error.into(), name))
+}
+
+fn platform_details(store: &Store, image: &Image, name: &str) -> Result<PlatformDetails, Error> {
+    let mut layers = Vec::new();
+    for layer in &image.layers {
+        let size = store.layer(layer)?.map_or(0, |info| info.size_bytes);
+        layers.push((layer.to_string(), size));
+    }
+    let parsed = parse(image, name)?;
+    Ok(PlatformDetails {
+        platform: platform_of(&parsed).to_string(),
+        id: image.id.to_string(),
+        parsed,
+        manifest: text("manifest", &image.manifest, name)?,
+        config: text("config", &image.config, name)?,
+        layers,
+        size_bytes: image.size_bytes,
+    })
+}
+
+fn text(what: &'static str, bytes: &[u8], name: &str) -> Result<String, Error> {
+    String::from_utf8(bytes.to_vec()).map_err(|error| document(what, error.into(), name))
+}
+
+fn document(
+    what: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+    name: &str,
+) -> Error {
+    Error::Document {
+        what,
+        reference: name.to_owned(),
+        source,
     }
 }
 

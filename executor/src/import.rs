@@ -161,16 +161,20 @@ mod tests {
     #[test]
     fn what_is_imported_can_be_exported() {
         use crate::context::Locals;
-        use crate::export::{Destination, Export, ImageToExport};
+        use crate::export::{Destination, Export, ImageToExport, ResultToExport};
         use crate::source::Resolver;
         use crate::worker::{BuildWorker, Handle};
         let (directory, executor) = executor();
         let imported = import(&executor, root(&["bin/sh"]), None).unwrap();
         let lease = executor.store().lease();
         let image = executor.find_image(&lease, "base:1").unwrap();
-        let given = ImageToExport {
+        let result = ResultToExport {
             handle: Some(Handle::layers(image.layers)),
             config: Some(ImageConfig::from_json(&image.config).unwrap()),
+            ..ResultToExport::default()
+        };
+        let given = ImageToExport {
+            results: vec![result],
             ..ImageToExport::default()
         };
         let worker = BuildWorker::new(

@@ -20,6 +20,7 @@ mod unpack;
 
 mod cachemounts;
 mod combine;
+mod emulation;
 mod exec;
 mod hostfiles;
 mod secrets;
@@ -48,10 +49,12 @@ pub use context::Locals;
 pub use delivery::{Delivered, StreamContent};
 pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
-pub use export::{Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor};
+pub use export::{
+    Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor, ResultToExport,
+};
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError};
-pub use images::{ImageDetails, ImageSummary};
+pub use images::{ImageDetails, ImageSummary, PlatformDetails};
 pub use import::ImportedImage;
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};

@@ -325,6 +325,7 @@ impl BuildWorker {
             Op::Exec(op) => {
                 let exec_request = ExecRequest {
                     op: op.clone(),
+                    platform: node.platform.clone(),
                     inputs: request.inputs,
                     limits,
                     caches: reservation.unwrap_or_default(),

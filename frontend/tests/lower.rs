@@ -9,6 +9,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "lower/scopes.rs"]
+mod scopes;
+#[path = "lower/stages.rs"]
+mod stages;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;

@@ -85,6 +85,9 @@ Examples:
         /// Show whole instructions
         #[arg(long)]
         no_trunc: bool,
+        /// Of an image for several platforms, the one for this one [default: this host's]
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Option<String>,
     },
     /// Look at earlier builds
     Builds {
@@ -148,9 +151,9 @@ pub(crate) struct SourceArgs {
     /// oci-layout://DIR[:TAG], a git repository or a URL
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
-    /// Platform of the image; only this host's can be built for yet
+    /// Platforms of the image, as in linux/amd64,linux/arm64; several make an index [default: this host's]
     #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
+    pub(crate) platform: Vec<String>,
     /// Add a label to the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,
@@ -194,6 +197,9 @@ Outputs (-o), several in one build:
   type=local,dest=DIR              the files; -o DIR says the same
   type=tar,dest=FILE               the files as a tar; -o - writes it to standard output
   type=cacheonly                   nothing: only the cache is filled
+
+Of several platforms, local and tar write a directory each, such as linux_arm64, unless
+platform-split=false. RUN steps of a foreign platform need qemu-user-static on this host.
 
 The image id is all that standard output gets, so id=$(kiln build .) works.
 
@@ -410,6 +416,9 @@ pub(crate) struct RunArgs {
     /// Network: host or none
     #[arg(long, value_name = "MODE", default_value = "host")]
     pub(crate) network: String,
+    /// Platform of the image, another than this host's if there is an emulator
+    #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Host name in the container
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,

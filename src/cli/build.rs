@@ -48,7 +48,7 @@ pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure
         target: args.target.clone(),
         build_args: spec::build_args(&args.build_arg),
         contexts: contexts.collect::<Result<_, _>>()?,
-        platform: args.platform.clone(),
+        platforms: spec::platforms(&args.platform)?,
         labels: spec::labels(&args.label),
         network: args
             .network
@@ -242,7 +242,8 @@ fn writes_to_stdout(export: &Export) -> bool {
     matches!(
         export,
         Export::Tar {
-            destination: Destination::Stdout
+            destination: Destination::Stdout,
+            ..
         } | Export::OciArchive {
             destination: Destination::Stdout,
             ..
@@ -300,7 +301,8 @@ fn write_files(args: &BuildArgs, built: &Built) -> Result<(), Failure> {
     }
     if let Some(path) = &args.metadata_file {
         let mut metadata = serde_json::Map::new();
-        if let Some(id) = &exported.image_id {
+        // An index has no config.
+        if let Some(id) = exported.image_id.as_ref().filter(|_| !exported.is_index) {
             metadata.insert(
                 "containerimage.config.digest".to_owned(),
                 id.as_str().into(),

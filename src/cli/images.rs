@@ -5,12 +5,13 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
-use kiln::Error;
+use kiln::{Error, PlatformDetails};
+use serde_json::Value;
 
 use super::args::ImagesArgs;
 use super::host::{self, Needs};
 use super::progress::words_bytes;
-use super::{Done, Failure, print};
+use super::{Done, Failure, print, spec};
 
 /// Digits of an id that people see.
 const SHOWN_DIGITS: usize = 12;
@@ -71,13 +72,14 @@ pub(crate) fn images(args: &ImagesArgs) -> Done {
             let json = serde_json::json!({
                 "id": image.id,
                 "names": image.names,
+                "platforms": image.platforms,
                 "size": image.size_bytes,
             });
             format!("{json}\n")
         };
         return print(&images.iter().map(line).collect::<String>());
     }
-    let mut rows = vec![["NAME", "ID", "ADDED", "SIZE"].map(str::to_owned)];
+    let mut rows = vec![["NAME", "ID", "PLATFORM", "ADDED", "SIZE"].map(str::to_owned)];
     for image in &images {
         let id = if args.no_trunc {
             image.id.clone()
@@ -93,6 +95,7 @@ pub(crate) fn images(args: &ImagesArgs) -> Done {
             rows.push([
                 name,
                 id.clone(),
+                image.platforms.join(", "),
                 image.added.clone(),
                 words_bytes(image.size_bytes),
             ]);
@@ -147,26 +150,59 @@ pub(crate) fn import(file: &str, name: &str) -> Done {
 pub(crate) fn inspect(image: &str) -> Done {
     let kiln = host::open(Needs::Records, true)?;
     let details = kiln.image_details(image)?;
-    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let mut json = serde_json::json!({
+        "id": details.id,
+        "names": details.names,
+        "size": details.size_bytes,
+    });
+    let platforms = details.platforms.iter();
+    let mut shown: Vec<_> = platforms.map(shown_platform).collect();
+    match &details.index {
+        Some(index) => {
+            json["index"] = parse(index);
+            json["platforms"] = shown.into();
+        }
+        None => {
+            json = shown
+                .pop()
+                .map_or(json.clone(), |shown| merged(json, shown))
+        }
+    }
+    print(&format!("{json:#}\n"))
+}
+
+fn shown_platform(details: &PlatformDetails) -> Value {
     let layers: Vec<_> = details
         .layers
         .iter()
         .map(|(content, size)| serde_json::json!({ "content": content, "size": size }))
         .collect();
-    let json = serde_json::json!({
+    serde_json::json!({
+        "platform": details.platform,
         "id": details.id,
-        "names": details.names,
         "size": details.size_bytes,
         "config": parse(&details.config),
         "manifest": parse(&details.manifest),
         "layers": layers,
-    });
-    print(&format!("{json:#}\n"))
+    })
 }
 
-pub(crate) fn history(image: &str, no_trunc: bool) -> Done {
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// The keys of both.
+fn merged(mut one: Value, other: Value) -> Value {
+    if let (Value::Object(one), Value::Object(other)) = (&mut one, other) {
+        one.extend(other);
+    }
+    one
+}
+
+pub(crate) fn history(image: &str, no_trunc: bool, platform: Option<&str>) -> Done {
+    let platform = spec::platform(platform)?;
     let kiln = host::open(Needs::Records, true)?;
-    let details = kiln.image_details(image)?;
+    let details = kiln.platform_details(image, platform.as_ref())?;
     let mut sizes = details.layers.iter().map(|(_, size)| *size);
     let mut rows = Vec::new();
     for entry in &details.parsed.history {

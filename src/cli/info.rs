@@ -20,9 +20,10 @@ pub(crate) fn info() -> Done {
             None => found.strategy.to_string(),
             Some(reason) => format!("{} (no overlay: {reason})", found.strategy),
         };
-        Ok((kiln.options().root.display().to_string(), how))
+        let root = kiln.options().root.display().to_string();
+        Ok((root, how, kiln.platforms()))
     });
-    let (root, how) = match opened {
+    let (root, how, (here, emulated)) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             print(&columns(&rows))?;
@@ -31,5 +32,16 @@ pub(crate) fn info() -> Done {
     };
     rows.push(["store".to_owned(), root]);
     rows.push(["snapshots".to_owned(), how]);
+    let here: Vec<String> = here.iter().map(ToString::to_string).collect();
+    rows.push(["platforms".to_owned(), here.join(", ")]);
+    let words: Vec<String> = emulated
+        .iter()
+        .map(|(platform, path)| format!("{platform} ({})", path.display()))
+        .collect();
+    let words = match words.is_empty() {
+        true => "none: no static qemu is found and let run".to_owned(),
+        false => words.join(", "),
+    };
+    rows.push(["emulated".to_owned(), words]);
     print(&columns(&rows))
 }

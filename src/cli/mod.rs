@@ -70,7 +70,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Rmi { images } => images::remove(&images),
         Command::Import { file, name } => images::import(&file, &name),
         Command::Inspect { image } => images::inspect(&image),
-        Command::History { image, no_trunc } => images::history(&image, no_trunc),
+        Command::History {
+            image,
+            no_trunc,
+            platform,
+        } => images::history(&image, no_trunc, platform.as_deref()),
         Command::Builds {
             command: None | Some(BuildsCommand::Ls),
         } => why::builds(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln::{ContextRequest, Destination, Export, HostIp, NetworkMode, Ulimit};
+use kiln::{ContextRequest, Destination, Export, HostIp, NetworkMode, Platform, Ulimit};
 
 /// A flag value that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +98,42 @@ fn oci_layout(place: &str) -> ContextRequest {
     ContextRequest::OciLayout {
         path: PathBuf::from(path),
         reference,
+    }
+}
+
+/// `OS/ARCH[/VARIANT]`, several with commas; `local` is this host's.
+pub(crate) fn platforms(specs: &[String]) -> Result<Vec<Platform>> {
+    let mut platforms = Vec::new();
+    // An empty variable of the environment is as good as none.
+    for spec in specs.iter().filter(|spec| !spec.is_empty()) {
+        for text in spec.split(',').map(str::trim) {
+            let platform = match text {
+                "local" => kiln::host_platform(),
+                text => Platform::parse(text).or_else(|error| {
+                    refuse(
+                        format!("`--platform {spec}`: {error}"),
+                        "as in --platform linux/amd64,linux/arm64",
+                    )
+                })?,
+            };
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+    }
+    Ok(platforms)
+}
+
+/// One of [`platforms`].
+pub(crate) fn platform(spec: Option<&str>) -> Result<Option<Platform>> {
+    let Some(spec) = spec else { return Ok(None) };
+    match platforms(&[spec.to_owned()])?.as_slice() {
+        [] => Ok(None),
+        [platform] => Ok(Some(platform.clone())),
+        _ => refuse(
+            format!("`--platform {spec}`: several are given, and one is needed"),
+            "as in --platform linux/arm64",
+        ),
     }
 }
 
@@ -214,11 +250,13 @@ pub(crate) fn output(spec: &str) -> Result<Export> {
     if spec == "-" {
         return Ok(Export::Tar {
             destination: Destination::Stdout,
+            platform_split: None,
         });
     }
     if !spec.contains('=') {
         return Ok(Export::Local {
             destination: PathBuf::from(spec),
+            platform_split: None,
         });
     }
     let mut fields: BTreeMap<String, String> = BTreeMap::new();
@@ -271,7 +309,10 @@ pub(crate) fn output(spec: &str) -> Result<Export> {
             }
         }
         "local" => match destination(spec, &mut fields)? {
-            Destination::File(destination) => Export::Local { destination },
+            Destination::File(destination) => Export::Local {
+                destination,
+                platform_split: platform_split(spec, &mut fields)?,
+            },
             Destination::Stdout => {
                 return refuse(
                     format!("`-o {spec}`: a directory cannot go to standard output"),
@@ -281,6 +322,7 @@ pub(crate) fn output(spec: &str) -> Result<Export> {
         },
         "tar" => Export::Tar {
             destination: destination(spec, &mut fields)?,
+            platform_split: platform_split(spec, &mut fields)?,
         },
         "cacheonly" => Export::CacheOnly,
         "registry" => {
@@ -312,6 +354,20 @@ fn names(fields: &mut BTreeMap<String, String>) -> Vec<String> {
         .filter(|name| !name.is_empty())
         .map(str::to_owned)
         .collect()
+}
+
+fn platform_split(spec: &str, fields: &mut BTreeMap<String, String>) -> Result<Option<bool>> {
+    let Some(value) = fields.remove("platform-split") else {
+        return Ok(None);
+    };
+    match value.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
+        _ => refuse(
+            format!("`-o {spec}`: `platform-split={value}` is neither true nor false"),
+            "as in -o type=local,dest=out,platform-split=false",
+        ),
+    }
 }
 
 fn destination(spec: &str, fields: &mut BTreeMap<String, String>) -> Result<Destination> {
@@ -354,18 +410,28 @@ mod tests {
             "-",
             Export::Tar {
                 destination: Destination::Stdout,
+                platform_split: None,
             },
         );
         check(
             "out",
             Export::Local {
                 destination: "out".into(),
+                platform_split: None,
             },
         );
         check(
             "type=local,dest=out",
             Export::Local {
                 destination: "out".into(),
+                platform_split: None,
+            },
+        );
+        check(
+            "type=local,dest=out,platform-split=false",
+            Export::Local {
+                destination: "out".into(),
+                platform_split: Some(false),
             },
         );
         check("type=cacheonly", Export::CacheOnly);
@@ -390,8 +456,33 @@ mod tests {
             "type=local,dest=-",
             "type=registry,name=x",
             "type=tar,dest=a,mode=max",
+            "type=tar,dest=a,platform-split=maybe",
+            "type=oci,dest=a,platform-split=true",
         ] {
             assert!(output(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn many_platforms() {
+        let check = |specs: &[&str], expected: &[&str]| {
+            let specs: Vec<String> = specs.iter().map(ToString::to_string).collect();
+            let found = platforms(&specs).unwrap();
+            let found: Vec<String> = found.iter().map(Platform::to_string).collect();
+            assert_eq!(found, expected, "{specs:?}");
+        };
+        check(&[""], &[]);
+        check(
+            &["linux/amd64,linux/arm64"],
+            &["linux/amd64", "linux/arm64"],
+        );
+        check(
+            &["linux/arm64/v8", "linux/aarch64, linux/arm"],
+            &["linux/arm64", "linux/arm/v7"],
+        );
+        check(&["local"], &[&kiln::host_platform().to_string()]);
+        for wrong in ["linux/amd64,", "vax", "a/b/c/d", "linux/am d64"] {
+            assert!(platforms(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
     }
 

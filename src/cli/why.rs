@@ -15,7 +15,11 @@ pub(crate) fn why(args: &WhyArgs) -> Done {
     let build = kiln.why(args.build.as_deref())?;
     let wanted = |step: &&StepRecord| match &args.step {
         None => true,
-        Some(text) => step.text.contains(text.as_str()) || step.stage == *text,
+        Some(text) => {
+            // The stage of a build for several platforms has the platform before its name.
+            let name = step.stage.rsplit(' ').next();
+            step.text.contains(text.as_str()) || step.stage == *text || name == Some(text)
+        }
     };
     let steps: Vec<&StepRecord> = build.steps.iter().filter(wanted).collect();
     if steps.is_empty() {

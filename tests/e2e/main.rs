@@ -18,6 +18,7 @@ mod interrupts;
 mod language;
 mod mounts;
 mod plans;
+mod platforms;
 mod reasons;
 mod registries;
 mod remotes;
@@ -39,7 +40,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 18] = [
+    let rooms: [Room; 19] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("mounts", mounts::cases),
         ("trust", trust::cases),
         ("plans", plans::cases),
+        ("platforms", platforms::cases),
         ("commands", commands::cases),
         ("checks", checks::cases),
         ("images", images::cases),

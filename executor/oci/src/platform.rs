@@ -211,7 +211,7 @@ impl Platform {
     }
 
     /// Returns how well `candidate` fits, 0 being best; `None` if it does not run there.
-    fn rank(&self, candidate: &Self) -> Option<usize> {
+    pub fn rank(&self, candidate: &Self) -> Option<usize> {
         let (wanted, candidate) = (self.normalized(), candidate.normalized());
         if wanted.os != candidate.os || candidate.is_unknown() {
             return None;

@@ -134,6 +134,8 @@ pub enum Phase {
     Stdio,
     /// Setting a limit.
     Rlimit,
+    /// Telling the kernel of an emulator, in a user namespace of its own.
+    Emulator,
     /// Giving capabilities up.
     Capabilities,
     /// Filtering system calls.
@@ -159,6 +161,7 @@ impl std::fmt::Display for Phase {
             Phase::Fork => "make the process",
             Phase::Stdio => "connect the standard streams",
             Phase::Rlimit => "set a limit",
+            Phase::Emulator => "register the emulator in a user namespace",
             Phase::Capabilities => "drop capabilities",
             Phase::Seccomp => "filter system calls",
             Phase::User => "become the user",

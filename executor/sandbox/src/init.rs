@@ -17,7 +17,7 @@ use rustix::process::DumpableBehavior;
 use crate::apply::{self, Outcome, Terminal};
 use crate::bytestring::ByteString;
 use crate::error::Phase;
-use crate::plan::Plan;
+use crate::plan::{Format, Plan};
 use crate::process::{self, Streams};
 use crate::wire::{self, Fault, Reply, Request};
 
@@ -98,6 +98,9 @@ fn start(
             )
         }
     };
+    let mut interpreter = |format: &Format| fds.get_mut(format.interpreter).and_then(Option::take);
+    let emulator = plan.process.emulator.as_ref();
+    let emulator = emulator.and_then(|format| Some((format, interpreter(format)?)));
     // Whatever else came is not wanted by anybody.
     drop(fds);
     let null = open_null().map_err(failed(Phase::Stdio))?;
@@ -117,7 +120,9 @@ fn start(
     let child = match unsafe { nix::unistd::fork() } {
         Err(error) => return Err(Fault::of(Phase::Fork, &error.into())),
         Ok(ForkResult::Child) => {
-            let fault = process::become_program(&plan.process, bytes, &streams, null.as_fd());
+            let emulator = emulator.as_ref().map(|(format, fd)| (*format, fd.as_fd()));
+            let fault =
+                process::become_program(&plan.process, bytes, &streams, emulator, null.as_fd());
             let text = serde_json::to_vec(&fault).unwrap_or_default();
             // Nobody is left to tell if this fails; the parent then sees the end of the pipe.
             let _ = rustix::io::write(&report, &text);
@@ -125,7 +130,7 @@ fn start(
         }
         Ok(ForkResult::Parent { child }) => child,
     };
-    drop((report, streams));
+    drop((report, streams, emulator));
     await_execution(ready.as_fd(), socket)?;
     Ok(Started {
         child,

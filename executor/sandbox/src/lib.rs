@@ -23,6 +23,7 @@
 mod apply;
 mod bytestring;
 mod capabilities;
+mod emulator;
 mod error;
 mod init;
 mod mountfd;
@@ -47,6 +48,6 @@ pub use probe::probe_report;
 pub use running::{Exit, Running};
 pub use spawn::spawn;
 pub use spec::{
-    DEFAULT_HOSTNAME, Mount, MountSource, Network, Privileges, Resource, Rlimit, RootFs, Spec,
-    Stdio, Stub, UnknownResource, User,
+    DEFAULT_HOSTNAME, Emulator, Mount, MountSource, Network, Privileges, Resource, Rlimit, RootFs,
+    Spec, Stdio, Stub, UnknownResource, User,
 };

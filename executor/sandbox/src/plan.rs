@@ -166,6 +166,18 @@ pub(crate) struct Process {
     pub(crate) all_capabilities: bool,
     /// Where among the bytes beside the plan the system call filter is.
     pub(crate) filter: Option<(usize, usize)>,
+    /// What executes programs of another processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) emulator: Option<Format>,
+}
+
+/// A binary format to register, with the descriptor of its interpreter.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Format {
+    pub(crate) interpreter: usize,
+    pub(crate) name: String,
+    pub(crate) magic: Vec<u8>,
+    pub(crate) mask: Vec<u8>,
 }
 
 /// A descriptor that travels beside the plan, and what the caller must do to it first.
@@ -344,6 +356,15 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
             handles.len() - 1
         });
     }
+    let emulator = spec.emulator.map(|emulator| {
+        handles.push(Handle::Stream(emulator.interpreter));
+        Format {
+            interpreter: handles.len() - 1,
+            name: emulator.name,
+            magic: emulator.magic,
+            mask: emulator.mask,
+        }
+    });
     let filter = host
         .filter
         .filter(|_| default)
@@ -367,6 +388,7 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
         streams,
         all_capabilities: !default,
         filter,
+        emulator,
     };
     Ok(Package {
         plan: Plan {

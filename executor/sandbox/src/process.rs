@@ -10,9 +10,10 @@ use rustix::process::{Gid, Rlimit, Uid};
 
 use crate::bytestring::ByteString;
 use crate::capabilities;
+use crate::emulator;
 use crate::error::Phase;
 use crate::init::{self, CloseHow};
-use crate::plan::Process;
+use crate::plan::{Format, Process};
 use crate::seccomp;
 use crate::wire::{self, Fault};
 
@@ -31,9 +32,10 @@ pub(crate) fn become_program(
     process: &Process,
     bytes: &[u8],
     streams: &Streams,
+    emulator: Option<(&Format, BorrowedFd<'_>)>,
     null: BorrowedFd<'_>,
 ) -> Fault {
-    match prepare(process, bytes, streams, null) {
+    match prepare(process, bytes, streams, emulator, null) {
         Ok(()) => execute(process),
         Err(fault) => fault,
     }
@@ -43,6 +45,7 @@ fn prepare(
     process: &Process,
     bytes: &[u8],
     streams: &Streams,
+    emulator: Option<(&Format, BorrowedFd<'_>)>,
     null: BorrowedFd<'_>,
 ) -> Result<(), Fault> {
     let failed = |phase| move |error: io::Error| Fault::of(phase, &error);
@@ -56,6 +59,10 @@ fn prepare(
         };
         rustix::process::setrlimit(resource.kernel(), limits)
             .map_err(|error| Fault::at(Phase::Rlimit, resource.name().as_bytes(), &error.into()))?;
+    }
+    // Limits and terminals are for root of the caller's namespace; what follows is not.
+    if let Some((format, interpreter)) = emulator {
+        emulator::register(format, interpreter).map_err(failed(Phase::Emulator))?;
     }
     // As root first, since the user may not reach it; again as the user, whom a network file
     // system may trust more than root.

@@ -42,6 +42,23 @@ pub struct Spec {
     pub resolv_conf: Option<Vec<u8>>,
     /// The read-only content of `/etc/hosts`; the image's own where it is absent.
     pub hosts: Option<Vec<u8>>,
+    /// What executes programs of another processor, in this sandbox alone.
+    ///
+    /// The program is then in a user namespace of its own, in which ids are as outside.
+    pub emulator: Option<Emulator>,
+}
+
+/// A binary format of the sandbox's own: programs that another one executes.
+#[derive(Debug)]
+pub struct Emulator {
+    /// The program that executes them, opened; it needs no file of the sandbox (it is static).
+    pub interpreter: OwnedFd,
+    /// How the kernel lists the format; letters, digits and `-`.
+    pub name: String,
+    /// What such programs begin with, where `mask` has bits.
+    pub magic: Vec<u8>,
+    /// As long as `magic`.
+    pub mask: Vec<u8>,
 }
 
 /// The host name of a sandbox that asks for none.
@@ -66,6 +83,7 @@ impl Spec {
             shm_size_bytes: None,
             resolv_conf: None,
             hosts: None,
+            emulator: None,
         }
     }
 }

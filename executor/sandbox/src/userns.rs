@@ -304,6 +304,18 @@ fn enter_namespaces(support: &UserNsSupport) -> Result<&'static str, EnterError>
     }
 }
 
+/// Moves this process into new user and mount namespaces in which ids are as they were.
+///
+/// The process must have one thread and may set ids where it is.
+pub(crate) fn enter_as_is() -> Result<(), EnterError> {
+    let (uids, gids) = current_maps().map_err(step("read the maps of ids"))?;
+    with_mapper(
+        &IdMap::identity(&uids),
+        &IdMap::identity(&gids),
+        MapBy::Caller,
+    )
+}
+
 fn step(doing: &'static str) -> impl Fn(io::Error) -> EnterError {
     move |source| EnterError::Step { doing, source }
 }

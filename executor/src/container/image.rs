@@ -2,69 +2,97 @@
 
 use kiln_ir::{ImageConfig, Platform, ResolveMode};
 use kiln_oci::reference::Reference;
-use kiln_store::{Content, Image, Lease};
+use kiln_store::{Content, Lease};
 use kiln_tree::Stop;
 
 use super::request::{PullEvent, PullObserver};
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
+use crate::images::{member_for, oci_platform, platform_of};
 use crate::source::{Resolver, blocking, fetch};
 
 /// An image whose layers are in the store and leased.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) config: ImageConfig,
+    /// What its programs are for.
+    pub(super) platform: Platform,
     /// Lowest first.
     pub(super) layers: Vec<Content>,
 }
 
 /// Finds an image by what was typed, and pulls it where it is not here.
+///
+/// Of an image for several platforms it is the one for `platform`, or for the host; an image for one
+/// other is taken unless `platform` says otherwise.
 pub(super) async fn find(
     executor: &Executor,
     lease: &Lease,
     typed: &str,
+    platform: Option<&Platform>,
     observer: Option<PullObserver>,
 ) -> Result<Found, Error> {
-    let platform = host_platform();
+    let wanted = platform.cloned().unwrap_or_else(host_platform);
     let stored = blocking({
         let (executor, lease, typed) = (executor.clone(), lease.clone(), typed.to_owned());
-        move || executor.stored_image(&lease, &typed)
+        let wanted = wanted.clone();
+        move || {
+            let image = executor.stored_image(&lease, &typed)?;
+            let choose = |image| member_for(executor.store(), &lease, image, &wanted, &typed);
+            image.map(choose).transpose()
+        }
     })
     .await?;
-    match stored {
-        Some(image) => of_store(image, typed, &platform),
-        None if is_id(typed) => Err(Error::NoSuchImage {
-            name: typed.to_owned(),
-        }),
-        None => pull(executor, lease, typed, &platform, observer).await,
-    }
-}
-
-fn of_store(image: Image, typed: &str, platform: &Platform) -> Result<Found, Error> {
-    let config = ImageConfig::from_json(&image.config).map_err(|source| Error::Document {
-        what: "config",
-        reference: typed.to_owned(),
-        source: source.into(),
-    })?;
-    let found = Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        ..Platform::default()
-    }
-    .normalized();
-    let fits = (found.os.is_empty() || found.os == platform.os)
-        && (found.architecture.is_empty() || found.architecture == platform.architecture);
-    if !fits {
-        return Err(Error::Platform {
-            reference: typed.to_owned(),
-            found: found.to_string(),
-            wanted: platform.to_string(),
-        });
-    }
+    let (config, layers) = match stored {
+        Some(image) => {
+            let config =
+                ImageConfig::from_json(&image.config).map_err(|source| Error::Document {
+                    what: "config",
+                    reference: typed.to_owned(),
+                    source: source.into(),
+                })?;
+            (config, image.layers)
+        }
+        None if is_id(typed) => {
+            return Err(Error::NoSuchImage {
+                name: typed.to_owned(),
+            });
+        }
+        None => pull(executor, lease, typed, &wanted, observer).await?,
+    };
+    let platform = platform_of_programs(&config, typed, platform)?;
     Ok(Found {
         config,
-        layers: image.layers,
+        platform,
+        layers,
     })
+}
+
+/// What an image's programs are for: the host, where it does not say. Errors if another platform is
+/// wanted.
+fn platform_of_programs(
+    config: &ImageConfig,
+    typed: &str,
+    wanted: Option<&Platform>,
+) -> Result<Platform, Error> {
+    let host = host_platform();
+    let mut found = platform_of(config);
+    if found.os.is_empty() {
+        found.os.clone_from(&host.os);
+    }
+    if found.architecture.is_empty() {
+        found.architecture.clone_from(&host.architecture);
+    }
+    match wanted {
+        Some(wanted) if !oci_platform(wanted).accepts(&oci_platform(&found)) => {
+            Err(Error::Platform {
+                reference: typed.to_owned(),
+                found: found.to_string(),
+                wanted: wanted.to_string(),
+            })
+        }
+        _ => Ok(found),
+    }
 }
 
 /// Whether it can only be meant as an id: no registry has such a name.
@@ -83,7 +111,7 @@ async fn pull(
     typed: &str,
     platform: &Platform,
     observer: Option<PullObserver>,
-) -> Result<Found, Error> {
+) -> Result<(ImageConfig, Vec<Content>), Error> {
     let reference = Reference::parse(typed)?.familiar();
     let tell = |event| {
         if let Some(observer) = &observer {
@@ -106,10 +134,7 @@ async fn pull(
     if brought {
         tell(PullEvent::Done { label: image.label });
     }
-    Ok(Found {
-        config: image.config,
-        layers,
-    })
+    Ok((image.config, layers))
 }
 
 #[cfg(test)]
@@ -127,28 +152,25 @@ mod tests {
     }
 
     #[test]
-    fn images_of_other_platforms_are_refused() {
-        let check = |config: &str, fits: bool| {
-            let image = Image {
-                id: kiln_store::ImageId([0; 32]),
-                manifest: Vec::new(),
-                config: config.as_bytes().to_vec(),
-                layers: Vec::new(),
-                size_bytes: 0,
-                created: std::time::UNIX_EPOCH,
-                added: std::time::UNIX_EPOCH,
-            };
-            assert_eq!(
-                of_store(image, "app", &Platform::linux("amd64")).is_ok(),
-                fits,
-                "{config}"
-            );
+    fn programs_are_for_what_the_image_says() {
+        let check = |config: &str, wanted: Option<&str>, expected: Result<&str, ()>| {
+            let parsed = ImageConfig::from_json(config.as_bytes()).unwrap();
+            let wanted = wanted.map(|text| Platform::parse(text).unwrap());
+            let found = platform_of_programs(&parsed, "app", wanted.as_ref());
+            let found = found.map(|platform| platform.to_string()).map_err(drop);
+            assert_eq!(found.as_deref(), expected.as_ref().copied(), "{config}");
         };
-        check(r#"{"os":"linux","architecture":"amd64"}"#, true);
-        check(r#"{"os":"linux","architecture":"x86_64"}"#, true);
-        check("{}", true);
-        check(r#"{"os":"linux","architecture":"arm64"}"#, false);
-        check(r#"{"os":"windows","architecture":"amd64"}"#, false);
-        check("{", false);
+        let arm64 = r#"{"os":"linux","architecture":"aarch64"}"#;
+        let host = host_platform().to_string();
+        check(arm64, None, Ok("linux/arm64"));
+        check(arm64, Some("linux/arm64"), Ok("linux/arm64"));
+        check(arm64, Some("linux/s390x"), Err(()));
+        check("{}", None, Ok(&host));
+        check("{}", Some(&host), Ok(&host));
+        check(
+            r#"{"os":"windows","architecture":"amd64"}"#,
+            None,
+            Ok("windows/amd64"),
+        );
     }
 }

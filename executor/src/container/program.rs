@@ -38,7 +38,9 @@ impl Executor {
     /// [`Error::program_exit_code`] is what `docker run` exits with after an error.
     pub async fn start(&self, mut request: ContainerRequest) -> Result<Program, Error> {
         let lease = self.store().lease();
-        let found = image::find(self, &lease, &request.image, request.on_pull.take()).await?;
+        let observer = request.on_pull.take();
+        let platform = request.platform.as_ref();
+        let found = image::find(self, &lease, &request.image, platform, observer).await?;
         let executor = self.clone();
         blocking(move || start(&executor, lease, &found, request)).await
     }
@@ -89,6 +91,7 @@ fn start(
         },
         ProgramStdio::Terminal(Terminal { rows, cols }) => Stdio::Terminal { rows, cols },
     };
+    executor.emulate(&mut spec, &image.platform)?;
     let running = kiln_sandbox::spawn(spec)?;
     Ok(Program {
         running,

@@ -4,13 +4,15 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use kiln_ir::NetworkMode;
+use kiln_ir::{NetworkMode, Platform};
 
 /// A program to run in an image; whatever is not said comes from the image's config.
 #[derive(Debug, Default)]
 pub struct ContainerRequest {
     /// The image by name or id, as typed.
     pub image: String,
+    /// Which of an image's platforms is wanted; by default the host's, or the only one.
+    pub platform: Option<Platform>,
     /// Arguments in place of the image's command; empty keeps it.
     pub command: Vec<String>,
     /// A program in place of the image's entry point, whose command is then dropped too; the empty

@@ -13,22 +13,23 @@ use super::times;
 /// Marks the entries of layers that nothing else tells about.
 const COMMENT: &str = "kiln.exporter.image.v0";
 
-/// The config of files that came without one.
+/// The config of files that came without one, for this host.
 pub(super) fn plain() -> ImageConfig {
     let host = kiln_oci::platform::Platform::host();
-    let Platform {
-        os,
-        architecture,
-        variant,
-        ..
-    } = Platform {
+    plain_for(&Platform {
         variant: host.variant,
         ..Platform::linux(&host.architecture)
-    };
+    })
+}
+
+/// The config of files that came without one.
+pub(super) fn plain_for(platform: &Platform) -> ImageConfig {
     ImageConfig {
-        os,
-        architecture,
-        variant,
+        os: platform.os.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
         ..ImageConfig::default()
     }
 }

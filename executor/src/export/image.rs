@@ -13,7 +13,7 @@ use kiln_tree::tar::MtimePolicy;
 use sha2::{Digest, Sha256};
 
 use super::layers::{self, Blob, Layer, LayerArchive};
-use super::{ImageToExport, config, times};
+use super::{ResultToExport, config, times};
 use crate::error::Error;
 
 /// An image whose layers are known, and perhaps packed.
@@ -29,7 +29,8 @@ pub(super) struct Image {
 impl Image {
     /// Puts an image together from its layers.
     pub(super) fn new(
-        image: &ImageToExport,
+        image: &ResultToExport,
+        epoch: Option<i64>,
         layers: Vec<Layer>,
         mtime: MtimePolicy,
     ) -> Result<Image, Error> {
@@ -37,8 +38,12 @@ impl Image {
             .iter()
             .map(|layer| times::of_clock(layer.created))
             .collect();
-        let given = image.config.clone().unwrap_or_else(config::plain);
-        let (config, created) = config::complete(&given, &made, image.source_date_epoch);
+        let given = match (&image.config, &image.platform) {
+            (Some(config), _) => config.clone(),
+            (None, Some(platform)) => config::plain_for(platform),
+            (None, None) => config::plain(),
+        };
+        let (config, created) = config::complete(&given, &made, epoch);
         let diff_ids: Vec<String> = layers
             .iter()
             .map(|layer| layer.diff_id.to_string())
@@ -54,31 +59,29 @@ impl Image {
         })
     }
 
-    /// Keeps the image in the store under `names`; returns its manifest, and whether the store had
-    /// it before.
-    ///
-    /// Nothing is compressed for this. So the manifest that the store keeps lists layers as plain
-    /// archives, but those that were pulled as what they were pulled as. It describes the image to
-    /// people; whoever sends it elsewhere packs the layers and writes another.
+    /// Keeps the image in the store under `names`.
     pub(super) fn keep(
         &self,
         store: &Store,
         lease: &Lease,
         names: &[Reference],
-    ) -> Result<(Descriptor, bool), Error> {
-        let known = match store.resolve_image(lease, &self.id.to_string()) {
-            Ok(known) => Some(known),
-            Err(StoreError::NoSuchImage { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let same = match names.first() {
-            _ if known.is_none() => false,
-            None => true,
-            Some(name) => {
-                let named = store.image_by_name(lease, &name.to_string())?;
-                named.is_some_and(|named| named.id == self.id)
-            }
-        };
+    ) -> Result<Kept, Error> {
+        let (manifest, was_there) = self.put(store, lease)?;
+        Ok(Kept {
+            id: self.id,
+            manifest,
+            same_as_before: name(store, lease, &self.id, was_there, names)?,
+        })
+    }
+
+    /// Keeps the image in the store; returns its manifest, and whether it was there before.
+    ///
+    /// Nothing is compressed for this. So the manifest that the store keeps lists layers as plain
+    /// archives, but those that were pulled as what they were pulled as. It describes the image to
+    /// people; whoever sends it elsewhere packs the layers and writes another.
+    pub(super) fn put(&self, store: &Store, lease: &Lease) -> Result<(Descriptor, bool), Error> {
+        let known = find(store, lease, &self.id)?;
+        let was_there = known.is_some();
         let manifest = match known {
             Some(known) => known.manifest,
             None => {
@@ -97,15 +100,14 @@ impl Image {
                 manifest
             }
         };
-        let renamed = if same {
-            names.get(1..).unwrap_or_default()
-        } else {
-            names
-        };
-        for name in renamed {
-            store.tag(&self.id, &name.to_string())?;
-        }
-        Ok((Descriptor::of(Flavor::Oci.manifest(), &manifest), same))
+        let mut descriptor = Descriptor::of(Flavor::Oci.manifest(), &manifest);
+        descriptor.platform = Some(self.platform.clone());
+        Ok((descriptor, was_there))
+    }
+
+    /// What it runs on.
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     fn unpacked_manifest(&self, store: &Store, lease: &Lease) -> Result<Vec<u8>, Error> {
@@ -174,6 +176,55 @@ impl Image {
             layers,
         }
     }
+}
+
+/// An image that the store keeps.
+pub(super) struct Kept {
+    pub(super) id: ImageId,
+    /// Its manifest or index.
+    pub(super) manifest: Descriptor,
+    /// The store had it under the first name before, or at all if it has no name.
+    pub(super) same_as_before: bool,
+}
+
+/// Returns an image of the store by its id.
+pub(super) fn find(
+    store: &Store,
+    lease: &Lease,
+    id: &ImageId,
+) -> Result<Option<kiln_store::Image>, Error> {
+    match store.resolve_image(lease, &id.to_string()) {
+        Ok(known) => Ok(Some(known)),
+        Err(StoreError::NoSuchImage { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives an image of the store its names; returns [`Kept::same_as_before`].
+pub(super) fn name(
+    store: &Store,
+    lease: &Lease,
+    id: &ImageId,
+    was_there: bool,
+    names: &[Reference],
+) -> Result<bool, Error> {
+    let same = match names.first() {
+        _ if !was_there => false,
+        None => true,
+        Some(name) => {
+            let named = store.image_by_name(lease, &name.to_string())?;
+            named.is_some_and(|named| named.id == *id)
+        }
+    };
+    let renamed = if same {
+        names.get(1..).unwrap_or_default()
+    } else {
+        names
+    };
+    for name in renamed {
+        store.tag(id, &name.to_string())?;
+    }
+    Ok(same)
 }
 
 fn describe(flavor: Flavor, blob: Blob) -> Descriptor {

@@ -3,7 +3,9 @@
 mod archive;
 mod config;
 mod directory;
+mod files;
 mod image;
+mod index;
 mod layers;
 mod local;
 mod output;
@@ -13,20 +15,18 @@ mod times;
 mod tests;
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kiln_ir::{History, ImageConfig};
+use kiln_ir::{History, ImageConfig, Platform};
 use kiln_oci::document::Descriptor;
-use kiln_oci::layout::{docker_archive, oci_layout};
+use kiln_oci::layout::{self, docker_archive, oci_layout};
 pub use kiln_oci::media_type::Compression;
 use kiln_oci::media_type::Flavor;
 use kiln_oci::reference::Reference;
 use kiln_store::{Content, DiffId, ImageId, Lease, Store};
-use kiln_tree::stop::Stoppable;
-use kiln_tree::tar::{LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer};
-use kiln_tree::{Changes, Stop};
+use kiln_tree::Stop;
+use kiln_tree::tar::MtimePolicy;
 
 use image::Image;
 use layers::Packer;
@@ -70,11 +70,15 @@ pub enum Export {
     Local {
         /// The directory, made if it is not there; files in it are overwritten.
         destination: PathBuf,
+        /// Whether each platform has a directory of its own; by default where there are several.
+        platform_split: Option<bool>,
     },
     /// The files, as one tar.
     Tar {
         /// Where.
         destination: Destination,
+        /// Whether each platform has a directory of its own; by default where there are several.
+        platform_split: Option<bool>,
     },
     /// Nowhere: building was all.
     CacheOnly,
@@ -89,13 +93,22 @@ pub enum Destination {
     File(PathBuf),
 }
 
-/// A result to export, with what is to be written about it.
-#[derive(Debug, Clone)]
-pub struct ImageToExport {
+/// The files of a result, and how they run.
+#[derive(Debug, Clone, Default)]
+pub struct ResultToExport {
+    /// What it is for, as a part of an index; none is an image by itself.
+    pub platform: Option<Platform>,
     /// The files; none is an empty file system.
     pub handle: Option<Handle>,
-    /// How it runs; none is an empty config for this host's platform.
+    /// How it runs; none is an empty config for its platform, or for this host's.
     pub config: Option<ImageConfig>,
+}
+
+/// Results to export, with what is to be written about them.
+#[derive(Debug, Clone)]
+pub struct ImageToExport {
+    /// One without a platform, or one for each platform, in the order of the index; never none.
+    pub results: Vec<ResultToExport>,
     /// `SOURCE_DATE_EPOCH`: no time that is written is later than this.
     pub source_date_epoch: Option<i64>,
     /// With an epoch, all files of layers made here have that time.
@@ -109,13 +122,19 @@ pub struct ImageToExport {
 impl Default for ImageToExport {
     fn default() -> ImageToExport {
         ImageToExport {
-            handle: None,
-            config: None,
+            results: vec![ResultToExport::default()],
             source_date_epoch: None,
             rewrite_timestamp: true,
             tags: Vec::new(),
             compression: Compression::default(),
         }
+    }
+}
+
+impl ImageToExport {
+    /// Whether the results are written as the parts of an index.
+    fn is_index(&self) -> bool {
+        self.results.iter().any(|result| result.platform.is_some())
     }
 }
 
@@ -125,9 +144,12 @@ impl Default for ImageToExport {
 /// that of the first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// The digest of the image's config, such as `sha256:…`.
+    /// The digest of the image's config, such as `sha256:…`; of its index, if it is for several
+    /// platforms.
     pub image_id: Option<String>,
-    /// The image's manifest.
+    /// Whether the image is an index.
+    pub is_index: bool,
+    /// The image's manifest or index.
     pub manifest: Option<ManifestDescriptor>,
     /// The full names that the image got, in order.
     pub names: Vec<String>,
@@ -192,12 +214,14 @@ struct Run<'a> {
     lease: &'a Lease,
     stop: &'a Stop,
     given: &'a ImageToExport,
-    layers: Vec<Content>,
+    /// The layers of each result.
+    layers: Vec<Vec<Content>>,
     /// Devices can be made in directories.
     devices: bool,
     /// Some export needs compressed layers.
     packs: bool,
-    image: Option<Image>,
+    /// The image of each result, once one is needed.
+    images: Vec<Image>,
     exported: Exported,
 }
 
@@ -217,12 +241,14 @@ impl<'a> Run<'a> {
                 directory::check(destination)?;
             }
             references(export.names())?;
+            export.check_platforms(given.results.len())?;
             packs |= export.has_blobs();
         }
-        let layers = match &given.handle {
-            Some(handle) => handle.to_layers(executor, lease)?,
-            None => Vec::new(),
-        };
+        let layers = given.results.iter().map(|result| match &result.handle {
+            Some(handle) => handle.to_layers(executor, lease),
+            None => Ok(Vec::new()),
+        });
+        let layers = layers.collect::<Result<_, Error>>()?;
         let options = executor.options();
         Ok(Run {
             store: executor.store(),
@@ -235,8 +261,11 @@ impl<'a> Run<'a> {
                 && !options.in_user_namespace
                 && !options.single_id,
             packs,
-            image: None,
-            exported: Exported::default(),
+            images: Vec::new(),
+            exported: Exported {
+                is_index: given.is_index(),
+                ..Exported::default()
+            },
         })
     }
 
@@ -249,13 +278,16 @@ impl<'a> Run<'a> {
         match export {
             Export::Image { .. } => {
                 let (store, lease) = (self.store, self.lease);
-                let (manifest, same) = self.image()?.keep(store, lease, &names)?;
-                self.exported.same_as_before = same;
-                self.made(&manifest, &names);
+                let kept = match (self.given.is_index(), self.images()?) {
+                    (true, images) => index::keep(images, store, lease, &names)?,
+                    (false, images) => images[0].keep(store, lease, &names)?,
+                };
+                self.exported.same_as_before = kept.same_as_before;
+                self.made(kept.id.to_string(), &kept.manifest, &names);
             }
             Export::OciArchive { destination, .. } => {
                 let mut output = Output::create(destination)?;
-                let image = self.image()?.layout(Flavor::Oci, &names);
+                let image = self.layout(&names)?;
                 archive::write(
                     self.store,
                     &oci_layout(std::slice::from_ref(&image)),
@@ -264,11 +296,11 @@ impl<'a> Run<'a> {
                     self.stop,
                 )?;
                 output.finish()?;
-                self.made(&image.root, &names);
+                self.made_layout(&image.root, &names);
             }
             Export::DockerArchive { destination, .. } => {
                 let mut output = Output::create(destination)?;
-                let image = self.image()?.docker(&names);
+                let image = self.images()?[0].docker(&names);
                 archive::write(
                     self.store,
                     &docker_archive(std::slice::from_ref(&image)),
@@ -277,47 +309,49 @@ impl<'a> Run<'a> {
                     self.stop,
                 )?;
                 output.finish()?;
-                self.made(&image.image.root, &names);
+                self.made_layout(&image.image.root, &names);
             }
             Export::OciDirectory { destination, .. } => {
-                let image = self.image()?.layout(Flavor::Oci, &names);
+                let image = self.layout(&names)?;
                 directory::write(self.store, destination, &image, self.stop)?;
-                self.made(&image.root, &names);
+                self.made_layout(&image.root, &names);
             }
-            Export::Local { destination } => {
-                let (changes, layers) = self.files()?;
+            Export::Local {
+                destination,
+                platform_split,
+            } => {
                 let rules = local::Rules {
                     mtime: self.given.source_date_epoch,
                     devices: self.devices,
                 };
-                let left_out = local::write(&changes, &layers, destination, rules, self.stop)?;
+                let mut left_out = 0;
+                for tree in files::trees(self.store, self.given, &self.layers, *platform_split)? {
+                    let destination = match &tree.directory {
+                        Some(directory) => destination.join(directory),
+                        None => destination.clone(),
+                    };
+                    let files::Tree {
+                        changes, layers, ..
+                    } = &tree;
+                    left_out += local::write(changes, layers, &destination, rules, self.stop)?;
+                }
                 if left_out > 0 {
                     progress(format!(
                         "left out devices, which only root can make: {left_out}"
                     ));
                 }
             }
-            Export::Tar { destination } => {
-                let (changes, layers) = self.files()?;
+            Export::Tar {
+                destination,
+                platform_split,
+            } => {
+                let trees = files::trees(self.store, self.given, &self.layers, *platform_split)?;
                 let mut output = Output::create(destination)?;
                 let mtime = self
                     .given
                     .source_date_epoch
                     .map_or(MtimePolicy::Keep, MtimePolicy::Fixed);
-                let options = WriteOptions {
-                    mtime,
-                    ..WriteOptions::default()
-                };
-                let files = LayersFiles {
-                    layers: &layers,
-                    origins: &changes.origins,
-                };
-                let mut out = Stoppable::new(&mut output, self.stop);
-                let written = write_layer(&changes.manifest, &files, &options, &mut out);
-                written.map_err(|error| match error {
-                    WriteError::Write(source) => Error::io("write", output.path())(source),
-                    error => error.into(),
-                })?;
+                files::write_tar(trees, mtime, &mut output, self.stop)?;
                 output.finish()?;
             }
             Export::CacheOnly => {}
@@ -325,13 +359,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The image, put together when it is first needed.
-    fn image(&mut self) -> Result<&Image, Error> {
-        if self.image.is_none() {
-            let mtime = match self.given.source_date_epoch {
-                Some(epoch) if self.given.rewrite_timestamp => MtimePolicy::Fixed(epoch),
-                _ => MtimePolicy::Keep,
-            };
+    /// The image of each result, put together when they are first needed.
+    fn images(&mut self) -> Result<&[Image], Error> {
+        let mtime = match self.given.source_date_epoch {
+            Some(epoch) if self.given.rewrite_timestamp => MtimePolicy::Fixed(epoch),
+            _ => MtimePolicy::Keep,
+        };
+        for (result, layers) in self
+            .given
+            .results
+            .iter()
+            .zip(&self.layers)
+            .skip(self.images.len())
+        {
             let layers = match self.packs {
                 true => Packer {
                     store: self.store,
@@ -341,29 +381,33 @@ impl<'a> Run<'a> {
                     stop: self.stop,
                     bring: &|layer| self.worker.fetch_archive(layer),
                 }
-                .pack(&self.layers)?,
-                false => layers::describe(self.store, &self.layers, mtime, self.stop)?,
+                .pack(layers)?,
+                false => layers::describe(self.store, layers, mtime, self.stop)?,
             };
-            self.image = Some(Image::new(self.given, layers, mtime)?);
+            let epoch = self.given.source_date_epoch;
+            self.images.push(Image::new(result, epoch, layers, mtime)?);
         }
-        Ok(self
-            .image
-            .as_ref()
-            .expect("BUG: an image was made and is gone"))
+        Ok(&self.images)
     }
 
-    /// The merged file system as one layer, and the directories that its files are in.
-    fn files(&self) -> Result<(Changes, Vec<OwnedFd>), Error> {
-        let layers: Result<Vec<OwnedFd>, _> = self
-            .layers
-            .iter()
-            .map(|layer| self.store.open_layer(layer))
-            .collect();
-        Ok((self.store.layers_view(&self.layers)?.flatten(), layers?))
+    /// The image, or the index of all, as a layout has it.
+    fn layout(&mut self, names: &[Reference]) -> Result<layout::Export, Error> {
+        Ok(match (self.given.is_index(), self.images()?) {
+            (true, images) => index::layout(images, names),
+            (false, images) => images[0].layout(Flavor::Oci, names),
+        })
     }
 
-    fn made(&mut self, manifest: &Descriptor, names: &[Reference]) {
-        self.exported.image_id = self.image.as_ref().map(|image| image.id.to_string());
+    fn made_layout(&mut self, root: &Descriptor, names: &[Reference]) {
+        let id = match self.images.as_slice() {
+            [image] if root.media_type != Flavor::Oci.index() => image.id.to_string(),
+            _ => root.digest.to_string(),
+        };
+        self.made(id, root, names);
+    }
+
+    fn made(&mut self, id: String, manifest: &Descriptor, names: &[Reference]) {
+        self.exported.image_id.get_or_insert(id);
         self.exported
             .manifest
             .get_or_insert_with(|| ManifestDescriptor {
@@ -420,16 +464,15 @@ impl Executor {
             history: vec![history],
             ..config::plain()
         };
-        let given = ImageToExport {
+        let given = ResultToExport {
             config: Some(config),
-            source_date_epoch: epoch,
-            ..ImageToExport::default()
+            ..ResultToExport::default()
         };
         let (stack, mtime) = ([Content::DiffId(layer)], MtimePolicy::Keep);
         let layers = layers::describe(self.store(), &stack, mtime, &Stop::NEVER)?;
-        let image = Image::new(&given, layers, MtimePolicy::Keep)?;
-        let (_, same) = image.keep(self.store(), lease, std::slice::from_ref(name))?;
-        Ok((image.id, same))
+        let image = Image::new(&given, epoch, layers, MtimePolicy::Keep)?;
+        let kept = image.keep(self.store(), lease, std::slice::from_ref(name))?;
+        Ok((image.id, kept.same_as_before))
     }
 }
 
@@ -452,6 +495,14 @@ impl Export {
     /// Checks what can be checked before there is anything to export: its names.
     pub fn check(&self) -> Result<(), Error> {
         references(self.names()).map(drop)
+    }
+
+    /// Checks that it can hold results for so many platforms.
+    pub fn check_platforms(&self, count: usize) -> Result<(), Error> {
+        match self {
+            Export::DockerArchive { .. } if count > 1 => Err(Error::OnePlatform { count }),
+            _ => Ok(()),
+        }
     }
 
     fn names(&self) -> &[String] {
@@ -488,8 +539,8 @@ impl Export {
                 format!("oci directory {}", destination.display())
             }
             Export::DockerArchive { destination, .. } => format!("docker archive {destination}"),
-            Export::Local { destination } => format!("directory {}", destination.display()),
-            Export::Tar { destination } => format!("tar {destination}"),
+            Export::Local { destination, .. } => format!("directory {}", destination.display()),
+            Export::Tar { destination, .. } => format!("tar {destination}"),
             Export::CacheOnly => return None,
         })
     }

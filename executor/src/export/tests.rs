@@ -19,6 +19,7 @@ use crate::executor::ExecutorOptions;
 use crate::source::Resolver;
 
 mod directories;
+mod platforms;
 mod stacks;
 
 /// A store with a build that is about to export.
@@ -88,9 +89,13 @@ impl World {
             history: vec![history("COPY", false), history("CMD", true)],
             ..config::plain()
         };
-        ImageToExport {
+        let result = ResultToExport {
             handle: Some(Handle::layers(layers)),
             config: Some(config),
+            ..ResultToExport::default()
+        };
+        ImageToExport {
+            results: vec![result],
             tags: vec!["kiln.test/app:1".to_owned()],
             ..ImageToExport::default()
         }
@@ -312,8 +317,12 @@ fn the_length_of_an_archive_is_known_without_reading_files() {
     let long = format!("{}/{}: text", "d".repeat(90), "f".repeat(90));
     for lines in [APP, &[long.as_str(), "empty: ", "big: 0123456789"], &[]] {
         let layer = world.keep(&archive(lines), false);
-        let image = ImageToExport {
+        let result = ResultToExport {
             handle: Some(Handle::layers(vec![layer])),
+            ..ResultToExport::default()
+        };
+        let image = ImageToExport {
+            results: vec![result],
             ..ImageToExport::default()
         };
         let out = world.path("x.tar");
@@ -321,6 +330,7 @@ fn the_length_of_an_archive_is_known_without_reading_files() {
             &image,
             Export::Tar {
                 destination: file(&out),
+                platform_split: None,
             },
         );
         let (store, mtime) = (world.executor.store(), MtimePolicy::Keep);
@@ -655,6 +665,7 @@ fn an_export_that_fails_leaves_nothing() {
         },
         Export::Tar {
             destination: out.clone(),
+            platform_split: None,
         },
     ] {
         let error = world
@@ -687,6 +698,7 @@ fn a_full_disk_is_named() {
         },
         Export::Tar {
             destination: full.clone(),
+            platform_split: None,
         },
     ] {
         let error = world.try_export(&image, &[export]).unwrap_err();
@@ -702,6 +714,7 @@ fn bad_names_are_refused_before_anything_is_written() {
     let exports = [
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
         Export::Image {
             names: vec!["Not A Name".to_owned()],
@@ -715,6 +728,7 @@ fn bad_names_are_refused_before_anything_is_written() {
     let exports = [
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
         Export::Image {
             names: vec![digest],
@@ -736,6 +750,7 @@ fn owners_that_only_the_manifest_has_are_exported() {
         &image,
         Export::Tar {
             destination: file(&tar),
+            platform_split: None,
         },
     );
     let bytes = fs::read(tar).unwrap();
@@ -802,7 +817,7 @@ fn exported_bytes_are_those_of_the_format() {
         world.keep(&archive(APP), false),
         world.keep(&archive(&["app/.wh.two: "]), false),
     ]);
-    let config = image.config.as_mut().unwrap();
+    let config = image.results[0].config.as_mut().unwrap();
     (config.architecture, config.variant) = ("amd64".to_owned(), String::new());
     image.source_date_epoch = Some(1_000_000_000);
     let out = world.path("x.tar");
@@ -835,6 +850,7 @@ fn what_a_directory_holds_gives_way_whatever_it_is() {
         &image,
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     assert_eq!(fs::read(out.join("app/one")).unwrap(), b"first");
@@ -843,6 +859,7 @@ fn what_a_directory_holds_gives_way_whatever_it_is() {
         &image,
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     assert_eq!(

@@ -11,7 +11,7 @@ use kiln_oci::layout::{LayoutError, Selector, check_version, read_index, select}
 use kiln_oci::reference::Reference;
 
 use super::fetch::blob_path;
-use super::resolve::{Place, ResolvedImage, check_platform, config, diff_ids, mismatch, short};
+use super::resolve::{Place, ResolvedImage, config, diff_ids, mismatch, short};
 use crate::error::Error;
 
 /// An index within an index within an index is deep enough.
@@ -70,7 +70,6 @@ pub(super) fn resolve(
     };
     let bytes = read_blob(directory, &manifest.config, CONFIG_LIMIT_BYTES)?;
     let config = config(&bytes, &name)?;
-    check_platform(&config, platform, &name)?;
     let diff_ids = diff_ids(&bytes, &name)?;
     if diff_ids.len() != manifest.layers.len() {
         return Err(mismatch(&name, diff_ids.len(), manifest.layers.len()));

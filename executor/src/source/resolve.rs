@@ -14,6 +14,7 @@ use super::age::ago;
 use crate::context::Locals;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::images::{member_for, oci_platform, platform_of};
 use crate::source::fetch;
 
 /// Names are long, and people know an image by the first digits of its digest.
@@ -142,10 +143,18 @@ impl Resolver {
     ) -> Result<Option<ResolvedImage>, Error> {
         let store = self.executor.store();
         if let Some(image) = store.image_by_name(&self.lease, name)? {
-            let config = config(&image.config, reference)?;
-            match check_platform(&config, platform, reference) {
-                Err(error) => *other_platform = Some(error),
-                Ok(()) => {
+            let shown = reference.familiar();
+            let found = match member_for(store, &self.lease, image, platform, &shown) {
+                Ok(image) => {
+                    let config = config(&image.config, reference)?;
+                    check_platform(&config, platform, reference).map(|()| (image, config))
+                }
+                Err(error) => Err(error),
+            };
+            match found {
+                Err(error @ Error::Platform { .. }) => *other_platform = Some(error),
+                Err(error) => return Err(error),
+                Ok((image, config)) => {
                     let diff_ids = diff_ids(&image.config, reference)?;
                     let digest = kiln_oci::digest::Sha256Digest::of(&image.manifest).to_string();
                     let label = format!(
@@ -188,17 +197,10 @@ impl Resolver {
         name: &str,
         platform: &Platform,
     ) -> Result<ResolvedImage, Error> {
-        let wanted =
-            kiln_oci::platform::Platform::parse(&platform.to_string()).map_err(|source| {
-                Error::Document {
-                    what: "platform",
-                    reference: reference.familiar(),
-                    source: source.into(),
-                }
-            })?;
+        let wanted = oci_platform(platform);
         let image = self.executor.registry()?.image(reference, &wanted).await?;
+        // One that is in no index is taken as it is, and who builds on it is warned.
         let config = config(&image.config_bytes, reference)?;
-        check_platform(&config, platform, reference)?;
         let diff_ids = diff_ids(&image.config_bytes, reference)?;
         if diff_ids.len() != image.layers.len() {
             return Err(mismatch(reference, diff_ids.len(), image.layers.len()));
@@ -295,20 +297,14 @@ pub(super) fn check_platform(
     wanted: &Platform,
     reference: &Reference,
 ) -> Result<(), Error> {
-    let found = Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone(),
-        ..Platform::default()
-    }
-    .normalized();
+    let found = platform_of(config);
     // A config that names no platform fits every one, as other engines have it.
     let fits = config.architecture.is_empty()
         || (found.os == wanted.os
             && found.architecture == wanted.architecture
-            && (found.variant == wanted.variant
-                || found.variant.is_empty()
-                || wanted.variant.is_empty()));
+            && (found.variant.is_empty()
+                || wanted.variant.is_empty()
+                || oci_platform(wanted).accepts(&oci_platform(&found))));
     if fits {
         return Ok(());
     }

@@ -83,6 +83,7 @@ impl Database {
         match found {
             schema::VERSION => {}
             0 => database.create()?,
+            1..schema::VERSION => database.upgrade()?,
             _ => {
                 let (path, supported) = (root.to_owned(), schema::VERSION);
                 return Err(StoreError::Newer {
@@ -190,6 +191,20 @@ impl Database {
             if version == 0 {
                 t.execute_batch(schema::SQL)?;
                 t.pragma_update(None, "user_version", schema::VERSION)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Two processes may get here at once, too.
+    fn upgrade(&self) -> Result<(), StoreError> {
+        self.write("upgrade the tables", |t| {
+            for (from, sql) in schema::UPGRADES {
+                let version: i64 = t.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+                if version == from {
+                    t.execute_batch(sql)?;
+                    t.pragma_update(None, "user_version", from + 1)?;
+                }
             }
             Ok(())
         })

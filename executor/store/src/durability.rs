@@ -107,10 +107,17 @@ fn drop_other_boots(t: &Transaction<'_>, boot: &str) -> Result<(), Abort> {
             [boot],
         )?;
     }
+    // An image of several platforms is whole or not there.
+    t.execute(
+        "DELETE FROM image WHERE id IN (SELECT image FROM image_member
+         WHERE member NOT IN (SELECT id FROM image))",
+        [],
+    )?;
     for (table, owner, column) in [
         ("record_key", "record", "record"),
         ("record_layer", "record", "record"),
         ("image_layer", "image", "image"),
+        ("image_member", "image", "image"),
         ("name", "image", "image"),
     ] {
         t.execute(

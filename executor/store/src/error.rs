@@ -116,6 +116,14 @@ pub enum StoreError {
         /// What was asked for.
         name: String,
     },
+    /// An image that another one is made of.
+    #[error("image `{id}` is part of `{of}`, which is for several platforms; remove that")]
+    ImageOfIndex {
+        /// The image.
+        id: crate::ImageId,
+        /// The one that it is part of.
+        of: crate::ImageId,
+    },
     /// An id prefix fits several images.
     #[error("`{prefix}` fits {}; give more digits", matches.join(", "))]
     AmbiguousImage {

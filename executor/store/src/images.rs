@@ -30,23 +30,45 @@ pub struct NewImage {
     pub created: SystemTime,
 }
 
+/// Images of several platforms to keep as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewIndex {
+    /// The digest of `index`.
+    pub id: ImageId,
+    /// The index's bytes, which lists the manifests of the members.
+    pub index: Vec<u8>,
+    /// The images, which the store has already, in the order of the index.
+    pub members: Vec<Member>,
+}
+
+/// One of the images that an image of several platforms is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// The image.
+    pub id: ImageId,
+}
+
 /// An image in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The digest of `config`.
+    /// The digest of `config`, or of the index where it has members.
     pub id: ImageId,
-    /// The manifest's bytes as they are exported or were pulled.
+    /// The manifest's bytes as they are exported or were pulled; an index where it has members.
     pub manifest: Vec<u8>,
-    /// The config's bytes.
+    /// The config's bytes; none where it has members.
     pub config: Vec<u8>,
-    /// Its layers, lowest first.
+    /// Its layers, lowest first; none where it has members.
     pub layers: Vec<Content>,
-    /// What its layers hold, in bytes.
+    /// What its layers, or those of its members, hold, in bytes.
     pub size_bytes: u64,
-    /// The time that its config tells.
+    /// The time that its config, or the last one of its members, tells.
     pub created: SystemTime,
     /// When the store got it.
     pub added: SystemTime,
+    /// The images that it is made of, if it is for several platforms.
+    pub members: Vec<Member>,
 }
 
 /// An image and all its names; none for one that is untagged.
@@ -56,6 +78,8 @@ pub struct NamedImage {
     pub image: Image,
     /// Its references, sorted.
     pub names: Vec<String>,
+    /// Whether it is part of an image of several platforms.
+    pub is_member: bool,
 }
 
 /// What a registry said a reference is.
@@ -120,6 +144,60 @@ impl Store {
         })
     }
 
+    /// Keeps an image of several platforms, leased; one that is there already stays as it is.
+    ///
+    /// Errors if one of its members is not in the store, or has members itself.
+    pub fn put_index(&self, lease: &Lease, index: &NewIndex) -> Result<(), StoreError> {
+        let (process, time) = (self.process_id()?, now());
+        self.database().write("add an image", |t| {
+            if image_row(t, &index.id)?.is_none() {
+                let mut rows = Vec::with_capacity(index.members.len());
+                for member in &index.members {
+                    let row = image_row(t, &member.id)?;
+                    let missing = || StoreError::NoSuchImage {
+                        name: member.id.to_string(),
+                    };
+                    let row = row.ok_or_else(missing)?;
+                    if !members(t, row)?.is_empty() {
+                        return Err(missing().into());
+                    }
+                    rows.push((row, &member.platform));
+                }
+                // Two platforms may have one image; its layers are there once.
+                let sums: (i64, i64) = t.query_row(
+                    "SELECT coalesce(sum(size_bytes), 0), coalesce(max(created), 0) FROM image
+                     WHERE id IN (SELECT value FROM json_each(?1))",
+                    [ids(rows.iter().map(|(row, _)| *row))],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?;
+                t.prepare_cached(
+                    "INSERT INTO image
+                     (digest, manifest, config, layers, size_bytes, created, added, used, boot)
+                     VALUES (?1, ?2, x'', ?3, ?4, ?5, ?6, ?6, ?7)",
+                )?
+                .execute((
+                    index.id.0,
+                    &index.index,
+                    encode_outputs(&[Some(Vec::new())]),
+                    sums.0,
+                    sums.1,
+                    time,
+                    &self.inner.boot,
+                ))?;
+                let image = t.last_insert_rowid();
+                let mut insert = t.prepare_cached(
+                    "INSERT INTO image_member (image, place, member, platform)
+                     VALUES (?1, ?2, ?3, ?4)",
+                )?;
+                for (place, (row, platform)) in (0_i64..).zip(rows) {
+                    insert.execute((image, place, row, platform))?;
+                }
+            }
+            lease.hold(t, process, Leased::Image, &index.id.0)?;
+            Ok(())
+        })
+    }
+
     /// Gives an image a name, taking it from whichever image had it; returns that one's id.
     pub fn tag(&self, id: &ImageId, reference: &str) -> Result<Option<ImageId>, StoreError> {
         self.database().write("tag an image", |t| {
@@ -147,12 +225,21 @@ impl Store {
     }
 
     /// Removes an image with all its names; its layers stay until they are swept.
+    ///
+    /// Its members go with it, but for those that have a name or are part of another image. Errors if
+    /// it is part of another image itself.
     pub fn remove_image(&self, id: &ImageId) -> Result<(), StoreError> {
         self.database().write("remove an image", |t| {
             let row = image_row(t, id)?.ok_or_else(|| StoreError::NoSuchImage {
                 name: id.to_string(),
             })?;
-            Ok(delete_image(t, row)?)
+            if let Some(of) = index_of(t, row)? {
+                return Err(StoreError::ImageOfIndex { id: *id, of }.into());
+            }
+            for member in delete_image(t, row)? {
+                delete_image(t, member)?;
+            }
+            Ok(())
         })
     }
 
@@ -225,8 +312,9 @@ impl Store {
                     .query_map([row.row], |row| row.get(0))?
                     .collect::<Result<_, _>>()?;
                 images.push(NamedImage {
-                    image: row.complete(self)?,
                     names,
+                    is_member: index_of(t, row.row)?.is_some(),
+                    image: row.complete(self, t)?,
                 });
             }
             Ok(images)
@@ -363,6 +451,10 @@ impl Store {
         for content in &image.layers {
             lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
         }
+        // Members have none of their own.
+        for member in &image.members {
+            self.take_image(t, lease, process, &member.id)?;
+        }
         Ok(image)
     }
 
@@ -370,7 +462,7 @@ impl Store {
         let row = t
             .prepare_cached(&select("WHERE digest = ?1"))?
             .query_row([id.0], raw)?;
-        Ok(row.complete(self)?)
+        row.complete(self, t)
     }
 
     fn layer_list(&self, bytes: &[u8]) -> Result<Vec<Content>, StoreError> {
@@ -396,8 +488,9 @@ struct RawImage {
 }
 
 impl RawImage {
-    fn complete(self, store: &Store) -> Result<Image, StoreError> {
+    fn complete(self, store: &Store, t: &Transaction<'_>) -> Result<Image, Abort> {
         Ok(Image {
+            members: members(t, self.row)?,
             id: ImageId(self.digest),
             manifest: self.manifest,
             config: self.config,
@@ -472,14 +565,68 @@ fn by_prefix(t: &Transaction<'_>, name: &str) -> Result<ImageId, Abort> {
     }
 }
 
-/// Deletes an image with its names.
-pub(crate) fn delete_image(t: &Transaction<'_>, row: i64) -> rusqlite::Result<()> {
+/// The images that an image of several platforms is made of.
+fn members(t: &Transaction<'_>, row: i64) -> rusqlite::Result<Vec<Member>> {
+    t.prepare_cached(
+        "SELECT m.platform, i.digest FROM image_member m JOIN image i ON i.id = m.member
+         WHERE m.image = ?1 ORDER BY m.place",
+    )?
+    .query_map([row], |row| {
+        Ok(Member {
+            platform: row.get(0)?,
+            id: ImageId(row.get(1)?),
+        })
+    })?
+    .collect()
+}
+
+/// An image that this one is part of.
+fn index_of(t: &Transaction<'_>, row: i64) -> rusqlite::Result<Option<ImageId>> {
+    t.prepare_cached(
+        "SELECT i.digest FROM image_member m JOIN image i ON i.id = m.image
+         WHERE m.member = ?1 ORDER BY i.id LIMIT 1",
+    )?
+    .query_row([row], |row| row.get(0).map(ImageId))
+    .optional()
+}
+
+/// Row ids as `json_each` reads them.
+fn ids(rows: impl Iterator<Item = i64>) -> String {
+    let rows: Vec<String> = rows.map(|row| row.to_string()).collect();
+    format!("[{}]", rows.join(","))
+}
+
+/// Deletes an image with its names; returns its members that nothing else keeps, which are to go too.
+pub(crate) fn delete_image(t: &Transaction<'_>, row: i64) -> rusqlite::Result<Vec<i64>> {
+    let members: Vec<i64> = t
+        .prepare_cached("SELECT DISTINCT member FROM image_member WHERE image = ?1")?
+        .query_map([row], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     for sql in [
+        "DELETE FROM image_member WHERE image = ?1",
         "DELETE FROM name WHERE image = ?1",
         "DELETE FROM image_layer WHERE image = ?1",
         "DELETE FROM image WHERE id = ?1",
     ] {
         t.prepare_cached(sql)?.execute([row])?;
     }
-    Ok(())
+    let mut unkept = t.prepare_cached(
+        "SELECT 1 FROM image WHERE id = ?1 AND id NOT IN (SELECT image FROM name)
+         AND id NOT IN (SELECT member FROM image_member)",
+    )?;
+    let mut left = Vec::new();
+    for member in members {
+        if unkept.exists([member])? {
+            left.push(member);
+        }
+    }
+    Ok(left)
+}
+
+/// Whether a process has a use for an image.
+pub(crate) fn is_leased(t: &Transaction<'_>, row: i64) -> rusqlite::Result<bool> {
+    t.prepare_cached(
+        "SELECT 1 FROM lease WHERE kind = ?2 AND object = (SELECT digest FROM image WHERE id = ?1)",
+    )?
+    .exists((row, Leased::Image as i64))
 }

@@ -54,7 +54,7 @@ pub use cachemounts::{CacheMount, CacheMountAttempt, CacheMountInfo, Sharing};
 pub use compressed::{AS_PULLED, Compressed};
 pub use content::{BlobDigest, Content, DiffId, ImageId, Key, Lineage, OpKey, ParseIdError};
 pub use error::StoreError;
-pub use images::{Image, NamedImage, NewImage, Pulled};
+pub use images::{Image, Member, NamedImage, NewImage, NewIndex, Pulled};
 pub use layers::{LayerDraft, LayerHandle, LayerInfo};
 pub use leases::Lease;
 pub use locks::{KeyLock, LockAttempt};

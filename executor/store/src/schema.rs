@@ -1,7 +1,22 @@
 //! The SQL of the database, as docs/formats/store.md explains it.
 
 /// The version that [`SQL`] makes, in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
+
+/// What turns a database of a version into one of the next, by that version.
+pub(crate) const UPGRADES: [(i64, &str); 1] = [(
+    1,
+    "
+CREATE TABLE image_member (
+    image    INTEGER NOT NULL,
+    place    INTEGER NOT NULL,
+    member   INTEGER NOT NULL,
+    platform TEXT NOT NULL,
+    PRIMARY KEY (image, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_member_member ON image_member (member);
+",
+)];
 
 /// Makes an empty database of [`VERSION`].
 ///
@@ -107,6 +122,15 @@ CREATE TABLE image_layer (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_layer_image ON image_layer (image);
 
+CREATE TABLE image_member (
+    image    INTEGER NOT NULL,
+    place    INTEGER NOT NULL,
+    member   INTEGER NOT NULL,
+    platform TEXT NOT NULL,
+    PRIMARY KEY (image, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_member_member ON image_member (member);
+
 CREATE TABLE name (
     reference TEXT NOT NULL PRIMARY KEY,
     image     INTEGER NOT NULL,
@@ -187,6 +211,9 @@ CREATE TABLE cache_mount (
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
     use crate::{Store, StoreOptions};
 
     #[test]
@@ -194,6 +221,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
         let schema = store.database().dump_schema().join(";\n");
-        insta::assert_snapshot!("schema_v1", schema);
+        insta::assert_snapshot!("schema_v2", schema);
+    }
+
+    /// The lines of SQL that would make a database, sorted.
+    fn lines(connection: &Connection) -> Vec<String> {
+        let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL
+                   AND name NOT LIKE 'sqlite_%' ORDER BY name";
+        let mut query = connection.prepare(sql).unwrap();
+        let rows = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.map(|line| line.unwrap().trim_end().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn an_upgraded_database_is_as_a_new_one() {
+        let new = Connection::open_in_memory().unwrap();
+        new.execute_batch(SQL).unwrap();
+        let old = Connection::open_in_memory().unwrap();
+        let first = include_str!("snapshots/kiln_store__schema__tests__schema_v1.snap");
+        let (_, first) = first.trim_start_matches("---").split_once("---").unwrap();
+        old.execute_batch(first).unwrap();
+        for (_, upgrade) in UPGRADES {
+            old.execute_batch(upgrade).unwrap();
+        }
+        assert_eq!(lines(&old), lines(&new));
     }
 }

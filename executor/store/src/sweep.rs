@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 use crate::cachemounts::CacheMountInfo;
 use crate::compressed::AS_PULLED;
 use crate::database::Abort;
-use crate::images::delete_image;
+use crate::images::{delete_image, is_leased};
 use crate::leases::Leased;
 use crate::process;
 use crate::records::{RecordId, delete_record, layer_exists};
@@ -235,8 +235,13 @@ impl Store {
                 report.records += 1;
             }
             Candidate::Image(row) => {
-                delete_image(t, *row)?;
                 report.images += 1;
+                for member in delete_image(t, *row)? {
+                    if !is_leased(t, member)? {
+                        delete_image(t, member)?;
+                        report.images += 1;
+                    }
+                }
             }
             Candidate::Pull(id) => {
                 t.prepare_cached("DELETE FROM pulled_layer WHERE pulled = ?1")?
@@ -411,7 +416,9 @@ fn candidates(
     policy: Policy,
 ) -> rusqlite::Result<Vec<(i64, Candidate)>> {
     let mut found = Vec::new();
+    // What an image of several platforms is made of goes with it.
     let images = "SELECT used, id FROM image WHERE id NOT IN (SELECT image FROM name)
+                  AND id NOT IN (SELECT member FROM image_member)
                   AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)";
     let mut query = t.prepare_cached(images)?;
     let mut rows = query.query([Leased::Image as i64])?;

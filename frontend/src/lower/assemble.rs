@@ -28,6 +28,9 @@ use crate::dockerfile::suggest::with_suggestion;
 /// The build argument that stands for `# check=`.
 const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
+/// The build argument that stands for `# syntax=`.
+const SYNTAX: &str = "BUILDKIT_SYNTAX";
+
 /// One platform that the build is for, everything looked up.
 struct Target<'a> {
     platform: Platform,
@@ -45,7 +48,7 @@ pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
     let parsed = dockerfile::parse(&input.text);
     let dockerfile = parsed.dockerfile;
     let mut findings = parsed.diagnostics;
-    findings.extend(foreign_syntax(&dockerfile));
+    findings.extend(foreign_syntax(input, &dockerfile));
     let has_errors = findings.iter().any(Diagnostic::is_error);
     let given = input.build_args.get(CHECK).and_then(Option::as_deref);
     let check = check::config(given, &dockerfile).unwrap_or_else(|message| {
@@ -77,21 +80,29 @@ pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
 /// The frontends that this one is, whatever their tag or digest.
 const OURS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
 
-/// Refuses a file that asks for a frontend other than this one.
-fn foreign_syntax(dockerfile: &Dockerfile) -> Option<Diagnostic> {
-    let syntax = dockerfile.directives.syntax.as_ref()?;
-    let name = syntax
-        .text
-        .strip_prefix("docker.io/")
-        .unwrap_or(&syntax.text);
+/// Refuses a frontend other than this one, which the build argument or else the file may ask for.
+fn foreign_syntax(input: &LowerInput, dockerfile: &Dockerfile) -> Option<Diagnostic> {
+    let given = input.build_args.get(SYNTAX).and_then(Option::as_deref);
+    let (named, span) = match (given, &dockerfile.directives.syntax) {
+        (Some(given), _) => (given, Span::default()),
+        (None, Some(directive)) => (directive.text.as_str(), directive.span),
+        (None, None) => return None,
+    };
+    let name = named.split_whitespace().next().unwrap_or_default();
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let name = name.split('@').next().unwrap_or_default();
     let name = name.split(':').next().unwrap_or_default();
-    if OURS.contains(&name) {
+    if OURS.contains(&name) || (given.is_some() && named.is_empty()) {
         return None;
     }
-    let message = format!("the frontend `{}` is not supported", syntax.text);
-    let help = "`docker/dockerfile` is built in; leave the line out to have it";
-    Some(Diagnostic::error("unsupported-syntax", syntax.span, message).with_help(help))
+    let message = format!("the frontend `{named}` is not supported");
+    let help = match given {
+        Some(_) => {
+            "`docker/dockerfile` is built in; leave the build argument `BUILDKIT_SYNTAX` out"
+        }
+        None => "`docker/dockerfile` is built in; leave the line out to have it",
+    };
+    Some(Diagnostic::error("unsupported-syntax", span, message).with_help(help))
 }
 
 /// How far a parsed Dockerfile got.
@@ -148,11 +159,12 @@ fn attempt(
         return Some(Attempt::Needs(missing.into_iter().collect()));
     }
     let mut round = Round::new(input, &settings, answers, epoch, ignore);
+    round.is_multi_platform |= targets.len() > 1;
     let mut outline = None;
     for target in &targets {
         let (entry, taken) = build(&mut round, target, dockerfile);
         outline.get_or_insert(taken);
-        let key = match settings.multi_platform || targets.len() > 1 {
+        let key = match round.is_multi_platform {
             true => target.platform.to_string(),
             false => String::new(),
         };
@@ -218,7 +230,11 @@ fn prepare<'a>(
                 "dockerfile contains no stages to build".to_owned(),
             ),
         };
-        findings.push(whole(code, message));
+        let mut error = whole(code, message);
+        if let Some(names) = listed(stages.names()) {
+            error = error.with_help(names);
+        }
+        findings.push(error);
         return None;
     };
     let escape = dockerfile.directives.escape;
@@ -234,6 +250,20 @@ fn prepare<'a>(
         index,
         reach,
     })
+}
+
+/// So many stages are named; more would say less.
+const MOST_LISTED: usize = 20;
+
+/// Says which stages have a name, if any has.
+fn listed<'s>(names: impl Iterator<Item = &'s str>) -> Option<String> {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    let shown = names.len().min(MOST_LISTED);
+    let more = match names.len() - shown {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("the stages are {}{more}", names[..shown].join(", ")))
 }
 
 fn globals(

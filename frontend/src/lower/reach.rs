@@ -132,16 +132,46 @@ pub(super) fn check(stages: &Stages<'_>, diagnostics: &mut Vec<Diagnostic>) {
             }
         }
     }
-    if let Some((circle, span)) = find_circle(&edges) {
-        let first = circle.into_iter().filter(|node| *node < count).min();
-        let title = first.map_or("", |stage| &stages.list[stage].title);
-        let message = format!("circular dependency detected on stage: {title}");
-        diagnostics.push(Diagnostic::error("circular-dependency", span, message));
+    if let Some(circle) = find_circle(&edges) {
+        diagnostics.push(circular(stages, &circle));
     }
 }
 
-/// Returns a circle and the reference that closes it, if there is one.
-fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(Vec<usize>, Span)> {
+/// What is said of a circle: which stages it goes through, and where each needs the next.
+fn circular(stages: &Stages<'_>, circle: &[(usize, Span)]) -> Diagnostic {
+    let count = stages.list.len();
+    let name = |node: usize| match node.checked_sub(count) {
+        Some(base) => format!("an ONBUILD trigger of `{}`", stages.list[base].title),
+        None => format!("`{}`", stages.list[node].title),
+    };
+    let first = circle
+        .iter()
+        .map(|(node, _)| *node)
+        .filter(|node| *node < count)
+        .min();
+    let title = first.map_or("", |stage| &stages.list[stage].title);
+    let message = format!("circular dependency detected on stage: {title}");
+    // Told from the first stage of the file, whichever reference closes the circle.
+    let turn = circle.iter().position(|(node, _)| Some(*node) == first);
+    let (after, before) = circle.split_at(turn.unwrap_or(0));
+    let nodes: Vec<usize> = before.iter().chain(after).map(|(node, _)| *node).collect();
+    let mut path = nodes.first().map(|node| name(*node)).unwrap_or_default();
+    for (index, node) in nodes.iter().skip(1).chain(nodes.first()).enumerate() {
+        let needs = if index == 0 { "needs" } else { "which needs" };
+        let comma = if index == 0 { "" } else { "," };
+        path.push_str(&format!("{comma} {needs} {}", name(*node)));
+    }
+    let span = circle.last().map_or_else(Span::default, |(_, span)| *span);
+    let mut error = Diagnostic::error("circular-dependency", span, message).with_help(path);
+    for (node, here) in circle.split_last().map_or(&[][..], |(_, others)| others) {
+        error = error.with_label(*here, format!("needed by {}", name(*node)));
+    }
+    error
+}
+
+/// Returns a circle, if there is one: each stage with the reference to the next, the reference that
+/// closes it last.
+fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<Vec<(usize, Span)>> {
     let mut done = vec![false; edges.len()];
     let mut on_path = vec![false; edges.len()];
     for start in 0..edges.len() {
@@ -162,9 +192,12 @@ fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(Vec<usize>, Span)> {
                     on_path[stage] = false;
                     path.pop();
                 }
-                Some((other, span)) if on_path[other] => {
-                    let path = path.iter().map(|(stage, _)| *stage);
-                    return Some((path.skip_while(|stage| *stage != other).collect(), span));
+                Some((other, _)) if on_path[other] => {
+                    let circle = path.iter().skip_while(|(stage, _)| *stage != other);
+                    let edge = |(stage, followed): &(usize, usize)| {
+                        (*stage, edges[*stage][followed - 1].1)
+                    };
+                    return Some(circle.map(edge).collect());
                 }
                 Some((other, _)) => path.push((other, 0)),
             }

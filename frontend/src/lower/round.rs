@@ -40,6 +40,8 @@ pub(super) struct Round<'a> {
     pub(super) epoch: Option<Epoch>,
     /// What the context's ignore file leaves out.
     pub(super) ignore: PatternList,
+    /// Stages are told apart by platform.
+    pub(super) is_multi_platform: bool,
     /// The plan so far.
     pub(super) plan: Plan,
     /// The findings so far.
@@ -111,6 +113,7 @@ impl<'a> Round<'a> {
             answers,
             epoch,
             ignore,
+            is_multi_platform: settings.multi_platform,
             plan: Plan {
                 sources: vec![(input.file_name.clone(), input.text.clone())],
                 ..Plan::default()

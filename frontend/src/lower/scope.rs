@@ -248,6 +248,25 @@ impl<'s> Scope<'s> {
         (!args.is_empty()).then_some(text)
     }
 
+    /// Returns the platform that things are made for, as far as the stage declares arguments that say
+    /// so.
+    pub(super) fn target_platform(&self) -> Option<Platform> {
+        let whole = self.value("TARGETPLATFORM");
+        if let Some(platform) = whole.and_then(|text| Platform::parse(text).ok()) {
+            return Some(platform);
+        }
+        let [os, architecture, variant] =
+            ["TARGETOS", "TARGETARCH", "TARGETVARIANT"].map(|name| self.value(name));
+        os.or(architecture)?;
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        Some(Platform {
+            os: text(os),
+            architecture: text(architecture),
+            variant: text(variant),
+            ..Platform::default()
+        })
+    }
+
     /// Returns all names that have a value.
     pub(super) fn names(&self) -> impl Iterator<Item = &'s str> {
         let args = self

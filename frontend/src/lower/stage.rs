@@ -216,12 +216,13 @@ impl<'r, 'a> StageLowering<'r, 'a> {
             architecture: config.architecture.clone(),
             variant: config.variant.clone(),
             ..Platform::default()
-        };
+        }
+        .normalized();
         if (&pulled.os, &pulled.architecture) != (&platform.os, &platform.architecture) {
             let message = format!(
                 "Base image {} was pulled with platform {:?}, expected {:?} for current build",
                 self.stage.base_name,
-                pulled.normalized().format_all(),
+                pulled.format_all(),
                 platform.format_all()
             );
             self.lint(Rule::InvalidBaseImagePlatform, span, message);
@@ -444,6 +445,22 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         }
     }
 
+    /// Returns the stage's title, after what it runs on and perhaps what it makes things for, if the
+    /// build is for several platforms.
+    fn title(&self) -> String {
+        let title = &self.stage.title;
+        if !self.round.is_multi_platform {
+            return title.clone();
+        }
+        let platform = &self.state.platform;
+        let target = self
+            .scope()
+            .target_platform()
+            .and_then(|target| beyond(platform, &target))
+            .unwrap_or_default();
+        format!("{}{target} {title}", platform.format_all())
+    }
+
     /// Returns what people see of an instruction.
     pub(super) fn label<K>(&self, instruction: &Instruction<K>, span: Span) -> Label {
         let arguments = instruction
@@ -459,7 +476,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         };
         Label {
             name: one_line(&format!("{trigger}{keyword} {arguments}")),
-            stage: self.stage.title.clone(),
+            stage: self.title(),
             command: instruction.text.clone(),
             lines: Some((lines.first, lines.last)),
             span,
@@ -572,6 +589,34 @@ fn image_question(reference: String, platform: &Platform) -> Question {
         reference,
         platform: platform.clone(),
     }
+}
+
+/// Returns `->arm64` and the like where a target is another platform than what runs.
+fn beyond(platform: &Platform, target: &Platform) -> Option<String> {
+    let or = |own: &String, other: &String| match own.is_empty() {
+        true => other.clone(),
+        false => own.clone(),
+    };
+    let target = Platform {
+        os: or(&target.os, &platform.os),
+        architecture: or(&target.architecture, &platform.architecture),
+        variant: target.variant.clone(),
+        ..Platform::default()
+    }
+    .normalized();
+    if (&target.os, &target.architecture, &target.variant)
+        == (&platform.os, &platform.architecture, &platform.variant)
+    {
+        return None;
+    }
+    if target.os != platform.os {
+        return Some(format!("->{target}"));
+    }
+    let variant = match target.variant.as_str() {
+        "" => String::new(),
+        variant => format!("/{variant}"),
+    };
+    Some(format!("->{}{variant}", target.architecture))
 }
 
 /// Control characters become spaces, so that a step's text is one line.

@@ -329,7 +329,14 @@ fn image_of_others(world: &World) {
         config("s390x", &[&layer]).as_bytes(),
         &[&layer.bytes],
     );
-    fails(world, &registry);
+    // It is in no index, so it is taken as it is, as in every other builder.
+    world.dockerfile(&format!("FROM {}/base\nWORKDIR /app\n", registry.host()));
+    let ran = world.kiln(&["build", "-t", "app", "ctx"]).ok();
+    world.snapshot(&told(&ran, &registry.host()));
+    assert_eq!(
+        world.inspect("app")["platform"],
+        format!("linux/{}", host_architecture())
+    );
 }
 
 fn layers_at_once(world: &World) {

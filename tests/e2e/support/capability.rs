@@ -40,6 +40,8 @@ pub(crate) enum Capability {
     OpenSsh,
     /// `git`.
     Git,
+    /// An emulator of arm64 that a sandbox may have for itself.
+    Emulator,
 }
 
 impl Capability {
@@ -60,6 +62,9 @@ impl Capability {
             Self::Uidmap => "newuidmap",
             Self::OpenSsh => "ssh-agent",
             Self::Git => "git",
+            Self::Emulator => {
+                "qemu-user-static on a kernel whose user namespaces have binary formats"
+            }
         }
     }
 
@@ -97,6 +102,14 @@ impl Capability {
                 programs.iter().all(|name| find_program(name).is_some())
             }
             Self::Git => find_program("git").is_some(),
+            Self::Emulator => {
+                let mount = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc";
+                find_program("qemu-aarch64-static").is_some()
+                    && succeeds(
+                        "unshare",
+                        &["--user", "--map-root-user", "--mount", "sh", "-c", mount],
+                    )
+            }
         }
     }
 }

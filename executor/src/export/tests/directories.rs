@@ -82,6 +82,7 @@ fn files_go_into_a_directory() {
         &world.image(vec![lower, upper]),
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     assert_eq!(fs::read(out.join("app/one")).unwrap(), b"first");
@@ -106,6 +107,7 @@ fn files_go_into_a_directory() {
         &image,
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     assert_eq!(fs::read(out.join("app/one")).unwrap(), b"first");
@@ -134,6 +136,7 @@ fn no_link_leads_an_export_out_of_its_directory() {
         &world.image(vec![lower]),
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     // The next image has a directory where the last one left its link.
@@ -142,6 +145,7 @@ fn no_link_leads_an_export_out_of_its_directory() {
         &world.image(vec![upper]),
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     assert_eq!(fs::read(victim.join("file")).unwrap(), b"precious");
@@ -160,6 +164,7 @@ fn editing_exported_files_leaves_the_store_alone() {
         &image,
         Export::Local {
             destination: out.clone(),
+            platform_split: None,
         },
     );
     fs::write(out.join("app/one"), "edited").unwrap();
@@ -168,6 +173,7 @@ fn editing_exported_files_leaves_the_store_alone() {
         &image,
         Export::Tar {
             destination: file(&tar),
+            platform_split: None,
         },
     );
     assert_eq!(files(&fs::read(tar).unwrap())["app/one"], b"first");

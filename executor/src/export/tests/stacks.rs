@@ -148,9 +148,11 @@ fn an_export_that_is_cancelled_leaves_nothing() {
         },
         Export::Tar {
             destination: file(&out),
+            platform_split: None,
         },
         Export::Local {
             destination: tree.clone(),
+            platform_split: None,
         },
         Export::Image { names },
     ] {

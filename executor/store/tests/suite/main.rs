@@ -8,6 +8,7 @@ mod cachemounts;
 mod child;
 mod full_disk;
 mod images;
+mod indexes;
 mod layers;
 mod locks;
 mod open;
