@@ -204,7 +204,8 @@ pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Erro
     let written = find_dockerfile(request, &place)?;
     let Written { path, bytes } = &written;
     let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(bytes);
-    if std::str::from_utf8(bytes).is_err() {
+    let mut codes = parsed.diagnostics.iter().map(|finding| finding.code);
+    if codes.any(|code| code == "not-utf8") {
         return Err(Error::Dockerfile(Box::new(Findings {
             file_name: shown_name(path, &place.context),
             text,

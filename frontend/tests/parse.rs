@@ -130,6 +130,33 @@ fn bytes() {
     assert!(!dockerfile::parse_bytes(b"FROM a\n").1.has_errors());
 }
 
+/// What old editors left in comments does no harm.
+#[test]
+fn bytes_of_comments() {
+    let check = |bytes: &[u8], expected: &[&str]| {
+        let (text, parsed) = dockerfile::parse_bytes(bytes);
+        check_spans(&text, &parsed);
+        let found = parsed.diagnostics.iter();
+        let found: Vec<_> = found.map(|found| found.message.as_str()).collect();
+        assert_eq!(found, expected, "{text:?}");
+    };
+    check(b"# Jos\xe9\nFROM a\n", &[]);
+    check(b"FROM a\n  # \xe9\xff\nRUN a \\\n# \xe9\n b\n", &[]);
+    check(
+        b"FROM a\nRUN b # \xe9\n",
+        &["the file is not UTF-8 at byte 15"],
+    );
+    check(b"# \xe9\nFROM \xe9\n", &["the file is not UTF-8 at byte 9"]);
+    check(
+        b"FROM a\nRUN <<E\n# \xe9\nE\n",
+        &["the file is not UTF-8 at byte 17"],
+    );
+    check(
+        b"FROM a\nONBUILD COPY <<E /b\n#\xe9\nE\n",
+        &["the file is not UTF-8 at byte 28"],
+    );
+}
+
 #[test]
 fn triggers() {
     let check = |trigger: &str, expected: Result<&str, &str>| {

@@ -14,6 +14,7 @@ mod exports;
 mod failures;
 mod heredocs;
 mod images;
+mod instructions;
 mod interrupts;
 mod language;
 mod mounts;
@@ -40,12 +41,13 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 19] = [
+    let rooms: [Room; 20] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
         ("interrupts", interrupts::cases),
         ("language", language::cases),
+        ("instructions", instructions::cases),
         ("heredocs", heredocs::cases),
         ("mounts", mounts::cases),
         ("trust", trust::cases),

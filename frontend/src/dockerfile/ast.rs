@@ -141,6 +141,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns the heredocs below the instruction, also those of a trigger.
+    pub fn heredocs(&self) -> &[Heredoc] {
+        match self {
+            Kind::Run(run) => &run.heredocs,
+            Kind::Copy(copy) => &copy.transfer.heredocs,
+            Kind::Add(add) => &add.transfer.heredocs,
+            Kind::Onbuild(onbuild) => match &onbuild.instruction {
+                Some(instruction) => instruction.kind.heredocs(),
+                None => &[],
+            },
+            _ => &[],
+        }
+    }
+
     /// Returns the instruction's name in upper case.
     pub fn name(&self) -> &'static str {
         match self {

@@ -113,7 +113,9 @@ pub(super) fn syntax(text: &str, at: usize) -> Option<Word> {
 fn marked_syntax(text: &str, start: usize, mark: &str) -> Option<Word> {
     let mut lines = Lines::new(text, start);
     loop {
-        let (name, mut value) = directive(lines.next()?, mark)?;
+        let line = lines.next()?;
+        // Only a mark in the first column asks for another frontend.
+        let (name, mut value) = directive(line, mark).filter(|_| line.text.starts_with(mark))?;
         if name == "syntax" {
             let length = value.text.find(' ').unwrap_or(value.text.len());
             value.text.truncate(length);
@@ -162,6 +164,7 @@ mod tests {
         check("# comment\n# syntax=a\n", None);
         check("FROM x\n# syntax=a\n", None);
         check("# syntax=\n", None);
+        check(" # syntax=a\n", None);
         check("", None);
     }
 }

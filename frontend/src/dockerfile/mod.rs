@@ -29,6 +29,9 @@ use crate::diagnostic::Diagnostic;
 use ast::{Dockerfile, Instruction};
 use span::Span;
 
+/// What stands for bytes that are not UTF-8.
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+
 /// A tree, and all that is wrong with its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Parsed {
@@ -50,26 +53,54 @@ pub fn parse(text: &str) -> Parsed {
     parser::parse(text)
 }
 
-/// Parses a Dockerfile from bytes; what is not UTF-8 becomes U+FFFD, with an error.
+/// Parses a Dockerfile from bytes; what is not UTF-8 becomes U+FFFD, with an error unless it stands
+/// in a comment.
 ///
 /// Returns the text that the spans belong to.
 pub fn parse_bytes(bytes: &[u8]) -> (String, Parsed) {
-    let Err(error) = std::str::from_utf8(bytes) else {
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        let parsed = parse(&text);
-        return (text, parsed);
-    };
     let text = String::from_utf8_lossy(bytes).into_owned();
     let mut parsed = parse(&text);
-    let start = u32::try_from(error.valid_up_to()).unwrap_or(0);
-    let span = Span::new(start, start + char::REPLACEMENT_CHARACTER.len_utf8() as u32);
-    let message = format!("the file is not UTF-8 at byte {}", error.valid_up_to());
-    let place = parsed
-        .diagnostics
-        .partition_point(|other| other.span <= span);
-    let diagnostic = Diagnostic::error("not-utf8", span, message);
-    parsed.diagnostics.insert(place, diagnostic);
+    if let Some((at, span)) = outside_comments(bytes, &text, &parsed.dockerfile) {
+        let message = format!("the file is not UTF-8 at byte {at}");
+        let place = parsed
+            .diagnostics
+            .partition_point(|other| other.span <= span);
+        let diagnostic = Diagnostic::error("not-utf8", span, message);
+        parsed.diagnostics.insert(place, diagnostic);
+    }
     (text, parsed)
+}
+
+/// Finds the first byte that is not UTF-8 and no part of a comment, and what `text` has for it.
+fn outside_comments(bytes: &[u8], text: &str, dockerfile: &Dockerfile) -> Option<(usize, Span)> {
+    let (mut at, mut shown) = (0, 0);
+    for chunk in bytes.utf8_chunks() {
+        at += chunk.valid().len();
+        shown += chunk.valid().len();
+        if chunk.invalid().is_empty() {
+            continue;
+        }
+        let line = text[..shown].rfind('\n').map_or(0, |end| end + 1);
+        let span = Span::new(shown as u32, (shown + REPLACEMENT.len_utf8()) as u32);
+        let is_comment = text[line..].trim_start().starts_with('#');
+        if !is_comment || in_heredoc(dockerfile, span) {
+            return Some((at, span));
+        }
+        at += chunk.invalid().len();
+        shown += REPLACEMENT.len_utf8();
+    }
+    None
+}
+
+/// Says whether a place is in the body of a heredoc, where nothing is a comment.
+fn in_heredoc(dockerfile: &Dockerfile, span: Span) -> bool {
+    let instructions = dockerfile
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.instructions);
+    instructions
+        .flat_map(|instruction| instruction.kind.heredocs())
+        .any(|heredoc| heredoc.body_span.start <= span.start && span.end <= heredoc.body_span.end)
 }
 
 /// Parses one trigger as an image config stores it, with the default escape character.

@@ -1,0 +1,2 @@
+FROM --platform=windows/amd64 mcr.example/windows/nanoserver
+RUN dir
