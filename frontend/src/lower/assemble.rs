@@ -273,13 +273,11 @@ fn globals(
     platform: &Platform,
     findings: &mut Vec<Diagnostic>,
 ) -> Globals {
-    let last = dockerfile
-        .stages
-        .last()
-        .and_then(|stage| stage.from.kind.name.as_ref());
-    let stage = match (&input.target, last) {
+    // A name in the file counts in lower case, that of `--target` as it was given.
+    let last = dockerfile.stages.last().and_then(|stage| stage.name());
+    let stage = match (&input.target, &last) {
         (Some(target), _) => target,
-        (None, Some(last)) => &last.text,
+        (None, Some(last)) => last,
         (None, None) => "default",
     };
     let build = match input.build_platform.architecture.as_str() {

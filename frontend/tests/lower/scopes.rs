@@ -259,7 +259,7 @@ fn the_target_stage_is_told_by_name() {
     };
     let run = "ARG TARGETSTAGE\nRUN x";
     check(&format!("FROM alpine\n{run}"), "", "default");
-    check(&format!("FROM alpine AS One\n{run}"), "", "One");
+    check(&format!("FROM alpine AS One\n{run}"), "", "one");
     check(
         &format!("FROM alpine AS a\n{run}\nFROM a AS b\nRUN y"),
         "",
