@@ -20,7 +20,10 @@ use crate::ignore::IgnoreFile;
 use crate::missing::Contexts;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
-use crate::{BuildRequest, ContextRequest, Error, Event, FailedStep, Findings, Kiln, entitlement};
+use crate::{
+    BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Findings, Kiln,
+    entitlement,
+};
 
 /// What a build made.
 #[derive(Debug, Clone)]
@@ -99,10 +102,13 @@ impl Kiln {
             directories: locals.directories.clone(),
             ignore,
         };
-        let host_for_all = request.source.network == NetworkMode::Host;
-        entitlement::check(&plan, &request.allow, host_for_all)?;
-        check_results(&plan, &request.exports)?;
         let mut request = request;
+        // Who gives all steps the host's network by name allows it thereby, as in buildx.
+        if request.source.network == NetworkMode::Host {
+            request.allow.insert(Entitlement::NetworkHost);
+        }
+        entitlement::check(&plan, &request.allow)?;
+        check_results(&plan, &request.exports)?;
         request.source.source_date_epoch = source_date_epoch;
         let plan = Arc::new(plan);
         self.check_runs(&plan).await?;

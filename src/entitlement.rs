@@ -50,13 +50,7 @@ fn needs(plan: &Plan) -> Vec<(NodeId, Entitlement)> {
 }
 
 /// Errors if a plan needs what is not allowed; names each entitlement once, at its first step.
-///
-/// `host_for_all` says that the host's network was asked for on the command line.
-pub(crate) fn check(
-    plan: &Plan,
-    allowed: &BTreeSet<Entitlement>,
-    host_for_all: bool,
-) -> Result<(), Error> {
+pub(crate) fn check(plan: &Plan, allowed: &BTreeSet<Entitlement>) -> Result<(), Error> {
     let mut refused: BTreeMap<Entitlement, NodeId> = BTreeMap::new();
     for (id, entitlement) in needs(plan) {
         if !allowed.contains(&entitlement) {
@@ -67,9 +61,6 @@ pub(crate) fn check(
         return Ok(());
     };
     let message = |entitlement| match entitlement {
-        Entitlement::NetworkHost if host_for_all => {
-            "`--network host` gives this step the host's network by name, and `network.host` is not allowed"
-        }
         Entitlement::NetworkHost => {
             "this step asks for the host's network by name, and `network.host` is not allowed"
         }

@@ -157,7 +157,7 @@ pub(crate) struct SourceArgs {
     /// Add a label to the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,
-    /// Network of RUN steps: default, none or host (to build, with --allow network.host)
+    /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
     /// Add a line to /etc/hosts of RUN steps; the address alone never runs a step again

@@ -522,12 +522,8 @@ fn networks_by_name(world: &World) {
     world.base();
     let step = "FROM demo/base\nRUN echo first\nRUN --network=host wc -l < /proc/net/dev > /n\n";
     refused(world, "step", &[], step);
-    refused(
-        world,
-        "flag",
-        &["--network=host"],
-        "FROM demo/base\nRUN true\n",
-    );
+    // Who asks for it on the command line allows it thereby.
+    build(world, &["--network=host"]);
     let own = std::fs::read_to_string("/proc/net/dev").unwrap();
     world.dockerfile(step);
     build(world, &["--allow", "network.host"]);
@@ -547,10 +543,10 @@ fn networks_by_name(world: &World) {
     let ran = |arguments: &[&str]| build(world, arguments).table().contains(" ran ");
     assert!(!ran(&[]));
     assert!(!ran(&["--network=none"]));
-    assert!(!ran(&["--network=host", "--allow=network.host"]));
+    assert!(!ran(&["--network=host"]));
     // A step of its own mode keeps it.
     world.dockerfile("FROM demo/base\nRUN --network=none sed 1,2d /proc/net/dev | wc -l > /n\n");
-    build(world, &["--network=host", "--allow=network.host"]);
+    build(world, &["--network=host"]);
     assert_eq!(world.sh("app", "cat /n"), "1\n");
 }
 

@@ -113,13 +113,25 @@ fn user(root: &Path) {
     println!("proc {}", if refused { "refused" } else { "fresh" });
 }
 
+/// Moves into a mount namespace whose mounts nobody else sees, or says what is in the way.
+fn own_mounts() {
+    use nix::mount::{MsFlags, mount};
+    const NONE: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
+    if private == Err(nix::errno::Errno::EINVAL) {
+        println!("refused: the root directory is no mount point (in a chroot)");
+        std::process::exit(0);
+    }
+    private.unwrap();
+}
+
 /// Becomes a user with subordinate ids, in a mount namespace where /etc says so.
 fn subordinate(root: &Path) {
     use nix::mount::{MsFlags, mount};
     use std::os::unix::process::CommandExt;
     const NONE: Option<&str> = None;
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+    own_mounts();
     let dir = tempfile::tempdir().unwrap();
     let files = [
         (
@@ -170,8 +182,7 @@ fn keyring() {
 fn chroot(root: &Path) {
     use nix::mount::{MsFlags, mount};
     const NONE: Option<&str> = None;
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+    own_mounts();
     let bind = |source: &Path, target: &Path| {
         mount(
             Some(source),

@@ -14,7 +14,7 @@ mod nested;
 mod rootfs;
 
 use kiln_sandbox::userns::{UserNsSupport, probe};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 
 fn main() {
     kiln_sandbox::init_if_requested();
@@ -30,21 +30,33 @@ fn main() {
         ("isolation", isolation::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("mounts", mounts::TESTS),
-        ("nested", nested::TESTS),
     ];
-    let trials = suites.into_iter().flat_map(|(suite, tests)| {
-        tests.iter().map(move |(name, body)| {
-            Trial::ignorable_test(format!("{suite}::{name}"), move || match lacking {
-                Some(reason) => Ok(libtest_mimic::Completion::ignored_with(reason)),
-                None => {
-                    body();
-                    Ok(libtest_mimic::Completion::Completed)
-                }
-            })
+    let trial = |name: String, body: Box<dyn FnOnce() -> Result<(), String> + Send>| {
+        Trial::ignorable_test(name, move || match lacking {
+            Some(reason) => Ok(Completion::ignored_with(reason)),
+            None => Ok(match body() {
+                Ok(()) => Completion::Completed,
+                Err(reason) => Completion::ignored_with(reason),
+            }),
         })
+    };
+    let always = suites.into_iter().flat_map(|(suite, tests)| {
+        let always = |body: &'static fn()| -> Box<dyn FnOnce() -> _ + Send> {
+            Box::new(|| {
+                body();
+                Ok(())
+            })
+        };
+        let tests = tests.iter();
+        tests.map(move |(name, body)| trial(format!("{suite}::{name}"), always(body)))
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let probed = nested::TESTS.iter();
+    let probed = probed.map(|(name, body)| trial(format!("nested::{name}"), Box::new(body)));
+    libtest_mimic::run(&Arguments::from_args(), always.chain(probed).collect()).exit();
 }
 
 /// A suite: names and bodies.
 type Tests = &'static [(&'static str, fn())];
+
+/// A suite whose bodies err with what this host lacks.
+type ProbedTests = &'static [(&'static str, fn() -> Result<(), String>)];
