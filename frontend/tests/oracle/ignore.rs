@@ -42,9 +42,14 @@ pub(crate) fn check(file: &str, path: &str) {
 fn plain(patterns: &[String], path: &str) -> bool {
     let mut excluded = false;
     for pattern in patterns {
+        // A path that was cleaned may end in blanks that stood before a `/`.
+        let pattern = pattern.trim();
+        if pattern.is_empty() {
+            continue;
+        }
         let (negated, pattern) = match pattern.strip_prefix('!') {
             Some(pattern) => (true, pattern),
-            None => (false, pattern.as_str()),
+            None => (false, pattern),
         };
         let pattern = kiln_ir::pattern::clean(pattern);
         let above = path.match_indices('/').map(|(at, _)| &path[..at]);

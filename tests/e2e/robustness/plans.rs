@@ -26,7 +26,7 @@ fn plans_that_are_refused(world: &World) {
     world.base();
     world.dockerfile("FROM demo/base\n");
     let refused = [
-        ("", "0 results"),
+        ("", "it has no result"),
         ("%0 = exec %0 [\"/bin/true\"]\nresult %0\n", "cycle"),
         (
             "%0 = exec %1 [\"/bin/true\"]\n%1 = exec %0 [\"/bin/true\"]\nresult %1\n",
