@@ -23,7 +23,7 @@ pub(crate) fn check(file: &str, path: &str) {
     assert_eq!(list.matches(&path), expected, "{patterns:?} on {path:?}");
     let decided = list.decide(&path);
     if let Some(index) = decided.decided_by() {
-        assert_eq!(patterns[index].starts_with('!'), !expected);
+        assert_eq!(patterns[index].trim().starts_with('!'), !expected);
     }
     // What is taken back is never below a directory that need not be looked at.
     if !expected {
