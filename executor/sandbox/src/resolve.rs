@@ -62,13 +62,19 @@ impl Root {
             let found = match open_one(here, &name) {
                 Err(Errno::NOENT) => {
                     let wants_dir = is_dir || !queue.is_empty();
-                    let made = make_one(here, &name, wants_dir)?;
-                    if mountfd::mount_id(here)? == self.mount_id {
-                        let names = way.iter().map(|(_, name)| name).chain([&name]);
-                        let path = names.flat_map(|name| [b"/", name.as_slice()].concat());
-                        self.stubs.push((ByteString(path.collect()), wants_dir));
+                    match make_one(here, &name, wants_dir) {
+                        // Another sandbox on the same root was faster: the stub is its own.
+                        Err(Errno::EXIST) => open_one(here, &name)?,
+                        made => {
+                            let made = made?;
+                            if mountfd::mount_id(here)? == self.mount_id {
+                                let names = way.iter().map(|(_, name)| name).chain([&name]);
+                                let path = names.flat_map(|name| [b"/", name.as_slice()].concat());
+                                self.stubs.push((ByteString(path.collect()), wants_dir));
+                            }
+                            made
+                        }
                     }
-                    made
                 }
                 other => other?,
             };
