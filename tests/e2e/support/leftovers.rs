@@ -26,7 +26,8 @@ pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
             .find(|file| read(file).contains(&needle));
         if let Some(file) = named {
             let command = read("cmdline").replace('\0', " ");
-            if command.trim_end().ends_with("kiln settle") {
+            // One without a command line is ending just now.
+            if command.is_empty() || command.trim_end().ends_with("kiln settle") {
                 continue;
             }
             found.push(format!("process {name} ({command}): /proc/{name}/{file}"));
