@@ -1,13 +1,13 @@
-//! `kiln plan`.
+//! `kiln plan`: the plan of a Dockerfile, written in some form.
 
 use kiln::{DockerfileRequest, PlanForm, Planned};
 
 use super::args::{PlanArgs, PlanFormat};
-use super::build::source_request;
-use super::host::{self, Needs};
-use super::{Done, print, report};
+use crate::cli::build::source_request;
+use crate::cli::host::{self, Needs};
+use crate::cli::{Done, print, report};
 
-pub(crate) fn plan(args: &PlanArgs) -> Done {
+pub(super) fn show(args: &PlanArgs) -> Done {
     let request = source_request(&args.source)?;
     let planned = if args.resolve {
         // What is brought here becomes a layer.
