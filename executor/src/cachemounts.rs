@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use kiln_ir::{CacheSharing, ExecOp, Mount, MountKind};
 use kiln_solver::WaitsFor;
@@ -13,12 +12,9 @@ use crate::error::Error;
 use crate::exec::{fill, layers_of};
 use crate::executor::Executor;
 use crate::file::open_layers;
+use crate::patience::Patience;
 use crate::source::blocking;
 use crate::worker::Handle;
-
-/// The first pause before a busy cache mount is tried again; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cache mounts of a step; others that want one of them wait until this is dropped.
 #[derive(Debug, Default)]
@@ -39,7 +35,7 @@ impl CacheMounts {
     ) -> Result<CacheMounts, Error> {
         let mut taken = BTreeMap::new();
         for (id, (sharing, mount)) in wanted(op) {
-            let mut pause = FIRST_PAUSE;
+            let mut patience = Patience::new();
             let cache = loop {
                 let attempt = {
                     let (executor, lease) = (executor.clone(), lease.clone());
@@ -51,14 +47,13 @@ impl CacheMounts {
                 match attempt.await? {
                     CacheMountAttempt::Held(cache) => break cache,
                     CacheMountAttempt::Busy(pid) => {
-                        if pause == FIRST_PAUSE {
+                        if patience.tells(pid) {
                             let other = pid.filter(|pid| *pid != std::process::id());
                             waiting(WaitsFor::CacheMount(id.to_owned()), other);
                         }
                     }
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                patience.pause().await;
             };
             taken.insert(id.to_owned(), cache);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, SourceOp};
 use kiln_solver::{
@@ -23,16 +23,13 @@ use crate::error::Error;
 use crate::exec::{ExecRequest, exec};
 use crate::executor::{Executor, host_platform};
 use crate::file::{self, Base, copy_whole, open_layers};
+use crate::patience::Patience;
 use crate::remotes::Remotes;
 use crate::secrets::Secrets;
 use crate::select;
 use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch, fetch_archive};
 use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
-
-/// The first pause before a busy lock is tried again; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// An output that is here. What it is made of is the executor's secret.
 #[derive(Debug, Clone)]
@@ -750,19 +747,18 @@ impl Worker for BuildWorker {
         waiting: &(dyn Fn(Option<u32>) + Send + Sync),
     ) -> Result<Locked<KeyLock>, Error> {
         let mut waited = false;
-        let mut pause = FIRST_PAUSE;
+        let mut patience = Patience::new();
         loop {
             match self.executor.store().try_lock_key(&key.0)? {
                 LockAttempt::Held(guard) => return Ok(Locked { guard, waited }),
                 LockAttempt::Busy(pid) => {
-                    if !waited {
+                    waited = true;
+                    if patience.tells(pid) {
                         waiting(pid);
                     }
-                    waited = true;
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            patience.pause().await;
         }
     }
 

@@ -1,7 +1,6 @@
 //! Mirrors: what was fetched of a remote, kept as a bare repository in the store.
 
 use std::path::Path;
-use std::time::Duration;
 
 use kiln_ir::GitSource;
 use kiln_solver::StepSink;
@@ -11,9 +10,7 @@ use super::command::Git;
 use super::{GitError, Remote};
 use crate::error::Error;
 use crate::executor::Executor;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+use crate::patience::Patience;
 
 /// The mirror of one remote, ours until it is dropped.
 pub(super) struct Mirror {
@@ -29,14 +26,13 @@ pub(super) async fn take(
 ) -> Result<Mirror, Error> {
     // Hashes of the two kinds never share a repository.
     let name = format!("{} {}", commit.len(), remote.url);
-    let mut pause = FIRST_PAUSE;
+    let mut patience = Patience::new();
     let repository = loop {
         match executor.store().repository(&name)? {
             RepositoryAttempt::Held(repository) => break repository,
             RepositoryAttempt::Busy(_) => {}
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        patience.pause().await;
     };
     let mirror = Mirror { repository };
     if mirror.path().exists() {

@@ -5,10 +5,7 @@
 //! `locks.holders`, a hint: it is written after locking and believed only while the lock is held.
 
 use std::fs::{File, OpenOptions};
-use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -20,9 +17,6 @@ use crate::store::Store;
 /// Slots of `locks.holders`; two keys in one slot cost a pid that is not shown.
 const SLOTS: u64 = 65_536;
 const SLOT_BYTES: usize = 16;
-
-const FIRST_WAIT: Duration = Duration::from_millis(1);
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
@@ -50,29 +44,6 @@ impl Store {
     /// Takes the lock of `key` if it is free; no other thread or process can then.
     pub fn try_lock_key(&self, key: &[u8; 32]) -> Result<LockAttempt, StoreError> {
         self.try_lock(key, Mode::Exclusive)
-    }
-
-    /// Takes the lock of `key`, trying again with longer and longer pauses of up to 50 ms.
-    ///
-    /// `busy` is told who has it before each pause, and may give up: then there is no lock.
-    pub fn lock_key(
-        &self,
-        key: &[u8; 32],
-        mut busy: impl FnMut(Option<u32>) -> ControlFlow<()>,
-    ) -> Result<Option<KeyLock>, StoreError> {
-        let mut pause = FIRST_WAIT;
-        loop {
-            match self.try_lock_key(key)? {
-                LockAttempt::Held(lock) => return Ok(Some(lock)),
-                LockAttempt::Busy(pid) => {
-                    if busy(pid).is_break() {
-                        return Ok(None);
-                    }
-                }
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_WAIT);
-        }
     }
 
     pub(crate) fn try_lock(&self, key: &[u8; 32], mode: Mode) -> Result<LockAttempt, StoreError> {

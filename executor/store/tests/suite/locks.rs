@@ -1,7 +1,5 @@
 //! Locks between threads and between processes.
 
-use std::ops::ControlFlow;
-
 use kiln_store::LockAttempt;
 
 use crate::child::Child;
@@ -39,25 +37,6 @@ fn every_key_has_a_byte() {
             LockAttempt::Held(_)
         ));
     }
-}
-
-#[test]
-fn waiting_ends_when_the_holder_is_done_or_we_give_up() {
-    let f = fixture();
-    let mut held = match f.store.try_lock_key(&[1; 32]).unwrap() {
-        LockAttempt::Held(lock) => Some(lock),
-        LockAttempt::Busy(_) => panic!(),
-    };
-    let gave_up = f
-        .store
-        .lock_key(&[1; 32], |_| ControlFlow::Break(()))
-        .unwrap();
-    assert!(gave_up.is_none());
-    let got = f.store.lock_key(&[1; 32], |_| {
-        held = None;
-        ControlFlow::Continue(())
-    });
-    assert!(got.unwrap().is_some());
 }
 
 #[test]
