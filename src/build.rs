@@ -21,7 +21,7 @@ use crate::missing::Contexts;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
 use crate::{
-    BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Findings, Kiln,
+    BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Kiln, Warnings,
     entitlement,
 };
 
@@ -30,10 +30,6 @@ use crate::{
 pub struct Built {
     /// What was exported.
     pub exported: Exported,
-    /// Warnings about the Dockerfile.
-    pub findings: Option<Findings>,
-    /// Build arguments that nothing declares.
-    pub unused_build_args: Vec<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -45,8 +41,7 @@ struct Prepared {
     lineage: String,
     declared_args: BTreeSet<String>,
     shown_file: String,
-    findings: Option<Findings>,
-    unused_build_args: Vec<String>,
+    warnings: Warnings,
     /// The context as people know it.
     context: String,
     source_date_epoch: Option<i64>,
@@ -91,13 +86,13 @@ impl Kiln {
             lineage,
             declared_args,
             shown_file,
-            findings,
-            unused_build_args,
+            warnings,
             context,
             source_date_epoch,
             _place,
             ignore,
         } = prepared;
+        sink(Event::Understood(warnings));
         let contexts = Contexts {
             directories: locals.directories.clone(),
             ignore,
@@ -149,12 +144,7 @@ impl Kiln {
             )));
         }
         let exported = result?;
-        Ok(Built {
-            exported,
-            findings,
-            unused_build_args,
-            took,
-        })
+        Ok(Built { exported, took })
     }
 
     async fn prepare(&self, request: &BuildRequest, asker: &Asker) -> Result<Prepared, Error> {
@@ -167,8 +157,10 @@ impl Kiln {
                     lineage: source.lineage,
                     declared_args: source.declared_args,
                     shown_file: source.shown_file,
-                    findings: Some(source.findings),
-                    unused_build_args: source.lowered.unused_build_args,
+                    warnings: Warnings {
+                        findings: Some(source.findings),
+                        unused_build_args: source.lowered.unused_build_args,
+                    },
                     context: source.place.shown.clone(),
                     source_date_epoch: source.lowered.source_date_epoch,
                     _place: Some(source.place),
@@ -405,8 +397,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         lineage: format!("{}\nplan", canonical.display()),
         declared_args: BTreeSet::new(),
         shown_file: "plan".to_owned(),
-        findings: None,
-        unused_build_args: Vec::new(),
+        warnings: Warnings::default(),
         context: request.source.context.display().to_string(),
         source_date_epoch: request.source.source_date_epoch,
         _place: None,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_frontend::diagnostic::Diagnostic;
 
 /// A Dockerfile (or another text) and what there is to say about it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
     /// The file's name as people know it.
     pub file_name: String,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kiln_solver::WaitsFor;
 
+use crate::Findings;
+
 /// A step as people see it, by its index in [`Event::Planned`].
 pub type StepIndex = usize;
 
@@ -42,9 +44,20 @@ pub enum Stream {
     Err,
 }
 
+/// What is doubtful about a build that can be tried all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Warnings {
+    /// What is doubtful in its Dockerfile, if it has one.
+    pub findings: Option<Findings>,
+    /// Build arguments that nothing declares.
+    pub unused_build_args: Vec<String>,
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// What was asked for is understood; told once, before anything runs.
+    Understood(Warnings),
     /// The plan is known; the steps stand in the order of the file.
     Planned {
         /// All of them.

@@ -43,7 +43,7 @@ pub use call::{
 };
 pub use entitlement::Entitlement;
 pub use error::{Error, FailedStep, Findings};
-pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream};
+pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream, Warnings};
 pub use ignore::IgnoreRule;
 pub use lines::OutputLines;
 pub use open::{Kiln, Options};

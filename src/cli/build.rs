@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use kiln::{
     BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error, Export, NoCache,
-    ProxyEnv, ReadOnce, ResolveMode, SourceRequest,
+    ProxyEnv, ReadOnce, ResolveMode, SourceRequest, Warnings,
 };
 
 use super::args::{BuildArgs, SourceArgs};
@@ -174,13 +174,13 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
         built,
         Err(Error::Dockerfile(_) | Error::Usage { .. } | Error::Plan { .. })
     );
-    if reached_steps {
-        drawer.finish(&ending);
-    } else {
-        drawer.discard();
-    }
+    let warnings = match reached_steps {
+        true => drawer.finish(&ending),
+        false => drawer.discard(),
+    };
+    // Above the error of a build that failed: what is doubtful may well be why.
+    warn(&warnings);
     let built = built?;
-    warn(&built);
     write_files(args, &built)?;
     let done = match (&built.exported.image_id, to_stdout) {
         (Some(id), 0) => print(&format!("{id}\n"))?,
@@ -276,11 +276,11 @@ async fn watch_signals(cancel: Cancel) {
     }
 }
 
-fn warn(built: &Built) {
-    if let Some(findings) = &built.findings {
+fn warn(warnings: &Warnings) {
+    if let Some(findings) = &warnings.findings {
         report::findings(findings);
     }
-    for name in &built.unused_build_args {
+    for name in &warnings.unused_build_args {
         report::warning(&format!("no ARG declares the build argument `{name}`"));
     }
 }

@@ -59,6 +59,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case("deletions", NEEDS, deletions),
         case("several_errors_at_once", &[], several_errors_at_once),
         case("warnings", NEEDS, warnings),
+        case(
+            "warnings_of_a_failed_build",
+            NEEDS,
+            warnings_of_a_failed_build,
+        ),
         case("no_dockerfile", &[], no_dockerfile),
         case(
             "undeclared_build_argument",
@@ -677,6 +682,31 @@ fn warnings(world: &World) {
     world.dockerfile("from demo/base as Base\nRUN true\nCMD echo hi\nMAINTAINER me\n");
     let ran = world.kiln(&["build", "-q", "ctx"]).ok();
     world.snapshot(&ran.whole());
+}
+
+fn warnings_of_a_failed_build(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base AS Base\nARG VERSION\nRUN exit 3\n");
+    let build = |progress: &str| {
+        world
+            .kiln(&[
+                "build",
+                "--progress",
+                progress,
+                "--build-arg",
+                "VERSOIN=2",
+                "ctx",
+            ])
+            .exits(1)
+    };
+    world.snapshot(&build("quiet").whole());
+    for progress in ["plain", "tty"] {
+        let told = build(progress).stderr;
+        for warning in ["warning[StageNameCasing]", "build argument `VERSOIN`"] {
+            let times = told.matches(warning).count();
+            assert_eq!(times, 1, "{progress}: {warning}: {told}");
+        }
+    }
 }
 
 fn no_dockerfile(world: &World) {

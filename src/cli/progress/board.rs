@@ -110,6 +110,8 @@ impl Board {
                 }
                 return rest;
             }
+            // Warned of below the last picture.
+            Event::Understood(_) => {}
             Event::Notice(text) => self.notices.push(words::visible(text)),
             Event::Exporting(what) => self.exporting.push((words::visible(what), now)),
             Event::Exported { what, .. } => {

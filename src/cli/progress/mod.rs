@@ -12,7 +12,7 @@ mod words;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
-use kiln::Event;
+use kiln::{Event, Warnings};
 
 use super::args::Progress;
 
@@ -25,6 +25,8 @@ pub(crate) use words::{
 /// Where events go while a build runs.
 pub(crate) struct Drawer {
     inner: Arc<Mutex<Inner>>,
+    /// What is said when the view has ended: it must not be drawn over.
+    warnings: Arc<Mutex<Warnings>>,
     ticker: Option<live::Ticker>,
 }
 
@@ -55,39 +57,47 @@ impl Drawer {
                 }
             })
         });
-        Drawer { inner, ticker }
+        Drawer {
+            inner,
+            warnings: Arc::default(),
+            ticker,
+        }
     }
 
     /// Returns the sink for the library's events.
     pub(crate) fn sink(&self) -> impl Fn(Event) + Send + Sync + 'static {
         let inner = Arc::clone(&self.inner);
-        move |event| match &mut *lock(&inner) {
-            Inner::Quiet => {}
-            Inner::Plain(plain) => plain.on(event),
-            Inner::Live(live) => live.on(event),
+        let warnings = Arc::clone(&self.warnings);
+        move |event| match (event, &mut *lock(&inner)) {
+            (Event::Understood(told), _) => *lock(&warnings) = told,
+            (_, Inner::Quiet) => {}
+            (event, Inner::Plain(plain)) => plain.on(event),
+            (event, Inner::Live(live)) => live.on(event),
         }
     }
 
     /// Takes back what was drawn: there was nothing to build.
-    pub(crate) fn discard(mut self) {
+    pub(crate) fn discard(mut self) -> Warnings {
         self.ticker.take();
         if let Inner::Live(live) = &mut *lock(&self.inner) {
             live.discard();
         }
+        std::mem::take(&mut *lock(&self.warnings))
     }
 
-    /// Draws the end: all steps and the summary line.
-    pub(crate) fn finish(mut self, ending: &Ending) {
+    /// Draws the end: all steps and the summary line. Returns what is to be warned of below it.
+    pub(crate) fn finish(mut self, ending: &Ending) -> Warnings {
         self.ticker.take();
         match &mut *lock(&self.inner) {
             Inner::Quiet => {}
             Inner::Plain(plain) => plain.finish(ending),
             Inner::Live(live) => live.finish(ending),
         }
+        std::mem::take(&mut *lock(&self.warnings))
     }
 }
 
-fn lock(inner: &Mutex<Inner>) -> std::sync::MutexGuard<'_, Inner> {
+fn lock<T>(inner: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // A view that panicked half-way still holds only text: drawing on is better than losing the end.
     inner
         .lock()
