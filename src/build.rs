@@ -12,6 +12,7 @@ use kiln_executor::{
 use kiln_ir::{NetworkMode, NodeId, Op, Plan, Platform};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
+    certain_runs,
 };
 
 use crate::delivery::{Asker, Place};
@@ -106,12 +107,12 @@ impl Kiln {
         check_results(&plan, &request.exports)?;
         request.source.source_date_epoch = source_date_epoch;
         let plan = Arc::new(plan);
-        self.check_runs(&plan).await?;
-        let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
         let worker = BuildWorker::new(&self.executor, resolver, locals)
             .with_secrets(request.secrets.clone())
             .with_cancel(&cancel);
         let worker = Arc::new(worker);
+        self.check_runs(&plan, &worker).await?;
+        let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
         let notes = teller.steps.notes(&lineage, &declared_args);
         let result = self
             .solve_and_export(&request, &plan, notes, &teller, &worker, &contexts, cancel)
@@ -171,17 +172,26 @@ impl Kiln {
         }
     }
 
-    /// Errors unless programs of all platforms for which something runs do run here: better known before
-    /// an hour of building.
-    async fn check_runs(&self, plan: &Plan) -> Result<(), Error> {
+    /// Errors if something is sure to run for a platform whose programs do not run here: better known before
+    /// an hour of building. What the cache may hold needs no programs.
+    async fn check_runs(&self, plan: &Arc<Plan>, worker: &BuildWorker) -> Result<(), Error> {
         let mut lacking = Vec::new();
-        for (platform, node) in first_runs(plan) {
+        let mut certain = None;
+        for (platform, nodes) in runs(plan) {
             let executor = self.executor.clone();
             let checked = tokio::task::spawn_blocking(move || executor.check_runs(&platform));
             let error = match checked.await {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            if certain.is_none() {
+                let found = certain_runs(worker, plan, &goals(plan, Need::Known)).await;
+                certain = Some(found?);
+            }
+            let is_certain = |node: &NodeId| certain.as_ref().is_some_and(|all| all.contains(node));
+            let Some(node) = nodes.into_iter().find(is_certain) else {
+                continue;
             };
             let display = plan.display.get(&node).cloned().unwrap_or_default();
             lacking.push(FailedStep {
@@ -234,12 +244,7 @@ impl Kiln {
         options.jobs = request.jobs.unwrap_or(options.jobs);
         let solve = SolveRequest {
             plan: Arc::clone(plan),
-            goals: plan
-                .results
-                .values()
-                .filter_map(|result| result.output)
-                .map(|input| Goal { input, need })
-                .collect(),
+            goals: goals(plan, need),
             notes,
             options,
         };
@@ -301,16 +306,22 @@ impl Kiln {
     }
 }
 
-/// The first step that runs programs of each platform.
-fn first_runs(plan: &Plan) -> BTreeMap<Platform, NodeId> {
-    let mut first = BTreeMap::new();
+/// What is wanted of a plan: all its results.
+fn goals(plan: &Plan, need: Need) -> Vec<Goal> {
+    let outputs = plan.results.values().filter_map(|result| result.output);
+    outputs.map(|input| Goal { input, need }).collect()
+}
+
+/// The steps that run programs of each platform, in the order of the plan.
+fn runs(plan: &Plan) -> BTreeMap<Platform, Vec<NodeId>> {
+    let mut runs: BTreeMap<Platform, Vec<NodeId>> = BTreeMap::new();
     for id in plan.order() {
         let node = plan.graph.node(id);
         if let (Op::Exec(_), Some(platform)) = (&node.op, &node.platform) {
-            first.entry(platform.clone()).or_insert(id);
+            runs.entry(platform.clone()).or_default().push(id);
         }
     }
-    first
+    runs
 }
 
 /// Errors unless every result can be exported.

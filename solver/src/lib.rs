@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cancel;
+mod certain;
 mod content;
 mod driver;
 mod event;
@@ -28,6 +29,7 @@ mod worker;
 mod tests;
 
 pub use cancel::Cancel;
+pub use certain::certain_runs;
 pub use content::{Content, ContentId};
 pub use driver::{
     Failure, Goal, GoalResult, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solved,

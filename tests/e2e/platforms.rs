@@ -27,6 +27,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case("wrong_platforms", &[], wrong_platforms),
         case("emulated", &[Containers, Emulator], emulated),
         case(
+            "cached_without_emulator",
+            &[Containers, Emulator],
+            cached_without_emulator,
+        ),
+        case(
             "emulated_for_a_user",
             &[Containers, Emulator, OrdinaryUser, Setpriv],
             emulated_for_a_user,
@@ -520,6 +525,27 @@ fn emulated(world: &World) {
     assert!(info.contains("linux/arm64"), "{info}");
     // Nothing of it is left to the host.
     assert_eq!(registered(world), before);
+}
+
+fn cached_without_emulator(world: &World) {
+    emulated_files(world);
+    let arguments = ["build", "--platform", "linux/arm64", "-t", "app", "ctx"];
+    let built = world.kiln(&arguments).ok();
+    // Emulators are looked for in `PATH`.
+    let without = |arguments: &[&str]| world.kiln(arguments).env("PATH", "/nowhere");
+    let again = without(&arguments).ok();
+    assert_eq!(again.id(), built.id());
+    let info = without(&["info"]).ok().stdout;
+    let mut lines = info.lines();
+    if lines.any(|line| line.starts_with("platforms") && line.contains("linux/arm64")) {
+        return; // The kernel runs them itself.
+    }
+    // Only what the step sees has changed, so that its result might have been there.
+    world.write_mode("ctx/make", Program::make("/made", "again\n").bytes(), 0o755);
+    let changed = without(&arguments).exits(3);
+    world.snapshot(&changed.whole());
+    let forced = without(&[&arguments[..], &["--no-cache"]].concat()).exits(3);
+    assert!(!forced.stderr.contains("COPY"), "{}", forced.stderr);
 }
 
 /// What the host's kernel has been told to run.

@@ -420,6 +420,42 @@ fn a_hit_costs_one_lookup_and_one_load() {
 }
 
 #[test]
+fn what_is_sure_to_run_is_known_before_anything_is_tried() {
+    let (script, steps) = chain();
+    let worker = Arc::new(Scripted::of(world()));
+    let build = Build::new(&worker, &script, &steps[1..]);
+    let certain = |script: &Script| {
+        let plan = script.plan();
+        let found = certain_runs(&*worker, &plan, &build.goals);
+        runtime().block_on(found).unwrap()
+    };
+    let both = BTreeSet::from([steps[0].node, steps[1].node]);
+    assert_eq!(certain(&script), both);
+    runtime().block_on(build.solve()).unwrap();
+    assert_eq!(certain(&script), BTreeSet::new());
+    // Other inputs may give the same: nobody knows yet.
+    worker.world.lock().unwrap().file("context", "big", "43210");
+    assert_eq!(certain(&script), BTreeSet::new());
+}
+
+#[test]
+fn what_is_forced_is_sure_to_run() {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let below = script.run(base, "cat /etc/os /below");
+    script.no_cache(true);
+    let forced = script.run(below, "cat /below /forced");
+    let script = Arc::new(script);
+    let worker = Arc::new(Scripted::of(world()));
+    let build = Build::new(&worker, &script, &[forced]);
+    runtime().block_on(build.solve()).unwrap();
+    let plan = script.plan();
+    let certain = certain_runs(&*worker, &plan, &build.goals);
+    let certain = runtime().block_on(certain).unwrap();
+    assert_eq!(certain, BTreeSet::from([forced.node]));
+}
+
+#[test]
 fn a_failed_step_is_the_error() {
     let mut script = Script::default();
     let base = script.image("alpine");
