@@ -40,8 +40,12 @@ pub mod parse;
 mod syntax;
 pub mod text;
 
+mod describe;
 pub mod picture;
 
+pub mod compare;
+
+pub use compare::{Comparison, compare};
 pub use graph::{Graph, GraphError, Input, Node, NodeDigest, NodeId};
 pub use image::{Config, Healthcheck, History, ImageConfig};
 pub use oci_config::ImageConfigError;

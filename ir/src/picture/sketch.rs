@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::*;
-use crate::{Input, Node, NodeId, Plan};
+use crate::describe::title;
+use crate::{Input, NodeId, Op, Plan};
 
 /// A label that is longer is cut.
 const LABEL_LIMIT: usize = 60;
@@ -112,29 +112,14 @@ fn critical_path(plan: &Plan, order: &[NodeId], numbers: &BTreeMap<NodeId, usize
 }
 
 fn op_box(plan: &Plan, id: NodeId) -> Box {
-    let node = plan.graph.node(id);
-    let (name, stage) = plan
-        .display
-        .get(&id)
-        .map_or(("", ""), |display| (&display.name, &display.stage));
-    let text = if name.is_empty() {
-        describe(node)
-    } else {
-        name.to_owned()
-    };
-    let text: String = text
-        .chars()
-        .map(|character| match character.is_control() {
-            true => ' ',
-            false => character,
-        })
-        .collect();
+    let text = title(plan, id);
     let label = match text.char_indices().nth(LABEL_LIMIT) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     };
+    let stage = plan.display.get(&id).map_or("", |display| &display.stage);
     Box {
-        kind: kind(&node.op),
+        kind: kind(&plan.graph.node(id).op),
         label,
         stage: stage.to_owned(),
         critical: false,
@@ -148,44 +133,5 @@ fn kind(op: &Op) -> Kind {
         Op::File(_) => Kind::File,
         Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => Kind::Combine,
         Op::Build(_) => Kind::Build,
-    }
-}
-
-fn describe(node: &Node) -> String {
-    let kind = node.op.kind();
-    match &node.op {
-        Op::Source(source) => {
-            let name = match source {
-                SourceOp::Image(op) => &op.reference,
-                SourceOp::Local(op) => &op.name,
-                SourceOp::Git(op) => &op.remote,
-                SourceOp::Http(op) => &op.url,
-                SourceOp::OciLayout(op) => &op.reference,
-                SourceOp::Blob(op) => &op.reference,
-            };
-            match &node.platform {
-                Some(platform) => format!("{kind} {name} {platform}"),
-                None => format!("{kind} {name}"),
-            }
-        }
-        Op::Exec(op) => format!("{kind} {}", op.meta.args.join(" ")),
-        Op::File(op) => op
-            .actions
-            .iter()
-            .map(|action| describe_action(&action.kind))
-            .collect::<Vec<_>>()
-            .join("; "),
-        Op::Merge(_) | Op::Diff(_) | Op::Build(_) | Op::Passthrough(_) => kind.to_owned(),
-    }
-}
-
-fn describe_action(action: &FileActionKind) -> String {
-    let kind = action.name();
-    match action {
-        FileActionKind::Copy(op) => format!("{kind} {} -> {}", op.src, op.dest),
-        FileActionKind::Mkfile(op) => format!("{kind} {}", op.path),
-        FileActionKind::Mkdir(op) => format!("{kind} {}", op.path),
-        FileActionKind::Rm(op) => format!("{kind} {}", op.path),
-        FileActionKind::Symlink(op) => format!("{kind} {} -> {}", op.path, op.target),
     }
 }
