@@ -113,7 +113,9 @@ impl Kiln {
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
-        let notes = teller.steps.notes(&lineage, &declared_args);
+        let notes = teller
+            .steps
+            .notes(&lineage, &declared_args, &request.source.no_cache);
         let result = self
             .solve_and_export(&request, &plan, notes, &teller, &worker, &contexts, cancel)
             .await;

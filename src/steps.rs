@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kiln_frontend::lower::NoCache;
 use kiln_ir::{NodeId, Op, Plan, SourceOp};
 use kiln_solver::{NodeNote, Slot};
 
@@ -90,6 +91,7 @@ impl Steps {
         &self,
         lineage: &str,
         build_args: &BTreeSet<String>,
+        no_cache: &NoCache,
     ) -> BTreeMap<NodeId, NodeNote> {
         let mut ordinals: BTreeMap<&str, usize> = BTreeMap::new();
         let mut by_index: Vec<(&NodeId, &StepIndex)> = self.by_node.iter().collect();
@@ -117,11 +119,25 @@ impl Steps {
                 NodeNote {
                     slot: Some(slot),
                     build_args: build_args.clone(),
+                    forced_by: forced_by(no_cache, stage),
                     ..NodeNote::default()
                 },
             );
         }
         notes
+    }
+}
+
+/// What tells a step of a stage to run whatever is cached.
+fn forced_by(no_cache: &NoCache, stage: &str) -> Option<String> {
+    match no_cache {
+        NoCache::No => Some("the plan ignores the cache here".to_owned()),
+        NoCache::All => None,
+        // The stage of a build for several platforms has the platform before its name.
+        NoCache::Stages(_) => {
+            let name = stage.rsplit(' ').next().unwrap_or_default();
+            Some(format!("--no-cache-filter {name}"))
+        }
     }
 }
 
@@ -280,7 +296,10 @@ impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
                     self.tell(Event::Waiting { step, what, pid });
                 }
             }
-            Solver::Reopened { .. } | Solver::BuildFinished(_) => {}
+            Solver::Reopened { .. }
+            | Solver::Compared { .. }
+            | Solver::Recorded { .. }
+            | Solver::BuildFinished(_) => {}
             Solver::Finished {
                 node,
                 status,

@@ -793,10 +793,8 @@ impl Worker for BuildWorker {
                 .filter(|record| record.created < self.begun)
                 .and_then(candidate)
                 .map(named),
-            tombstone: tombstone.map(|mark| Tombstone {
-                rule: mark.rule,
-                when: ago(mark.time),
-            }),
+            tombstone: tombstone.map(words_of_mark),
+            slot_tombstone: near.tombstone.map(words_of_mark),
         })
     }
 
@@ -830,12 +828,22 @@ impl Worker for BuildWorker {
     }
 }
 
+fn words_of_mark(mark: kiln_store::Tombstone) -> Tombstone {
+    Tombstone {
+        rule: mark.rule,
+        when: ago(mark.time),
+    }
+}
+
 fn file_change(change: kiln_tree::context::Change) -> Option<FileChange> {
     let kind = match change.what {
         What::Added => FileChangeKind::Added,
         What::Removed => FileChangeKind::Removed,
         What::Content { old_size, new_size } => FileChangeKind::Content { old_size, new_size },
-        What::Mode { .. } => FileChangeKind::Mode,
+        What::Mode { old, new } => FileChangeKind::Mode { old, new },
+        What::Renamed { from } => FileChangeKind::Renamed {
+            from: String::from_utf8_lossy(from.as_bytes()).into_owned(),
+        },
         What::Type => FileChangeKind::Type,
         What::Target => FileChangeKind::Target,
         What::Forgotten => return None,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kiln_ir::{Input, NodeId, Plan};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::explain::{Now, choose, explain, name_files};
+use crate::explain::{Now, choose, explain, lay_out, name_files};
 use crate::inflight::{InFlight, InFlightGuard};
 use crate::scheduler::Scheduler;
 use crate::step::{
@@ -71,6 +71,8 @@ pub struct NodeNote {
     pub name: Option<StepName>,
     /// Variables of its environment that are build arguments, not `ENV`.
     pub build_args: BTreeSet<String>,
+    /// What tells it to run where the plan ignores the cache for it; by default `--no-cache`.
+    pub forced_by: Option<String>,
 }
 
 /// What a build made.
@@ -346,6 +348,11 @@ impl<W: Worker> Driver<W> {
             }
             Step::Lookup { asks } => {
                 let answers = look_up(&*worker, asks).await?;
+                for (ask, answer) in &answers {
+                    if let Answer::Hit(_, record) = answer {
+                        self.events.event(Event::recorded(ask.node, record));
+                    }
+                }
                 self.scheduler.complete(Completion::Lookup { answers });
             }
             Step::Load { node, record } => {
@@ -413,6 +420,7 @@ impl<W: Worker> Driver<W> {
             Step::File { node, record } => {
                 let record: NewRecord = *record;
                 let record = worker.file(record).await?;
+                self.events.event(Event::recorded(node, &record));
                 self.scheduler.complete(Completion::File { node, record });
             }
             Step::Alias { record, definition } => worker.alias(record, definition).await?,
@@ -640,7 +648,7 @@ async fn fetch<W: Worker>(
 ) -> End<W> {
     let node = request.node;
     let reason = match brief {
-        Some(brief) => why(&*worker, &brief).await.0,
+        Some(brief) => why(&*worker, &brief, &request.sink).await.0,
         None => None,
     };
     let start = Instant::now();
@@ -665,7 +673,7 @@ async fn run<W: Worker>(
 ) -> End<W> {
     let node = request.node;
     // Before the run, whose record would be the nearest afterwards; files are named beside it.
-    let (reason, similar) = why(&*worker, &brief).await;
+    let (reason, similar) = why(&*worker, &brief, &request.sink).await;
     request.similar = similar;
     let naming = async {
         match reason {
@@ -689,9 +697,13 @@ async fn run<W: Worker>(
 
 /// Why a step has to run, and the outputs of what it is compared with; no reason if the worker has
 /// an error instead of an answer, since a step does not fail for want of an explanation.
-async fn why<W: Worker>(worker: &W, brief: &Brief) -> (Option<Reason>, Outputs<Content>) {
-    if brief.forced {
-        return (Some(Reason::Forced), Outputs::new());
+async fn why<W: Worker>(
+    worker: &W,
+    brief: &Brief,
+    sink: &StepSink,
+) -> (Option<Reason>, Outputs<Content>) {
+    if let Some(by) = &brief.forced {
+        return (Some(Reason::Forced { by: by.clone() }), Outputs::new());
     }
     if brief.content_gone {
         return (Some(Reason::ContentGone), Outputs::new());
@@ -708,5 +720,6 @@ async fn why<W: Worker>(worker: &W, brief: &Brief) -> (Option<Reason>, Outputs<C
         ran_inputs: &brief.ran_inputs,
     };
     let similar = choose(now, &nearest).map(|candidate| candidate.outputs.clone());
+    sink.compared(lay_out(now, &nearest));
     (Some(explain(now, &nearest)), similar.unwrap_or_default())
 }

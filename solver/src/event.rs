@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kiln_ir::NodeId;
 
-use crate::Reason;
+use crate::{Comparison, Content, Outputs, Reason, Record, RecordId};
 
 /// Something that happened. Events of one node come in order.
 ///
@@ -61,6 +61,24 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
+    /// What its reason goes by; comes before a run ends.
+    Compared {
+        /// The node.
+        node: NodeId,
+        /// The parts of its key beside those of an older record.
+        comparison: Comparison,
+    },
+    /// A record stands for a node: it was found, or filed after a run.
+    Recorded {
+        /// The node.
+        node: NodeId,
+        /// Which record.
+        record: RecordId,
+        /// When it was filed, in nanoseconds since the epoch.
+        created_unix_nanos: i64,
+        /// What it holds, by output number.
+        outputs: Outputs<Content>,
+    },
     /// A node is resolved, or never will be.
     Finished {
         /// The node.
@@ -72,6 +90,17 @@ pub enum Event {
     },
     /// Nothing comes after this.
     BuildFinished(Summary),
+}
+
+impl Event {
+    pub(crate) fn recorded(node: NodeId, record: &Record) -> Event {
+        Event::Recorded {
+            node,
+            record: record.id,
+            created_unix_nanos: record.created_unix_nanos,
+            outputs: record.outputs.clone(),
+        }
+    }
 }
 
 /// What a step waits for.
@@ -217,6 +246,14 @@ impl StepSink {
             what: what.into(),
             current,
             total,
+        });
+    }
+
+    /// Tells what the step's reason goes by.
+    pub(crate) fn compared(&self, comparison: Comparison) {
+        self.events.event(Event::Compared {
+            node: self.node,
+            comparison,
         });
     }
 

@@ -1,10 +1,11 @@
 //! Finds out why a step has to run, from the parts of its key and of an older one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::reason::field_words;
 use crate::{
-    Candidate, Cause, DefinitionKey, Facts, Nearest, OpKey, Origin, Part, PinnedSource, Reason,
-    Slot, StepName, TreeRef, Worker,
+    Candidate, Cause, ComparedPart, ComparedRecord, Comparison, DefinitionKey, Facts, Nearest,
+    OpKey, Origin, Part, PinnedSource, Reason, Slot, StepName, TreeRef, Worker,
 };
 
 /// A step as it is now, for [`explain`].
@@ -36,7 +37,13 @@ pub fn explain(now: Now<'_>, nearest: &Nearest) -> Reason {
         };
     }
     let Some(was) = candidate else {
-        return Reason::New;
+        return match &nearest.slot_tombstone {
+            Some(tombstone) => Reason::Forgotten {
+                rule: tombstone.rule.clone(),
+                when: tombstone.when.clone(),
+            },
+            None => Reason::New,
+        };
     };
     let in_place = was.slot.as_ref() == now.slot;
     let causes = compare(now.facts, &was.facts, now.ran_inputs, in_place);
@@ -75,6 +82,7 @@ pub fn compare(now: &Facts, was: &Facts, ran_inputs: &[u32], in_place: bool) -> 
         causes.push(Cause::Instruction {
             line: now.step.line,
             was: was.step.text.clone(),
+            now: now.step.text.clone(),
         });
     } else {
         causes.extend(now_parts.changed_files(&was_parts));
@@ -112,9 +120,124 @@ pub fn compare(now: &Facts, was: &Facts, ran_inputs: &[u32], in_place: bool) -> 
     {
         causes.push(Cause::Revision {
             kind: kind.to_owned(),
+            old: was,
+            new: now,
         });
     }
     causes
+}
+
+/// Puts all parts of a step's key beside those of the record that its reason goes by.
+pub fn lay_out(now: Now<'_>, nearest: &Nearest) -> Comparison {
+    let Some(was) = choose(now, nearest) else {
+        return Comparison::default();
+    };
+    let (now_values, was_values) = (values(now.facts), values(&was.facts));
+    let gone = was_values
+        .iter()
+        .filter(|(what, _)| now_values.iter().all(|(here, _)| here != what));
+    let names = now_values.iter().chain(gone).map(|(what, _)| what);
+    let find = |values: &[(String, String)], what: &str| {
+        let found = values.iter().rev().find(|(name, _)| name == what);
+        found.map(|(_, value)| value.clone())
+    };
+    let mut seen = BTreeSet::new();
+    let parts = names.filter(|what| seen.insert(*what)).filter_map(|what| {
+        let (old, new) = (find(&was_values, what), find(&now_values, what));
+        // What an input holds is known of some only once they ran; that is no difference.
+        let is_content = what.starts_with("bytes of ");
+        if is_content && (old.is_none() || new.is_none()) {
+            return None;
+        }
+        Some(match old == new {
+            true => ComparedPart {
+                what: what.clone(),
+                same: true,
+                old: None,
+                new: None,
+            },
+            false => ComparedPart {
+                what: what.clone(),
+                same: false,
+                old,
+                new,
+            },
+        })
+    });
+    Comparison {
+        with: Some(ComparedRecord {
+            step: was.facts.step.clone(),
+            same_slot: was.slot.as_ref() == now.slot,
+            created_unix_nanos: was.created_unix_nanos,
+        }),
+        parts: parts.collect(),
+    }
+}
+
+/// The parts of a key by name, as people read them.
+fn values(facts: &Facts) -> Vec<(String, String)> {
+    let from = |from: &Origin| match from {
+        Origin::Step(name) => name.to_string(),
+        Origin::Source(source) => source.reference.clone(),
+    };
+    let origins: BTreeMap<u32, String> = facts
+        .parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Input {
+                index,
+                from: origin,
+                ..
+            } => Some((*index, from(origin))),
+            _ => None,
+        })
+        .collect();
+    let digest = |digest: &[u8; 32]| crate::content::Hex(&digest[..6]).to_string();
+    let value = |part: &Part| match part {
+        Part::Kind { kind, revision } => (
+            "kind of step".to_owned(),
+            format!("{kind}, revision {revision}"),
+        ),
+        Part::Platform(platform) => ("platform".to_owned(), platform.clone()),
+        Part::Field { name, value } => (field_words(name).into_owned(), value.join(" ")),
+        Part::Env {
+            name,
+            value,
+            build_arg: true,
+        } => (format!("build argument {name}"), value.clone()),
+        Part::Env { name, value, .. } => (format!("ENV {name}"), value.clone()),
+        Part::Source { source, .. } => (format!("source {}", source.reference), source.pin.clone()),
+        Part::Input {
+            index,
+            output,
+            definition,
+            from: origin,
+        } => {
+            let pin = match origin {
+                Origin::Source(source) => source.pin.clone(),
+                Origin::Step(_) => digest(definition),
+            };
+            let output = match output {
+                0 => String::new(),
+                output => format!(", output {output}"),
+            };
+            (
+                format!("input {index}"),
+                format!("{} ({pin}{output})", from(origin)),
+            )
+        }
+        Part::Files {
+            source, selected, ..
+        } => (format!("files of {source}"), digest(&selected.digest)),
+        Part::Content {
+            index,
+            digest: held,
+        } => {
+            let of = origins.get(index).map_or("", String::as_str);
+            (format!("bytes of {of} (input {index})"), digest(held))
+        }
+    };
+    facts.parts.iter().map(value).collect()
 }
 
 /// Asks the worker which files changed, for every cause that says that some did.
@@ -260,12 +383,44 @@ impl<'a> Parts<'a> {
     }
 
     fn changed_fields(&self, was: &Parts<'_>) -> Vec<Cause> {
-        let changed = changes(&was.fields, &self.fields).map(|(name, old, new)| Cause::Field {
-            name: (*name).to_owned(),
-            old: old.map(|value| value.join(" ")),
-            new: new.map(|value| value.join(" ")),
+        let changed = changes(&was.fields, &self.fields).map(|(name, old, new)| {
+            let old = old.map(|value| value.join(" "));
+            let new = new.map(|value| value.join(" "));
+            match self.mount(name).or_else(|| was.mount(name)) {
+                Some((target, option)) => Cause::Mount {
+                    target,
+                    option: option.to_owned(),
+                    old,
+                    new,
+                },
+                None => Cause::Field {
+                    name: (*name).to_owned(),
+                    old,
+                    new,
+                },
+            }
         });
         changed.collect()
+    }
+
+    /// The target of the mount that a field belongs to, and the option that it is.
+    fn mount(&self, field: &str) -> Option<(String, &'static str)> {
+        let (mount, option) = field.split_once("].")?;
+        mount.strip_prefix("mounts[")?;
+        let option = match option {
+            "input" => "from",
+            "selector" => "source",
+            "output" => "output",
+            "readonly" => "read-only",
+            "kind" => "type",
+            "size_bytes" => "size",
+            "id" => "id",
+            "owner" => "owner and mode",
+            "optional" => "optional",
+            _ => return None,
+        };
+        let target = self.fields.get(format!("{mount}].target").as_str())?;
+        Some((target.join(""), option))
     }
 
     fn changed_inputs(

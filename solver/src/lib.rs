@@ -38,10 +38,12 @@ pub use driver::{
 pub use event::{
     Event, Events, Road, StepSink, StepStatus, StepSummary, Stream, Summary, WaitsFor,
 };
-pub use explain::{Now, compare, explain, name_files};
+pub use explain::{Now, compare, explain, lay_out, name_files};
 pub use key::{ContentKey, DefinitionKey, OpKey};
 pub use part::{Origin, Part, PinnedSource};
-pub use reason::{Cause, FileChange, FileChangeKind, Reason};
+pub use reason::{
+    Cause, ComparedPart, ComparedRecord, Comparison, FileChange, FileChangeKind, Reason,
+};
 pub use record::{
     Candidate, Facts, Nearest, NewRecord, Record, RecordId, Slot, StepName, Tombstone,
 };

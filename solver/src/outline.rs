@@ -33,6 +33,8 @@ pub(crate) struct OutlineNode {
     pub(crate) consumers: Vec<At>,
     /// No record is read for it.
     pub(crate) forced: bool,
+    /// By what, if it is.
+    pub(crate) forced_by: String,
     /// Something that it needs is forced: it can't be asked by definition.
     pub(crate) above_forced: bool,
     /// Its content key may be asked and filed.
@@ -307,6 +309,9 @@ fn outline_node(
         reserves,
         forced: matches!(role, Role::Step | Role::Pinned)
             && display.is_some_and(|display| display.ignore_cache),
+        forced_by: note
+            .and_then(|note| note.forced_by.clone())
+            .unwrap_or_else(|| "--no-cache".to_owned()),
         above_forced: inputs
             .iter()
             .any(|input| before[input.node].forced || before[input.node].above_forced),

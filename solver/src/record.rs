@@ -105,6 +105,8 @@ pub struct Nearest {
     pub same_op: Option<Candidate>,
     /// The tombstone of a record with the same definition key.
     pub tombstone: Option<Tombstone>,
+    /// The last tombstone of a record of the same slot.
+    pub slot_tombstone: Option<Tombstone>,
 }
 
 impl fmt::Display for StepName {

@@ -68,8 +68,8 @@ pub(crate) struct Brief {
     pub(crate) op: OpKey,
     pub(crate) slot: Option<Slot>,
     pub(crate) facts: Facts,
-    /// It was told to run.
-    pub(crate) forced: bool,
+    /// What told it to run.
+    pub(crate) forced: Option<String>,
     /// A record was found, and the layers that it names were not.
     pub(crate) content_gone: bool,
     /// Indices of the inputs that ran in this build.

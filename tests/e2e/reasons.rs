@@ -1,10 +1,11 @@
 //! Why a step ran again: each cause, by really changing that thing.
 
-use crate::support::Capability::Containers;
+use crate::support::Capability::{self, Containers, Python};
 use crate::support::{Case, World, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    const NEEDS: &[crate::support::Capability] = &[Containers];
+    const NEEDS: &[Capability] = &[Containers];
+    const SQL: &[Capability] = &[Containers, Python];
     vec![
         case("rebuild_screen", NEEDS, rebuild_screen),
         case("file_content", NEEDS, file_content),
@@ -39,6 +40,23 @@ pub(crate) fn cases() -> Vec<Case> {
         case("stage_renamed", NEEDS, stage_renamed),
         case("touched_only", NEEDS, touched_only),
         case("config_only", NEEDS, config_only),
+        case("file_renamed", NEEDS, file_renamed),
+        case("owner", NEEDS, owner),
+        case("mount_option", NEEDS, mount_option),
+        case("mount_added", NEEDS, mount_added),
+        case("secret_id", NEEDS, secret_id),
+        case("ulimit", NEEDS, ulimit),
+        case("platform", NEEDS, platform),
+        case("long_command", NEEDS, long_command),
+        case("heredoc", NEEDS, heredoc),
+        case("long_argument", NEEDS, long_argument),
+        case("evicted_by_age", NEEDS, evicted_by_age),
+        case("evicted_by_size", NEEDS, evicted_by_size),
+        case("evicted_and_changed", NEEDS, evicted_and_changed),
+        case("never_seen", NEEDS, never_seen),
+        case("layer_lost", SQL, layer_lost),
+        case("power_lost", SQL, power_lost),
+        case("older_kiln", SQL, older_kiln),
     ]
 }
 
@@ -302,5 +320,182 @@ fn touched_only(world: &World) {
 fn config_only(world: &World) {
     check(world, LINEAR, |world| {
         world.dockerfile(&format!("{LINEAR}    LABEL a=b\n    CMD [\"true\"]\n"));
+    });
+}
+
+fn file_renamed(world: &World) {
+    check(world, LINEAR, |world| {
+        std::fs::rename(world.path("ctx/src/b"), world.path("ctx/src/c")).unwrap();
+    });
+}
+
+fn owner(world: &World) {
+    let dockerfile = "
+        FROM demo/base
+        ARG OWNER=0
+        COPY --chown=$OWNER src /src
+    ";
+    check_with(world, dockerfile, |_| {}, &["--build-arg", "OWNER=1000:50"]);
+}
+
+fn mount_option(world: &World) {
+    let dockerfile = "
+        FROM demo/base
+        ARG FROM=src/a
+        RUN --mount=type=bind,source=$FROM,target=/from cat /from
+    ";
+    check_with(world, dockerfile, |_| {}, &["--build-arg", "FROM=src/b"]);
+}
+
+fn mount_added(world: &World) {
+    let with = |mount: &str| format!("FROM demo/base\nRUN {mount} echo hello > /out\n");
+    check(world, &with(""), |world| {
+        world.dockerfile(&with("--mount=type=tmpfs,target=/scratch"));
+    });
+}
+
+fn secret_id(world: &World) {
+    let with = |id: &str| {
+        format!("FROM demo/base\nRUN --mount=type=secret,id={id} test ! -e /run/secrets/{id}\n")
+    };
+    check(world, &with("one"), |world| world.dockerfile(&with("two")));
+}
+
+fn ulimit(world: &World) {
+    check_with(world, ORDER, |_| {}, &["--ulimit", "nofile=512:1024"]);
+}
+
+fn platform(world: &World) {
+    let dockerfile = "FROM scratch\nCOPY src/a /a\nRUN [\"/a\"]\n";
+    world.base();
+    // A program that is itself a base: no shell, so that it runs on whatever is asked for.
+    world.dockerfile(&dockerfile.replace("FROM scratch", "FROM demo/base"));
+    world.write_mode("ctx/src/a", "#!/bin/sh\ntrue\n", 0o755);
+    world.build();
+    let variant = match std::env::consts::ARCH {
+        "x86_64" => "linux/amd64/v2",
+        _ => "linux/arm64/v8.1",
+    };
+    let ran = world
+        .kiln(&["build", "-t", "app", "--platform", variant, "ctx"])
+        .ok();
+    let architecture = variant.rsplit_once('/').unwrap().0;
+    let table = ran.table().replace(variant, "linux/[variant]");
+    world.snapshot(&table.replace(architecture, "linux/[architecture]"));
+}
+
+fn install(version: u32) -> String {
+    format!(
+        "FROM demo/base\nRUN echo one two three four five six seven eight version={version} nine ten eleven > /out\n"
+    )
+}
+
+fn long_command(world: &World) {
+    check(world, &install(1), |world| world.dockerfile(&install(2)));
+}
+
+fn heredoc(world: &World) {
+    let with = |word: &str| {
+        format!("FROM demo/base\nRUN <<END\necho one > /one\necho {word} > /two\nEND\n")
+    };
+    check(world, &with("two"), |world| world.dockerfile(&with("deux")));
+}
+
+fn long_argument(world: &World) {
+    let dockerfile = "FROM demo/base\nARG FLAGS\nRUN echo $FLAGS > /flags\n";
+    let flags = |level: &str| format!("FLAGS=-Wall -Wextra -pipe -fPIC {level} -g -fno-common");
+    world.base();
+    world.dockerfile(dockerfile);
+    let build = |level: &str| {
+        let argument = flags(level);
+        let arguments = [
+            "build",
+            "-t",
+            "app",
+            "--build-arg",
+            argument.as_str(),
+            "ctx",
+        ];
+        world.kiln(&arguments).ok()
+    };
+    build("-O2");
+    world.snapshot(&build("-O3").table());
+}
+
+fn evicted_by_age(world: &World) {
+    check(world, LINEAR, |world| {
+        world.kiln(&["rmi", "app"]).ok();
+        world.kiln(&["prune", "--keep-duration", "0s"]).ok();
+    });
+}
+
+fn evicted_by_size(world: &World) {
+    check(world, LINEAR, |world| {
+        world.kiln(&["rmi", "app"]).ok();
+        world.kiln(&["prune", "--keep-storage", "1kB"]).ok();
+    });
+}
+
+fn evicted_and_changed(world: &World) {
+    check(world, LINEAR, |world| {
+        world.kiln(&["rmi", "app"]).ok();
+        world.kiln(&["prune"]).ok();
+        world.write("ctx/src/a", "changed\n");
+    });
+}
+
+fn never_seen(world: &World) {
+    world.base();
+    world.write("ctx/src/a", "first\n");
+    world.dockerfile(LINEAR);
+    world.snapshot(&world.build().table());
+}
+
+/// Runs Python with the database of the store as `db`.
+fn with_database(world: &World, program: &str) {
+    let database = world.store().join("db.sqlite");
+    let program = format!(
+        "import sqlite3, json\ndb = sqlite3.connect({:?}, timeout=60)\n{program}\ndb.commit()\n",
+        database.to_string_lossy()
+    );
+    world.program("python3", &["-c", &program]).ok();
+}
+
+fn layer_lost(world: &World) {
+    check(world, LINEAR, |world| {
+        // What is found of the last step is gone; what is below it is still there.
+        let program = "
+last = db.execute('SELECT outputs FROM record ORDER BY id DESC LIMIT 1').fetchone()[0]
+db.execute('DELETE FROM layer WHERE content = ?', (last[-33:],))
+";
+        with_database(world, program);
+    });
+}
+
+/// The rows look as they do after a restart that came before the disk had anything.
+fn power_lost(world: &World) {
+    check(world, LINEAR, |world| {
+        let program = "
+db.execute(\"UPDATE record SET boot = 'before'\")
+db.execute(\"UPDATE layer SET boot = 'before' WHERE id > 1\")
+db.execute(\"UPDATE meta SET value = 'before' WHERE name = 'boot'\")
+";
+        with_database(world, program);
+    });
+}
+
+/// A store that was filled by a kiln which did RUN steps otherwise.
+fn older_kiln(world: &World) {
+    check(world, LINEAR, |world| {
+        let program = "
+for id, parts in db.execute('SELECT id, parts FROM record').fetchall():
+    parts = json.loads(parts)
+    for part in parts['facts']['parts']:
+        if part.get('kind', {}).get('kind') == 'exec':
+            part['kind']['revision'] -= 1
+            db.execute('DELETE FROM record_key WHERE record = ?', (id,))
+    db.execute('UPDATE record SET parts = ? WHERE id = ?', (json.dumps(parts).encode(), id))
+";
+        with_database(world, program);
     });
 }

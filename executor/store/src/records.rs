@@ -75,7 +75,7 @@ pub struct Nearest {
     pub by_op: Option<Record>,
     /// The latest record in the same slot of the same lineage.
     pub by_slot: Option<Record>,
-    /// The latest mark left by a record of the op or the slot.
+    /// The latest mark left by a record of the slot.
     pub tombstone: Option<Tombstone>,
 }
 
@@ -198,13 +198,7 @@ impl Store {
                 .prepare_cached(&select("WHERE op = ?1 ORDER BY id DESC LIMIT 1"))?
                 .query_row([op.0], raw)
                 .optional()?;
-            let mut mark = t
-                .prepare_cached(
-                    "SELECT rule, time, id FROM tombstone WHERE op = ?1 ORDER BY id DESC LIMIT 1",
-                )?
-                .query_row([op.0], tombstone)
-                .optional()?;
-            let mut by_slot = None;
+            let (mut by_slot, mut mark) = (None, None);
             if let Some((lineage, slot)) = slot {
                 by_slot = t
                     .prepare_cached(&select(
@@ -212,16 +206,13 @@ impl Store {
                     ))?
                     .query_row((lineage.0, slot), raw)
                     .optional()?;
-                let other = t
+                mark = t
                     .prepare_cached(
                         "SELECT rule, time, id FROM tombstone WHERE lineage = ?1 AND slot = ?2
                          ORDER BY id DESC LIMIT 1",
                     )?
                     .query_row((lineage.0, slot), tombstone)
                     .optional()?;
-                if other.as_ref().map(|(id, _)| id) > mark.as_ref().map(|(id, _)| id) {
-                    mark = other;
-                }
             }
             Ok(Nearest {
                 by_op: by_op

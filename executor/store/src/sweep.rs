@@ -143,7 +143,7 @@ impl Store {
                             repositories_to_go.push(repository.path);
                         }
                         candidate => {
-                            self.drop_candidate(t, &candidate, rule, &mut report)?;
+                            self.drop_candidate(t, &candidate, &rule, &mut report)?;
                             if matches!(policy, Policy::KeepBytes(_)) {
                                 size = size.saturating_sub(Self::free(t, &mut report)?);
                             }
@@ -477,11 +477,24 @@ fn cutoff(age: Duration) -> i64 {
 }
 
 /// What tombstones say.
-fn rule(policy: Policy) -> &'static str {
+fn rule(policy: Policy) -> String {
     match policy {
-        Policy::KeepBytes(_) => "prune --keep-storage",
-        Policy::KeepDuration(_) => "prune --keep-duration",
-        Policy::All => "prune",
-        Policy::UnusedOnly => "prune",
+        Policy::KeepBytes(bytes) => {
+            // As it may have been said: in the largest unit that it is a whole number of.
+            let units = [
+                (1 << 40, "TB"),
+                (1 << 30, "GB"),
+                (1 << 20, "MB"),
+                (1 << 10, "kB"),
+            ];
+            let fits = |unit: &&(u64, &str)| bytes > 0 && bytes.is_multiple_of(unit.0);
+            let (count, unit) = match units.iter().find(fits) {
+                Some((unit, name)) => (bytes / unit, *name),
+                None => (bytes, "B"),
+            };
+            format!("prune --keep-storage {count}{unit}")
+        }
+        Policy::KeepDuration(age) => format!("prune --keep-duration {}s", age.as_secs()),
+        Policy::All | Policy::UnusedOnly => "prune".to_owned(),
     }
 }

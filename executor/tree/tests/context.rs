@@ -264,6 +264,11 @@ fn names_what_changed() {
         &["/link Target", "/new Added", "/src Removed"],
     );
     check_changes("rm -r src; echo > src", &["/src Type"]);
+    check_changes("mv main other; echo", &["/other Renamed { from: /main }"]);
+    check_changes(
+        "mv main other; echo more >> other",
+        &["/main Removed", "/other Added"],
+    );
 }
 
 #[test]

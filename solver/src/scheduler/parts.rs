@@ -159,7 +159,7 @@ impl<H: Clone> Scheduler<H> {
             op: outline.op,
             slot: outline.slot.clone(),
             facts: self.facts(at),
-            forced: outline.forced,
+            forced: outline.forced.then(|| outline.forced_by.clone()),
             content_gone: self.nodes[at].content_gone,
             ran_inputs: self.ran_inputs(at),
         }

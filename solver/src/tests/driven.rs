@@ -297,7 +297,11 @@ impl Build {
     /// The events in words, but for durations.
     fn log(&self) -> String {
         let events = self.events.lock().unwrap();
-        events.iter().map(|event| self.line(event) + "\n").collect()
+        // What a reason goes by, and which record stands for a node, is told beside what happens.
+        let happens = events
+            .iter()
+            .filter(|event| !matches!(event, Event::Compared { .. } | Event::Recorded { .. }));
+        happens.map(|event| self.line(event) + "\n").collect()
     }
 
     fn line(&self, event: &Event) -> String {
@@ -326,6 +330,8 @@ impl Build {
                 format!("{} waits for {what:?} of {pid:?}", name(node))
             }
             Event::Reopened { node } => format!("reopened {}", name(node)),
+            Event::Compared { node, .. } => format!("compared {}", name(node)),
+            Event::Recorded { node, .. } => format!("recorded {}", name(node)),
             Event::Finished {
                 node,
                 status,

@@ -289,7 +289,7 @@ fn a_new_build_argument_is_named() {
         ("all /x", &[]),
         ("all /x", &["VERSION=1.1"]),
         &["VERSION"],
-        ": ran - build argument VERSION added",
+        ": ran - build argument VERSION added (\"1.1\")",
     );
 }
 

@@ -246,8 +246,8 @@ impl Simulation<'_> {
     }
 
     fn why(&self, brief: &crate::step::Brief) -> Reason {
-        if brief.forced {
-            return Reason::Forced;
+        if let Some(by) = &brief.forced {
+            return Reason::Forced { by: by.clone() };
         }
         if brief.content_gone {
             return Reason::ContentGone;

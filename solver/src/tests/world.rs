@@ -367,6 +367,7 @@ impl World {
             same_slot: newest(&|stored| slot.is_some() && stored.new.slot.as_ref() == slot),
             same_op: newest(&|stored| stored.new.op == op),
             tombstone: self.tombstones.get(&definition).cloned(),
+            slot_tombstone: None,
         }
     }
 

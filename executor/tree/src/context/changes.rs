@@ -1,5 +1,7 @@
 //! What changed between a remembered context and this one, by name.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::context::object::{Child, Directory, Node};
 use crate::context::tree::ContextTree;
 use crate::digest::TreeDigest;
@@ -19,6 +21,11 @@ pub struct Change {
 pub enum What {
     /// It was not there.
     Added,
+    /// It was there under another name: a file or a directory with all in it.
+    Renamed {
+        /// The path that it had.
+        from: TreePath,
+    },
     /// It is not there any more; said once for a directory and all in it.
     Removed,
     /// A file has other bytes.
@@ -53,7 +60,7 @@ pub fn changes(
     load: &mut dyn FnMut(TreeDigest) -> Option<Vec<u8>>,
     most: usize,
 ) -> Vec<Change> {
-    let mut found = Vec::new();
+    let mut found = Found::default();
     let mut pending = vec![(TreePath::ROOT, old, 0)];
     while let Some((path, old, index)) = pending.pop() {
         if old == new.directories[index].digest {
@@ -61,24 +68,66 @@ pub fn changes(
         }
         let object = load(old).and_then(|bytes| Directory::decode(&bytes).ok());
         let Some(object) = object else {
-            found.push(Change {
-                path,
-                what: What::Forgotten,
-            });
+            found.push(path, What::Forgotten);
             continue;
         };
         compare(&path, &object, index, new, &mut found, &mut pending);
         // Breadth is bounded by one directory, so this stops soon after enough was found.
-        if found.len() >= most && pending.is_empty() {
+        if found.changes.len() >= most && pending.is_empty() {
             break;
         }
-        if found.len() > most.saturating_mul(2).saturating_add(1024) {
+        if found.changes.len() > most.saturating_mul(2).saturating_add(1024) {
             break;
         }
     }
+    let mut found = found.with_renames();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.truncate(most);
     found
+}
+
+/// What tells a file or directory apart whatever its name is: its mode, its size, its digest.
+type Identity = (u32, Option<u64>, [u8; 32]);
+
+#[derive(Default)]
+struct Found {
+    changes: Vec<Change>,
+    /// By what it is, the changes that tell of something gone.
+    gone: BTreeMap<Identity, Vec<usize>>,
+    /// The changes that tell of something new, with what it is.
+    new: Vec<(usize, Identity)>,
+}
+
+impl Found {
+    fn push(&mut self, path: TreePath, what: What) {
+        self.changes.push(Change { path, what });
+    }
+
+    /// Makes one change of what went from one name to another.
+    fn with_renames(mut self) -> Vec<Change> {
+        let mut old_names = BTreeSet::new();
+        for (new, identity) in &self.new {
+            let Some(old) = self.gone.get_mut(identity).and_then(Vec::pop) else {
+                continue;
+            };
+            old_names.insert(old);
+            let from = self.changes[old].path.clone();
+            self.changes[*new].what = What::Renamed { from };
+        }
+        let kept = self.changes.into_iter().enumerate();
+        kept.filter(|(index, _)| !old_names.contains(index))
+            .map(|(_, change)| change)
+            .collect()
+    }
+}
+
+/// None of what is often there twice: empty files, links, pipes.
+fn identity(node: &Node) -> Option<Identity> {
+    match node {
+        Node::File { size: 0, .. } | Node::Symlink { .. } | Node::Fifo { .. } => None,
+        Node::File { mode, size, digest } => Some((*mode, Some(*size), digest.0)),
+        Node::Directory { mode, digest } => Some((*mode, None, digest.0)),
+    }
 }
 
 fn compare(
@@ -86,7 +135,7 @@ fn compare(
     old: &Directory,
     index: usize,
     new: &ContextTree,
-    found: &mut Vec<Change>,
+    found: &mut Found,
     pending: &mut Vec<(TreePath, TreeDigest, usize)>,
 ) {
     let mut before = old.children().iter().peekable();
@@ -100,18 +149,23 @@ fn compare(
         };
         let gone = if order.is_le() { before.next() } else { None };
         let here = if order.is_ge() { after.next() } else { None };
-        let mut push = |name: &[u8], what| {
-            found.push(Change {
-                path: path.child(name),
-                what,
-            })
-        };
         match (gone, here) {
-            (Some(gone), None) => push(&gone.name, What::Removed),
-            (None, Some(here)) => push(&here.name, What::Added),
+            (Some(gone), None) => {
+                if let Some(identity) = identity(&gone.node) {
+                    let change = found.changes.len();
+                    found.gone.entry(identity).or_default().push(change);
+                }
+                found.push(path.child(&gone.name), What::Removed);
+            }
+            (None, Some(here)) => {
+                if let Some(identity) = identity(&new.node(here)) {
+                    found.new.push((found.changes.len(), identity));
+                }
+                found.push(path.child(&here.name), What::Added);
+            }
             (Some(gone), Some(here)) => {
                 if let Some(what) = difference(gone, &new.node(here)) {
-                    push(&gone.name, what);
+                    found.push(path.child(&gone.name), what);
                 }
                 if let (Node::Directory { digest, .. }, Node::Directory { .. }) =
                     (&gone.node, &new.node(here))
