@@ -12,7 +12,7 @@ use kiln_ir::{
 use kiln_sandbox::{Exit, MountSource, Network, Privileges, Rlimit, RootFs, Spec, Stdio, User};
 use kiln_solver::{Cancel, RunOutcome, StepFailure, StepSink, Stream};
 use kiln_store::{Content, LayerDraft, Lease, Snapshot};
-use kiln_tree::{Meta, TreePath, View, resolve};
+use kiln_tree::{Meta, Stop, TreePath, View, resolve};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::OFlags;
 
@@ -20,7 +20,7 @@ use crate::cachemounts::CacheMounts;
 use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::file::source::Source;
-use crate::file::{Changeset, FileError, accounts, copy_contents, open_layers};
+use crate::file::{FileError, accounts, changeset, copy_contents, open_layers};
 use crate::hostfiles;
 use crate::secrets::Secrets;
 use crate::source::blocking;
@@ -414,15 +414,8 @@ pub(crate) fn fill<S: Source + Sync>(
     selector: &str,
     directory: BorrowedFd<'_>,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let options = executor.store().options();
     let empty = View::new(Vec::new());
-    let mut changes = Changeset::new(
-        &empty,
-        directory,
-        options.ownership.clone(),
-        options.overlay_xattrs,
-    )
-    .with_threads(options.threads);
+    let mut changes = changeset(executor.store(), &empty, directory, &Stop::NEVER);
     let file = copy_contents(source, selector, &mut changes)?;
     changes.finish().map_err(FileError::from)?;
     Ok(file)

@@ -3,7 +3,7 @@
 mod programs;
 
 use crate::support::Capability::{self, Containers, Emulator, OrdinaryUser, Setpriv, Skopeo};
-use crate::support::{Case, Ran, World, case};
+use crate::support::{Case, Ran, World, case, paths_in};
 
 use programs::Program;
 
@@ -371,21 +371,8 @@ fn directories(world: &World) {
     build("out").ok();
     assert_eq!(world.read("out/linux_arm64/app"), "common\nfor arm64\n");
     let tar = build("-").ok().stdout_bytes;
-    let mut archive = tar::Archive::new(&tar[..]);
-    let paths: Vec<String> = archive
-        .entries()
-        .unwrap()
-        .map(|entry| {
-            entry
-                .unwrap()
-                .path()
-                .unwrap()
-                .to_string_lossy()
-                .into_owned()
-        })
-        .collect();
     assert_eq!(
-        paths,
+        paths_in(&tar[..]),
         [
             "linux_amd64/",
             "linux_amd64/app",

@@ -1,6 +1,6 @@
 //! Running a file op: its actions in order, each chain of them one layer.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 use kiln_ir::{ActionInput, CopyAction, FileAction, FileActionKind, FileOp, Owner, UserRef};
@@ -108,16 +108,7 @@ fn run_chain(
     };
     let below = open_layers(store, &layers)?;
     let draft = store.begin_layer()?;
-    let options = store.options();
-    let mut changes = Changeset::new(
-        &below.view,
-        draft.fs(),
-        options.ownership.clone(),
-        options.overlay_xattrs,
-    )
-    .with_threads(options.threads)
-    .with_stop(stop)
-    .with_donor(Some(donor));
+    let mut changes = changeset(store, &below.view, draft.fs(), stop).with_donor(Some(donor));
     let now = now();
     for action in actions {
         let step = Step {
@@ -136,6 +127,24 @@ fn run_chain(
     Ok(layers)
 }
 
+/// A layer in the making over `lower`, whose files `directory` gets as the store keeps them.
+pub(crate) fn changeset<'a>(
+    store: &Store,
+    lower: &'a View,
+    directory: BorrowedFd<'a>,
+    stop: &Stop,
+) -> Changeset<'a> {
+    let options = store.options();
+    Changeset::new(
+        lower,
+        directory,
+        options.ownership.clone(),
+        options.overlay_xattrs,
+    )
+    .with_threads(options.threads)
+    .with_stop(stop)
+}
+
 /// Makes a layer of a whole context.
 pub(crate) fn copy_whole(
     store: &Store,
@@ -144,15 +153,7 @@ pub(crate) fn copy_whole(
 ) -> Result<Vec<LayerContent>, FileError> {
     let view = View::new(Vec::new());
     let draft = store.begin_layer()?;
-    let options = store.options();
-    let mut changes = Changeset::new(
-        &view,
-        draft.fs(),
-        options.ownership.clone(),
-        options.overlay_xattrs,
-    )
-    .with_threads(options.threads)
-    .with_stop(context.stop());
+    let mut changes = changeset(store, &view, draft.fs(), context.stop());
     let treatment = Treatment::PLAIN;
     let whole = Pick {
         name: Vec::new(),
@@ -195,14 +196,7 @@ pub(crate) fn copy_tree(
     };
     let view = View::new(Vec::new());
     let draft = store.begin_layer()?;
-    let options = store.options();
-    let mut changes = Changeset::new(
-        &view,
-        draft.fs(),
-        options.ownership.clone(),
-        options.overlay_xattrs,
-    )
-    .with_threads(options.threads);
+    let mut changes = changeset(store, &view, draft.fs(), tree.stop());
     let treatment = Treatment {
         mode: ModeChange::of(None, keep.mode)?,
         mtime: keep

@@ -15,10 +15,10 @@ use kiln_tree::TreePath;
 use kiln_tree::tar::ApplyError;
 
 pub(crate) use action::{
-    Base, Keep, accounts, copy_contents, copy_tree, copy_whole, open_layers, run,
+    Base, Keep, accounts, changeset, copy_contents, copy_tree, copy_whole, open_layers, run,
 };
 pub use changeset::ChangeError;
-pub(crate) use changeset::{Changeset, set};
+pub(crate) use changeset::set;
 pub use chmod::ModeError;
 pub use pick::PickError;
 pub(crate) use pick::{items, picks};

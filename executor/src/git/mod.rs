@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::executor::Executor;
 use command::Git;
 pub use command::GitAccess;
+use mirror::Mirror;
 pub(crate) use reference::PinnedCommit;
 
 /// A repository cannot be had, or not as asked.
@@ -158,15 +159,7 @@ pub(crate) async fn fetch(
 ) -> Result<Content, Error> {
     let remote = Remote::of(source)?;
     let git = Git::new(executor, &remote, access)?;
-    let mirror = mirror::take(executor, &remote, commit, &git).await?;
-    if !mirror.has(&git, commit).await? {
-        if executor.options().offline {
-            return Err(Error::Offline {
-                reference: remote.shown.clone(),
-            });
-        }
-        mirror.bring(&git, &remote, source, commit, sink).await?;
-    }
+    let mirror = mirror_with(executor, source, &remote, commit, &git, sink).await?;
     checkout::checkout(executor, lease, source, &remote, commit, &mirror, &git).await
 }
 
@@ -179,16 +172,29 @@ pub(crate) async fn commit_time(
 ) -> Result<Option<i64>, Error> {
     let remote = Remote::of(source)?;
     let git = Git::new(executor, &remote, access)?;
-    let mirror = mirror::take(executor, &remote, commit, &git).await?;
-    if !mirror.has(&git, commit).await? {
+    let mirror = mirror_with(executor, source, &remote, commit, &git, None).await?;
+    mirror.commit_time(&git, commit).await
+}
+
+/// Takes the mirror of a remote, with `commit` in it.
+async fn mirror_with(
+    executor: &Executor,
+    source: &GitSource,
+    remote: &Remote,
+    commit: &str,
+    git: &Git,
+    sink: Option<&StepSink>,
+) -> Result<Mirror, Error> {
+    let mirror = mirror::take(executor, remote, commit, git).await?;
+    if !mirror.has(git, commit).await? {
         if executor.options().offline {
             return Err(Error::Offline {
                 reference: remote.shown.clone(),
             });
         }
-        mirror.bring(&git, &remote, source, commit, None).await?;
+        mirror.bring(git, remote, source, commit, sink).await?;
     }
-    mirror.commit_time(&git, commit).await
+    Ok(mirror)
 }
 
 /// Where a repository is.

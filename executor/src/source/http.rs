@@ -90,15 +90,7 @@ pub(crate) async fn pin(
             unreachable!("BUG: nothing was known, so nothing can still hold")
         }
         (WebAnswer::File(file), _) => {
-            let validators = file.validators().clone();
-            let (digest, layer) = take(executor, lease, source, *file, None, None).await?;
-            let known = Remembered {
-                etag: validators.etag,
-                last_modified: validators.last_modified,
-                digest,
-                seen: seconds_now(),
-            };
-            remember(executor, source, &known)?;
+            let (known, layer) = take(executor, lease, source, *file, None, None).await?;
             Ok(PinnedFile {
                 layer: Some(layer),
                 ..known.pinned("fetched just now")
@@ -125,15 +117,7 @@ pub(crate) async fn fetch(
     let WebAnswer::File(file) = executor.registry()?.get(request).await? else {
         unreachable!("BUG: nothing was said to be known")
     };
-    let validators = file.validators().clone();
-    let (digest, layer) = take(executor, lease, source, *file, Some(digest), sink).await?;
-    let known = Remembered {
-        etag: validators.etag,
-        last_modified: validators.last_modified,
-        digest,
-        seen: seconds_now(),
-    };
-    remember(executor, source, &known)?;
+    let (_, layer) = take(executor, lease, source, *file, Some(digest), sink).await?;
     Ok(layer)
 }
 
@@ -149,10 +133,31 @@ fn request(source: &HttpSource, authorization: Option<String>) -> WebRequest {
     }
 }
 
+/// Takes a file into a layer of its own, and remembers which bytes its address means.
+async fn take(
+    executor: &Executor,
+    lease: &Lease,
+    source: &HttpSource,
+    file: WebFile,
+    expected: Option<&str>,
+    sink: Option<&StepSink>,
+) -> Result<(Remembered, Content), Error> {
+    let validators = file.validators().clone();
+    let (digest, layer) = write(executor, lease, source, file, expected, sink).await?;
+    let known = Remembered {
+        etag: validators.etag,
+        last_modified: validators.last_modified,
+        digest,
+        seen: seconds_now(),
+    };
+    remember(executor, source, &known)?;
+    Ok((known, layer))
+}
+
 /// Writes a file into a layer of its own; returns the digest of its bytes, and the layer.
 ///
 /// Bytes of another digest than the expected one never become a layer.
-async fn take(
+async fn write(
     executor: &Executor,
     lease: &Lease,
     source: &HttpSource,

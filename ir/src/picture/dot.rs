@@ -1,6 +1,5 @@
 //! A plan in the language of Graphviz.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::sketch::{Kind, Sketch};
@@ -9,13 +8,9 @@ use crate::Plan;
 /// Writes a valid plan as a `digraph`; ops of a stage stand in a cluster.
 pub fn to_dot(plan: &Plan) -> String {
     let sketch = Sketch::of(plan);
-    let mut stages: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (number, drawn) in sketch.boxes.iter().enumerate() {
-        stages.entry(&drawn.stage).or_default().push(number);
-    }
     let mut dot =
         String::from("digraph plan {\n  rankdir=BT\n  node [shape=box, fontname=\"sans-serif\"]\n");
-    for (cluster, (stage, numbers)) in stages.into_iter().enumerate() {
+    for (cluster, (stage, numbers)) in sketch.stages().into_iter().enumerate() {
         let indent = if stage.is_empty() { "  " } else { "    " };
         if !stage.is_empty() {
             let _ = writeln!(

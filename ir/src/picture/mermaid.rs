@@ -1,6 +1,5 @@
 //! A plan as a Mermaid flowchart, which forges show in Markdown.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::sketch::{Box, Kind, Sketch};
@@ -9,12 +8,8 @@ use crate::Plan;
 /// Writes a valid plan as a `flowchart`; ops of a stage stand in a subgraph.
 pub fn to_mermaid(plan: &Plan) -> String {
     let sketch = Sketch::of(plan);
-    let mut stages: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (number, drawn) in sketch.boxes.iter().enumerate() {
-        stages.entry(&drawn.stage).or_default().push(number);
-    }
     let mut text = String::from("flowchart TB\n");
-    for (group, (stage, numbers)) in stages.into_iter().enumerate() {
+    for (group, (stage, numbers)) in sketch.stages().into_iter().enumerate() {
         if !stage.is_empty() {
             let _ = writeln!(text, "  subgraph s{group} [\"{}\"]", escaped(stage));
         }

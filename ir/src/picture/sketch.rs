@@ -91,6 +91,15 @@ impl Sketch {
         }
         sketch
     }
+
+    /// The boxes of each stage, by number.
+    pub(super) fn stages(&self) -> BTreeMap<&str, Vec<usize>> {
+        let mut stages: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (number, drawn) in self.boxes.iter().enumerate() {
+            stages.entry(&drawn.stage).or_default().push(number);
+        }
+        stages
+    }
 }
 
 /// Returns the heaviest path, from its source on; of equal ones that which the plan names first.

@@ -1,5 +1,6 @@
 //! What a case stands on: a world of its own, the command in it, and what this host can do.
 
+mod archive;
 mod base;
 mod capability;
 mod case;
@@ -10,6 +11,7 @@ mod text;
 mod user;
 mod world;
 
+pub(crate) use archive::paths_in;
 pub(crate) use base::archive as base_archive;
 pub(crate) use capability::{Capability, find_program};
 pub(crate) use case::{Case, case};

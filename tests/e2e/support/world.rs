@@ -189,18 +189,7 @@ impl World {
         layers
             .map(|layer| {
                 let bytes = blob(&layer["digest"]);
-                let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(&bytes[..]));
-                let entries = archive.entries().unwrap();
-                entries
-                    .map(|entry| {
-                        entry
-                            .unwrap()
-                            .path()
-                            .unwrap()
-                            .to_string_lossy()
-                            .into_owned()
-                    })
-                    .collect()
+                super::paths_in(flate2::read::MultiGzDecoder::new(&bytes[..]))
             })
             .collect()
     }
