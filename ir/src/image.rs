@@ -101,3 +101,21 @@ pub struct History {
     /// The step made no layer.
     pub empty_layer: bool,
 }
+
+/// Says whether a variable of that name looks like a secret.
+pub fn is_secret_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|word| words.contains(&word));
+    has(&[
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
+    ]) && !has(&["public", "file", "version"])
+}

@@ -37,6 +37,7 @@ pub mod build;
 mod attributes;
 pub mod json;
 pub mod parse;
+pub mod snapshot;
 mod syntax;
 pub mod text;
 
@@ -44,6 +45,8 @@ mod describe;
 pub mod picture;
 
 pub mod compare;
+pub mod expect;
+pub mod suggest;
 
 pub use compare::{Comparison, compare};
 pub use graph::{Graph, GraphError, Input, Node, NodeDigest, NodeId};
@@ -56,5 +59,6 @@ pub use plan::{
     Display, Pin, Plan, PlanError, ProgressGroup, ResourceLimits, ResultEntry, SourceRange,
 };
 pub use platform::{Platform, PlatformError};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use syntax::{ParseError, ParseProblem};
 pub use text::{PrintOptions, print};

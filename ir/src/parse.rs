@@ -16,6 +16,11 @@ use crate::{
 ///
 /// Nodes may be named before they are defined. Errors name the first problem with its place.
 pub fn parse(text: &str) -> Result<Plan, ParseError> {
+    parse_labelled(text).map(|(plan, _)| plan)
+}
+
+/// Reads a plan and what its nodes are called in the text.
+pub(crate) fn parse_labelled(text: &str) -> Result<(Plan, BTreeMap<String, NodeId>), ParseError> {
     read_plan(text).map_err(|fault| fault.locate(text))
 }
 
@@ -33,7 +38,7 @@ struct Later<'a> {
     span: Range<usize>,
 }
 
-fn read_plan(text: &str) -> Result<Plan, Fault> {
+fn read_plan(text: &str) -> Result<(Plan, BTreeMap<String, NodeId>), Fault> {
     let statements = statements(text)?;
     let (mut nodes, mut places) = (Vec::new(), Vec::new());
     let (mut results, mut pins) = (Vec::new(), Vec::new());
@@ -117,7 +122,7 @@ fn read_plan(text: &str) -> Result<Plan, Fault> {
             ));
         }
     }
-    Ok(plan)
+    Ok((plan, ids))
 }
 
 /// Reads one node and where its inputs stand.

@@ -10,7 +10,6 @@ pub mod expand;
 pub mod ignorefile;
 pub mod lint;
 pub mod span;
-pub mod suggest;
 
 mod csv;
 mod directive;
@@ -24,6 +23,8 @@ mod mount;
 mod parser;
 mod size;
 mod split;
+
+pub use kiln_ir::suggest;
 
 use crate::diagnostic::Diagnostic;
 use ast::{Dockerfile, Instruction};

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::super::ast::{Arg, Comment, Expose, Instruction, Kind, Pairs, Stage, Word};
 use super::super::span::Span;
-use super::{Rule, RuleSet, is_secret_name, port_warning};
+use super::{Rule, RuleSet, port_warning};
 use crate::diagnostic::Diagnostic;
+use kiln_ir::image::is_secret_name;
 
 /// How a keyword is written.
 #[derive(Clone, Copy, PartialEq, Eq)]

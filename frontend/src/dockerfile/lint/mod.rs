@@ -351,24 +351,6 @@ fn local_skips(dockerfile: &Dockerfile) -> Vec<(Span, RuleSet)> {
     args.chain(stages).collect()
 }
 
-/// Says whether a variable of that name looks like a secret.
-pub fn is_secret_name(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let has = |words: &[&str]| lower.split('_').any(|word| words.contains(&word));
-    has(&[
-        "apikey",
-        "auth",
-        "credential",
-        "credentials",
-        "key",
-        "password",
-        "pword",
-        "passwd",
-        "secret",
-        "token",
-    ]) && !has(&["public", "file", "version"])
-}
-
 /// Returns what ExposeProtoCasing and ExposeInvalidFormat say about one expanded port.
 pub fn port_warning(port: &str) -> Vec<(Rule, String)> {
     let mut warnings = Vec::new();

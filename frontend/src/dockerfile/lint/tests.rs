@@ -1,6 +1,7 @@
 //! One Dockerfile a rule: what it warns of and what it lets pass.
 
 use super::*;
+use kiln_ir::image::is_secret_name;
 
 fn names(text: &str, config: &str) -> String {
     let parsed = super::super::parse(text);
