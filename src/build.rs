@@ -9,7 +9,7 @@ use kiln_executor::{
     BuildWorker, Error as ExecutorError, Export, Exported, ImageToExport, Locals, Resolver,
     ResultToExport, words,
 };
-use kiln_ir::{NetworkMode, NodeId, Op, Plan, Platform};
+use kiln_ir::{NetworkMode, NodeId, Op, Plan, Platform, ResolveMode};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
     certain_runs,
@@ -18,6 +18,7 @@ use kiln_solver::{
 use crate::delivery::{Asker, Place};
 use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
+use crate::lock::{LockFile, pull_words};
 use crate::missing::Contexts;
 use crate::record::{BuildRecord, StepRecord};
 use crate::steps::{Steps, Teller};
@@ -49,6 +50,7 @@ struct Prepared {
     /// What was brought here is kept until the build is done.
     _place: Option<Place>,
     ignore: Option<IgnoreFile>,
+    lock: LockFile,
 }
 
 impl Kiln {
@@ -92,11 +94,18 @@ impl Kiln {
             source_date_epoch,
             _place,
             ignore,
+            lock,
         } = prepared;
         sink(Event::Understood(warnings));
+        let (locked, configs) = (lock.names(&plan), lock.configs(&plan));
+        if request.source.resolve_mode == ResolveMode::Pull && !locked.is_empty() {
+            sink(Event::Notice(pull_words(&lock.shown)));
+        }
         let contexts = Contexts {
             directories: locals.directories.clone(),
             ignore,
+            lock: lock.shown,
+            locked,
         };
         let mut request = request;
         // Who gives all steps the host's network by name allows it thereby, as in buildx.
@@ -109,6 +118,7 @@ impl Kiln {
         let plan = Arc::new(plan);
         let worker = BuildWorker::new(&self.executor, resolver, locals)
             .with_secrets(request.secrets.clone())
+            .with_configs(configs)
             .with_cancel(&cancel);
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
@@ -168,6 +178,7 @@ impl Kiln {
                     source_date_epoch: source.lowered.source_date_epoch,
                     _place: Some(source.place),
                     ignore: source.ignore,
+                    lock: source.lock,
                 })
             }
             Some(text) => prepare_plan(text, request),
@@ -415,6 +426,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         source_date_epoch: request.source.source_date_epoch,
         _place: None,
         ignore: None,
+        lock: LockFile::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use kiln_executor::{
 use kiln_frontend::lower::{CONTEXT_FILE, RemoteContext, TimeAnswer, remote_context};
 use kiln_ir::{
     ActionInput, CopyAction, FileAction, FileActionKind, FileOp, GitSource, HttpSource, Input,
-    Node, Op, Plan, SourceOp,
+    Node, NodeId, Op, Pin, Plan, SourceOp,
 };
 use kiln_solver::{
     Cancel, Failure, Goal, Need, SolveError, SolveOptions, SolveRequest, Solver, Worker,
@@ -45,6 +45,15 @@ impl Asker {
 }
 
 impl Asker {
+    /// Finds out what a git or http source means.
+    pub(crate) async fn pin(&self, source: &SourceOp) -> Result<Pin, Error> {
+        let plan = source_plan(source.clone());
+        let node = last(&plan).node;
+        let plan = Arc::new(plan);
+        let request = kiln_solver::SourceRequest { plan, node };
+        Ok(self.worker().pin(request).await?.pin)
+    }
+
     /// Pins the repositories and files over http of a plan.
     ///
     /// A file that must be fetched to be known is left out where layers cannot be made: by an
@@ -53,7 +62,8 @@ impl Asker {
         let asked = Arc::new(plan.clone());
         let worker = self.worker();
         let mut pins = BTreeMap::new();
-        for node in plan.order() {
+        let unpinned = |node: &NodeId| !asked.pins.contains_key(node);
+        for node in asked.order().into_iter().filter(unpinned) {
             let is_known = match &plan.graph.node(node).op {
                 Op::Source(SourceOp::Git(_)) => true,
                 Op::Source(SourceOp::Http(source)) => {

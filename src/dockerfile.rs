@@ -11,14 +11,15 @@ use kiln_executor::{
 };
 use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::lower::{
-    Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, lower,
+    Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, TimeAnswer, lower,
 };
-use kiln_ir::ResolveMode;
+use kiln_ir::{Platform, ResolveMode};
 use tokio::task::JoinSet;
 
 use crate::delivery::{Asker, Place};
 use crate::ignore::IgnoreFile;
-use crate::{ContextRequest, DockerfileRequest, Error, Findings, SourceRequest};
+use crate::lock::{LockFile, lock_command};
+use crate::{ContextRequest, DockerfileRequest, Error, Findings, LockError, SourceRequest};
 
 /// A Dockerfile of more bytes is a mistake.
 const LIMIT_BYTES: u64 = 16 << 20;
@@ -41,6 +42,8 @@ pub(crate) struct Source {
     pub(crate) place: Place,
     /// Where the context's ignore rules are written.
     pub(crate) ignore: Option<IgnoreFile>,
+    /// What fixes images, commits and files.
+    pub(crate) lock: LockFile,
 }
 
 /// What has been read before lowering begins.
@@ -50,20 +53,54 @@ pub(crate) struct Loaded {
     lineage: String,
     declared_args: BTreeSet<String>,
     shown_file: String,
-    place: Place,
+    pub(crate) place: Place,
     ignore: Option<IgnoreFile>,
+    pub(crate) lock: LockFile,
 }
 
-/// Lowers with every base image taken to have an empty config: nothing is asked.
+/// Lowers with every base image that no lock knows taken to have an empty config: nothing is asked.
+///
+/// Nothing that only this host is or has finds its way into the plan.
 pub(crate) fn lower_assuming(request: &SourceRequest) -> Result<Source, Error> {
-    let loaded = load(request, Place::local(request)?)?;
+    let loaded = load_on(request, Place::local(request)?, LockFile::assumed)?;
     let mut answers = Answers::default();
+    let mut missing = BTreeSet::new();
     loop {
-        match lower(&loaded.input, &answers) {
-            Lowering::Needs(questions) => answers.assume(questions),
-            done => return finish(done, loaded),
+        let questions = match lower(&loaded.input, &answers) {
+            Lowering::Needs(questions) => questions,
+            done => return finish(done, loaded, missing, request),
+        };
+        for question in questions {
+            match (loaded.lock.image(&question), &question) {
+                (Some(image), _) => answers.image(question, image),
+                (None, Question::SourceTime { url }) => {
+                    let time = loaded.lock.time(url.as_deref());
+                    missing.extend(missing_time(url.as_deref()).filter(|_| time.is_none()));
+                    answers.time(question, time.unwrap_or(TimeAnswer::Assumed));
+                }
+                (None, _) => {
+                    missing.extend(missing_image(&question));
+                    answers.image(question, ImageAnswer::Assumed);
+                }
+            }
         }
     }
+}
+
+/// The name under which an image that is not locked is told; an image in a layout is none.
+fn missing_image(question: &Question) -> Option<String> {
+    match question {
+        Question::ImageConfig {
+            reference,
+            platform,
+        } => Some(format!("{reference} {platform}")),
+        Question::LayoutConfig { .. } | Question::SourceTime { .. } => None,
+    }
+}
+
+/// The same of a time; the context has its own.
+fn missing_time(url: Option<&str>) -> Option<String> {
+    url.map(|url| format!("time of {url}"))
 }
 
 /// Lowers with what store and registries say of base images; all that is asked at once is found
@@ -77,16 +114,33 @@ pub(crate) async fn lower_resolving(
     let loaded = load(request, place)?;
     let locals = Arc::new(loaded.locals.clone());
     let mut answers = Answers::default();
+    let mut missing = BTreeSet::new();
+    let only = request.lock.locked;
     loop {
         let questions = match lower(&loaded.input, &answers) {
             Lowering::Needs(questions) => questions,
-            done => return finish(done, loaded),
+            done => return finish(done, loaded, missing, request),
         };
         let mut images = Vec::new();
         for question in questions {
-            if let Question::SourceTime { url } = &question {
-                let answer = loaded.place.time_of(url.as_deref(), asker).await?;
+            if let Some(image) = loaded.lock.image(&question) {
+                answers.image(question, image);
+            } else if let Question::SourceTime { url } = &question {
+                let url = url.as_deref();
+                let lacks = missing_time(url).filter(|_| only);
+                let answer = match (loaded.lock.time(url), &lacks) {
+                    (Some(time), _) => time,
+                    (None, Some(_)) => TimeAnswer::Assumed,
+                    (None, None) => loaded.place.time_of(url, asker).await?,
+                };
+                if answer == TimeAnswer::Assumed {
+                    missing.extend(lacks);
+                }
                 answers.time(question, answer);
+            } else if let Some(name) = missing_image(&question).filter(|_| only) {
+                // All that lacks is told at once.
+                missing.insert(name);
+                answers.image(question, ImageAnswer::Assumed);
             } else {
                 images.push(question);
             }
@@ -98,11 +152,7 @@ pub(crate) async fn lower_resolving(
                     config: Box::new(image.config),
                     digest: image.manifest_digest,
                 },
-                Err(error) if says_no_such_image(&error) => ImageAnswer::Unavailable {
-                    reason: words(&error),
-                    help: error.hint(),
-                },
-                Err(error) => return Err(error.into()),
+                Err(error) => refused_image(error)?,
             };
             answers.image(question, answer);
         }
@@ -154,6 +204,17 @@ async fn ask(
     }
 }
 
+/// The answer that there is no such image; any other error is one of the whole build.
+pub(crate) fn refused_image(error: ExecutorError) -> Result<ImageAnswer, Error> {
+    match says_no_such_image(&error) {
+        true => Ok(ImageAnswer::Unavailable {
+            reason: words(&error),
+            help: error.hint(),
+        }),
+        false => Err(error.into()),
+    }
+}
+
 /// Whether the instruction that names the image is at fault, not the host or the network.
 fn says_no_such_image(error: &ExecutorError) -> bool {
     matches!(
@@ -166,7 +227,13 @@ fn says_no_such_image(error: &ExecutorError) -> bool {
     )
 }
 
-fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
+/// Pins what was lowered by its lock; `missing` are images that it lacks.
+fn finish(
+    lowering: Lowering,
+    loaded: Loaded,
+    missing: BTreeSet<String>,
+    request: &SourceRequest,
+) -> Result<Source, Error> {
     let Loaded {
         input,
         locals,
@@ -175,6 +242,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
         shown_file,
         place,
         ignore,
+        lock,
     } = loaded;
     let findings = |diagnostics| Findings {
         file_name: input.file_name.clone(),
@@ -182,7 +250,9 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
         diagnostics,
     };
     match lowering {
-        Lowering::Lowered(lowered) => {
+        Lowering::Lowered(mut lowered) => {
+            lock.pin(&mut lowered.plan);
+            lock.require(&lowered.plan, missing, request)?;
             let findings = findings(lowered.diagnostics.clone());
             Ok(Source {
                 lowered: *lowered,
@@ -193,6 +263,7 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
                 shown_file,
                 place,
                 ignore,
+                lock,
             })
         }
         Lowering::Failed(diagnostics) => Err(Error::Dockerfile(Box::new(findings(diagnostics)))),
@@ -200,7 +271,18 @@ fn finish(lowering: Lowering, loaded: Loaded) -> Result<Source, Error> {
     }
 }
 
+/// Reads what a build on this host needs.
 pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
+    load_on(request, place, |_| (host_platform(), host_platform()))
+}
+
+/// Reads what a build needs; `default` gives what it is for, and what builds it, unless the request
+/// says so.
+fn load_on(
+    request: &SourceRequest,
+    place: Place,
+    default: impl Fn(&LockFile) -> (Platform, Platform),
+) -> Result<Loaded, Error> {
     let written = find_dockerfile(request, &place)?;
     let Written { path, bytes } = &written;
     let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(bytes);
@@ -244,6 +326,18 @@ pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Erro
     let file = path.canonicalize().unwrap_or_else(|_| path.clone());
     let lineage = format!("{}\n{}", place.lineage, file.display());
     let ignore = IgnoreFile::of(&place, path)?;
+    let lock = LockFile::find(request, &place, path)?;
+    if let (Some(path), None, true) = (&request.lock.file, &lock.lock, request.lock.must_exist) {
+        return Err(LockError::Absent {
+            path: path.clone(),
+            command: lock_command(request, false),
+        }
+        .into());
+    }
+    let (target, builder) = match &request.build_platform {
+        Some(builder) => (builder.clone(), builder.clone()),
+        None => default(&lock),
+    };
     let input = LowerInput {
         text,
         file_name: shown_file.clone(),
@@ -251,10 +345,10 @@ pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Erro
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
         platforms: match request.platforms.as_slice() {
-            [] => vec![host_platform()],
+            [] => vec![target],
             platforms => platforms.to_vec(),
         },
-        build_platform: host_platform(),
+        build_platform: builder,
         no_cache: request.no_cache.clone(),
         network: request.network,
         add_hosts: request.add_hosts.clone(),
@@ -275,6 +369,7 @@ pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Erro
         shown_file,
         place,
         ignore,
+        lock,
     })
 }
 

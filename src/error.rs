@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use kiln_frontend::diagnostic::Diagnostic;
 
+use crate::LockError;
+
 /// A Dockerfile (or another text) and what there is to say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
@@ -54,6 +56,9 @@ pub enum Error {
         /// What is wrong and where.
         message: String,
     },
+    /// A lock is wrong, or says too little.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A request contradicts itself or names something that is not there.
     #[error("{message}")]
     Usage {
@@ -103,6 +108,7 @@ impl Error {
         match self {
             Error::Usage { hint, .. } => hint.clone(),
             Error::Executor(error) => error.hint(),
+            Error::Lock(error) => Some(error.hint()),
             _ => None,
         }
     }
@@ -111,7 +117,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Dockerfile(findings) if findings.lacks_images_only() => 1,
-            Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } => 2,
+            Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } | Error::Lock(_) => 2,
             Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
             Error::StepsLack(_) => 3,
             Error::Cancelled => 130,

@@ -30,6 +30,7 @@ mod delivery;
 mod dockerfile;
 mod entitlement;
 mod ignore;
+mod lock;
 mod missing;
 mod open;
 mod plan;
@@ -46,11 +47,13 @@ pub use error::{Error, FailedStep, Findings};
 pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream, Warnings};
 pub use ignore::IgnoreRule;
 pub use lines::OutputLines;
+pub use lock::{LockChange, LockError, LockOptions, LockOutcome, LockRequest, pull_words};
 pub use open::{Kiln, Options};
 pub use plan::{PlanForm, Planned};
 pub use record::{BuildRecord, StepRecord};
 pub use request::{
-    BuildRequest, ContextRequest, Delivery, DockerfileRequest, ReadOnce, SourceRequest,
+    ASSUMED_PLATFORM, BuildRequest, ContextRequest, Delivery, DockerfileRequest, ReadOnce,
+    SourceRequest,
 };
 
 pub use kiln_executor::{

@@ -17,11 +17,21 @@ pub(crate) struct Contexts {
     pub(crate) directories: BTreeMap<String, PathBuf>,
     /// The rules of the main one.
     pub(crate) ignore: Option<IgnoreFile>,
+    /// The lock.
+    pub(crate) lock: PathBuf,
+    /// What the lock pins, by the names of its entries.
+    pub(crate) locked: BTreeMap<NodeId, String>,
 }
 
 impl Contexts {
-    /// Says why a step did not find a file, where that can be told.
+    /// Says why a step did not find a file, or what pins a source that is not there as pinned.
     pub(crate) fn hint(&self, plan: &Plan, node: NodeId, error: &ExecutorError) -> Option<String> {
+        if let Some(name) = self.locked.get(&node).filter(|_| error.is_other_source()) {
+            let lock = self.lock.display();
+            return Some(format!(
+                "`{lock}` pins `{name}`; `kiln lock --update {name}` moves the pin to what is there now"
+            ));
+        }
         let ExecutorError::File(FileError::Pick(PickError::NotFound { path })) = error else {
             return None;
         };

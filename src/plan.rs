@@ -1,14 +1,18 @@
 //! Plans shown, without running anything.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_executor::{Resolver, Secrets};
-use kiln_ir::{Op, Plan, PrintOptions, SourceOp};
+use kiln_ir::{NodeId, Op, Plan, PrintOptions, SourceOp};
 
 use crate::delivery::Asker;
 use crate::dockerfile::{Source, lower_assuming, lower_resolving};
 use crate::{Error, Findings, Kiln, SourceRequest};
+
+/// What is said of an image in its description, and in the text form, where nobody looked at it.
+const ASSUMED: (&str, &str) = ("config", "assumed");
 
 /// A plan that was made.
 #[derive(Debug, Clone)]
@@ -17,6 +21,8 @@ pub struct Planned {
     pub plan: Plan,
     /// Warnings about the Dockerfile.
     pub findings: Findings,
+    /// The lock, where something of the plan goes by it.
+    pub lock: Option<PathBuf>,
     /// Base images whose config was taken to be empty.
     pub assumed: Vec<String>,
     /// Build arguments that nothing declares.
@@ -26,8 +32,10 @@ pub struct Planned {
 /// How a plan is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanForm {
-    /// One op a line.
+    /// One op a line, and nothing that changes no result: comments, stage names and places.
     Text,
+    /// The same, with the names of steps and stages as comments.
+    NamedText,
     /// The documented interchange form.
     Json,
     /// For graphviz.
@@ -41,30 +49,38 @@ pub enum PlanForm {
 impl Planned {
     fn of(source: Source) -> Planned {
         let Source {
-            lowered, findings, ..
+            lowered,
+            findings,
+            lock,
+            ..
         } = source;
-        let image = |node| match &lowered.plan.graph.node(node).op {
+        let is_locked = !lock.names(&lowered.plan).is_empty();
+        let mut plan = lowered.plan;
+        let image = |node: &NodeId| match &plan.graph.node(*node).op {
             Op::Source(SourceOp::Image(image)) => Some(image.reference.clone()),
+            Op::Source(SourceOp::OciLayout(layout)) => Some(layout.reference.clone()),
             _ => None,
         };
-        let mut assumed: Vec<String> = lowered
-            .assumed
-            .iter()
-            .filter_map(|node| image(*node))
-            .collect();
+        let mut assumed: Vec<String> = lowered.assumed.iter().filter_map(image).collect();
+        for node in &lowered.assumed {
+            let (key, value) = ASSUMED;
+            let said = &mut plan.display_mut(*node).description;
+            said.insert(key.to_owned(), value.to_owned());
+        }
         // One image may be there for several platforms.
         let mut seen = BTreeSet::new();
         assumed.retain(|reference| seen.insert(reference.clone()));
         Planned {
-            plan: lowered.plan,
+            plan,
             findings,
+            lock: is_locked.then_some(lock.shown),
             assumed,
             unused_build_args: lowered.unused_build_args,
         }
     }
 
-    /// Plans a Dockerfile without asking anybody: a function of the file, the arguments and the
-    /// platform alone.
+    /// Plans a Dockerfile without asking anybody: a function of the file, its ignore file and the
+    /// request alone, so that it is the same on every host.
     pub fn assuming(request: &SourceRequest) -> Result<Planned, Error> {
         lower_assuming(request).map(Planned::of)
     }
@@ -72,14 +88,15 @@ impl Planned {
     /// Writes the plan.
     pub fn write(&self, form: PlanForm) -> String {
         match form {
-            PlanForm::Text => {
+            PlanForm::Text | PlanForm::NamedText => {
                 let options = PrintOptions {
-                    display: true,
+                    display: form == PlanForm::NamedText,
                     pins: true,
                 };
                 let mut text = kiln_ir::print(&self.plan, options);
+                let (key, value) = ASSUMED;
                 for reference in &self.assumed {
-                    text.push_str(&format!("# {reference}: config=assumed\n"));
+                    text.push_str(&format!("# {reference}: {key}={value}\n"));
                 }
                 text
             }

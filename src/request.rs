@@ -10,7 +10,7 @@ use kiln_executor::{Export, Secrets};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, Ulimit};
 
-use crate::{Entitlement, Error};
+use crate::{Entitlement, Error, LockRequest};
 
 /// What is built: where it is written, and what it is told.
 ///
@@ -29,8 +29,11 @@ pub struct SourceRequest {
     pub build_args: BTreeMap<String, Option<String>>,
     /// Further contexts by name.
     pub contexts: BTreeMap<String, ContextRequest>,
-    /// What the result is for; by default the host's platform. Several results make an index.
+    /// What the result is for; by default what builds it. Several results make an index.
     pub platforms: Vec<Platform>,
+    /// What is taken to build it; by default this host, or [`ASSUMED_PLATFORM`] where a plan is made
+    /// without asking anybody.
+    pub build_platform: Option<Platform>,
     /// Labels of the image, over those of the Dockerfile.
     pub labels: BTreeMap<String, String>,
     /// Network of steps that name none.
@@ -43,13 +46,18 @@ pub struct SourceRequest {
     pub shm_size_bytes: Option<u64>,
     /// Which steps run whatever is cached.
     pub no_cache: NoCache,
-    /// When registries are asked.
+    /// When registries are asked about what no lock pins.
     pub resolve_mode: ResolveMode,
+    /// What fixes images, commits and files.
+    pub lock: LockRequest,
     /// Proxies of steps.
     pub proxy: ProxyEnv,
     /// Seconds since 1970 for every time in the result.
     pub source_date_epoch: Option<i64>,
 }
+
+/// What plans that ask nobody are taken to be built on, so that they are the same on every host.
+pub const ASSUMED_PLATFORM: &str = "linux/amd64";
 
 /// A build context that is no directory of the caller.
 #[derive(Debug, Clone)]

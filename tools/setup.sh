@@ -46,6 +46,7 @@ test)
     need ssh-agent openssh-client
     need python3 python3
     need git git
+    need strace strace
     # For the Alpine and the redis of the seed case.
     need pip3 python3-pip
     need qemu-img qemu-utils

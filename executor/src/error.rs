@@ -351,6 +351,14 @@ pub enum Error {
     /// A repository cannot be had.
     #[error(transparent)]
     Git(#[from] crate::git::GitError),
+    /// An image has another config than the one that its build was planned with.
+    #[error("the config of `{reference}` is not what was recorded for {digest}")]
+    OtherConfig {
+        /// The image.
+        reference: String,
+        /// Its manifest.
+        digest: String,
+    },
     /// A step was asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -434,6 +442,22 @@ impl Error {
                     | registry::Error::Unauthorized { .. }
             )
         )
+    }
+
+    /// Whether a source is not there, or not as it was pinned.
+    pub fn is_other_source(&self) -> bool {
+        self.is_refusal()
+            || matches!(
+                self,
+                Error::Checksum { .. }
+                    | Error::OtherConfig { .. }
+                    | Error::Offline { .. }
+                    | Error::Web(kiln_oci::web::WebError::Status { .. })
+                    | Error::Git(
+                        crate::git::GitError::NoCommit { .. }
+                            | crate::git::GitError::Checksum { .. }
+                    )
+            )
     }
 
     /// Whether this host lacks something, as against a build that is wrong.

@@ -334,6 +334,12 @@ fn document(
     }
 }
 
+/// Completes the name of an image as people write it; none if it is no name.
+pub fn full_name(name: &str) -> Option<String> {
+    let reference = Reference::parse(name).ok()?;
+    Some(reference.to_string())
+}
+
 fn familiar(name: &str) -> String {
     Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }

@@ -55,8 +55,9 @@ pub use export::{
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError};
-pub use images::{ImageDetails, ImageSummary, PlatformDetails};
+pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
+pub use remotes::lock_name;
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};
 pub use space::{Keep, SpaceLine, Swept};

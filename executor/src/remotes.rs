@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use kiln_ir::{GitSource, HttpSource, NodeId, Op, Pin, SourceOp};
+use kiln_oci::web::without_password;
 use kiln_solver::{FetchRequest, Pinned, SourceRequest};
 use kiln_store::{Content, Lease};
 
@@ -211,6 +212,34 @@ impl Remotes {
         let value = self.secrets.value(id)?;
         let text = value.map(|value| String::from_utf8_lossy(&value).trim().to_owned());
         Ok(text.filter(|text| !text.is_empty()))
+    }
+}
+
+/// What a git or http source is called in a lock: its address without a password. None where the
+/// source itself says which commit or bytes it means, and for sources of other kinds.
+pub fn lock_name(source: &SourceOp) -> Option<String> {
+    match source {
+        SourceOp::Git(source) => {
+            let checksum = source.checksum.as_deref();
+            let says_so = git::is_commit(&source.reference)
+                || (source.fetch_by_commit && checksum.is_some_and(git::is_commit));
+            let url = match &source.full_url {
+                Some(url) => url.clone(),
+                None => format!("https://{}", source.remote),
+            };
+            let mut name = without_password(&url);
+            // A tag is then the tag itself, not the commit that it points to.
+            if source.keep_git_dir {
+                name.push_str("?keep-git-dir=true");
+            }
+            if !source.reference.is_empty() {
+                name.push('#');
+                name.push_str(&source.reference);
+            }
+            (!says_so).then_some(name)
+        }
+        SourceOp::Http(source) if source.checksum.is_none() => Some(without_password(&source.url)),
+        _ => None,
     }
 }
 

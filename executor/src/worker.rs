@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use kiln_ir::{ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, SourceOp};
+use kiln_ir::{
+    ImageConfig, ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, ResolveMode,
+    SourceOp,
+};
 use kiln_solver::{
     Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest,
     Fetched, FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record,
@@ -88,6 +91,8 @@ pub struct BuildWorker {
     secrets: Arc<Secrets>,
     agents: Arc<Agents>,
     remotes: Remotes,
+    /// The configs that images must have.
+    configs: BTreeMap<NodeId, ImageConfig>,
     /// What was filed since explains nothing: it is of this build.
     begun: SystemTime,
     /// Ends long work of this build.
@@ -118,6 +123,7 @@ impl BuildWorker {
             secrets: Arc::default(),
             agents: Arc::default(),
             remotes: Remotes::new(executor),
+            configs: BTreeMap::new(),
             begun: SystemTime::now(),
             stop: Stop::NEVER,
         }
@@ -136,6 +142,12 @@ impl BuildWorker {
             secrets,
             ..self
         }
+    }
+
+    /// Lets images have no other configs than these, which the plan was made with.
+    #[must_use]
+    pub fn with_configs(self, configs: BTreeMap<NodeId, ImageConfig>) -> BuildWorker {
+        BuildWorker { configs, ..self }
     }
 
     /// Lets `cancel` end work on files early, exports included.
@@ -203,6 +215,16 @@ impl BuildWorker {
             }
             _ => unreachable!("BUG: node {node:?} is no source that is pinned"),
         };
+        let other = self
+            .configs
+            .get(&node)
+            .is_some_and(|config| *config != image.config);
+        if let (true, Op::Source(SourceOp::Image(source))) = (other, &this.op) {
+            return Err(Error::OtherConfig {
+                reference: source.reference.clone(),
+                digest: image.manifest_digest,
+            });
+        }
         lock(&self.images).insert(node, image.clone());
         Ok(image)
     }
@@ -216,23 +238,41 @@ impl BuildWorker {
         if let Some((name, value)) = source.attrs.first_key_value() {
             return Err(unknown_attribute(name, value));
         }
-        let image = self
-            .resolver
-            .image(&source.reference, platform, source.resolve_mode)
-            .await?;
-        let wanted = pin.or(source.checksum.as_deref());
-        let image = match wanted {
-            Some(wanted) if image.manifest_digest != wanted => {
-                // The tag moved since the pin was taken; the pin counts.
-                let name = source.reference.split('@').next().unwrap_or_default();
-                let pinned = format!("{name}@{wanted}");
+        let image = match pin.or(source.checksum.as_deref()) {
+            Some(wanted) => self.pinned_image(source, platform, wanted).await?,
+            None => {
                 self.resolver
-                    .image(&pinned, platform, source.resolve_mode)
+                    .image(&source.reference, platform, source.resolve_mode)
                     .await?
             }
-            _ => image,
         };
         Ok(limited(image, source.layer_limit))
+    }
+
+    /// The image that a pin names, whatever its tag means now, without asking about the tag.
+    async fn pinned_image(
+        &self,
+        source: &ImageSource,
+        platform: &Platform,
+        wanted: &str,
+    ) -> Result<ResolvedImage, Error> {
+        let (name, mode) = (&source.reference, source.resolve_mode);
+        let is_wanted = |image: &ResolvedImage| image.manifest_digest == wanted;
+        if let Some(image) = self.resolver.known(name, platform, mode).filter(is_wanted) {
+            return Ok(image);
+        }
+        let local = self.resolver.image(name, platform, ResolveMode::Local);
+        if let Some(image) = local.await.ok().filter(is_wanted) {
+            return Ok(image);
+        }
+        let name = name.split('@').next().unwrap_or_default();
+        // A digest means the same for ever, so that nobody is asked twice.
+        let mode = match mode {
+            ResolveMode::Pull => ResolveMode::Default,
+            mode => mode,
+        };
+        let pinned = format!("{name}@{wanted}");
+        self.resolver.image(&pinned, platform, mode).await
     }
 
     fn layout_image(

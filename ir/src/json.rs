@@ -205,6 +205,11 @@ pub fn to_json(plan: &Plan) -> String {
     text
 }
 
+/// Writes a config as it stands in a document: a field with its default is absent.
+pub fn config_to_value(config: &ImageConfig) -> serde_json::Value {
+    sparse::to_value(config)
+}
+
 /// Reads a document; nodes may be named before they stand there.
 pub fn from_json(text: &str) -> Result<Plan, JsonError> {
     // The version decides what the rest means, so a foreign one is named before a foreign shape is.

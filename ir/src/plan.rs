@@ -210,6 +210,28 @@ impl Pin {
         }
     }
 
+    /// Whether its value is a digest or a commit, as it should be.
+    pub fn is_well_formed(&self) -> bool {
+        let value = self.value();
+        let hex = |text: &str| {
+            text.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        match self {
+            Self::Commit(_) => matches!(value.len(), 40 | 64) && hex(value),
+            Self::Manifest(_) | Self::Checksum(_) => {
+                value
+                    .split_once(':')
+                    .is_some_and(|(algorithm, digits)| match algorithm {
+                        "sha256" => digits.len() == 64 && hex(digits),
+                        "sha384" => digits.len() == 96 && hex(digits),
+                        "sha512" => digits.len() == 128 && hex(digits),
+                        _ => false,
+                    })
+            }
+        }
+    }
+
     pub(crate) fn check(&self, node: NodeId, op: &Op) -> Result<(), PlanError> {
         let pin = self.kind();
         let source = match op {
@@ -237,34 +259,17 @@ impl Pin {
             }
         };
         let value = self.value();
-        let hex = |text: &str| {
-            text.bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let (valid, expected) = match self {
-            Self::Commit(_) => (
-                matches!(value.len(), 40 | 64) && hex(value),
-                "40 or 64 lower-case hex digits",
-            ),
-            Self::Manifest(_) | Self::Checksum(_) => {
-                let valid =
-                    value
-                        .split_once(':')
-                        .is_some_and(|(algorithm, digits)| match algorithm {
-                            "sha256" => digits.len() == 64 && hex(digits),
-                            "sha384" => digits.len() == 96 && hex(digits),
-                            "sha512" => digits.len() == 128 && hex(digits),
-                            _ => false,
-                        });
-                (valid, "`sha256:` and 64 lower-case hex digits")
-            }
-        };
-        if !valid {
+        if !self.is_well_formed() {
             return Err(PlanError::PinValue {
                 node,
                 pin,
                 value: value.to_owned(),
-                expected,
+                expected: match self {
+                    Self::Commit(_) => "40 or 64 lower-case hex digits",
+                    Self::Manifest(_) | Self::Checksum(_) => {
+                        "`sha256:` and 64 lower-case hex digits"
+                    }
+                },
             });
         }
         match checksum {

@@ -38,6 +38,14 @@ pub(super) async fn look(resolver: &Arc<Resolver>, loaded: &Loaded, mode: Resolv
                 return Looked { lowering, unseen };
             }
         };
+        let (locked, questions): (Vec<_>, Vec<_>) = questions
+            .into_iter()
+            .map(|question| (loaded.lock.image(&question), question))
+            .partition(|(image, _)| image.is_some());
+        for (image, question) in locked {
+            answers.image(question, image.unwrap_or(ImageAnswer::Assumed));
+        }
+        let questions = questions.into_iter().map(|(_, question)| question);
         // What is asked here depends on no time.
         let is_time = |question: &Question| matches!(question, Question::SourceTime { .. });
         let (times, images) = questions.into_iter().partition(is_time);

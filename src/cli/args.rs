@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// Show what a build would do, without running anything
     Plan(Box<PlanArgs>),
+    /// Pin what a Dockerfile takes from elsewhere: write kiln.lock, or move its pins
+    Lock(Box<LockArgs>),
     /// Say why each step of a build ran, or did not
     Why(WhyArgs),
     /// Run a program in an image
@@ -153,8 +155,9 @@ pub(crate) struct SourceArgs {
     /// oci-layout://DIR[:TAG], a git repository or a URL
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
-    /// Platforms of the image, as in linux/amd64,linux/arm64; several make an index [default: this host's]
-    #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
+    /// Platforms of the image, as in linux/amd64,linux/arm64; several make an index
+    /// [default of builds: DOCKER_DEFAULT_PLATFORM, else this host's]
+    #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Vec<String>,
     /// Add a label to the image
     #[arg(long, value_name = "KEY=VALUE")]
@@ -177,9 +180,15 @@ pub(crate) struct SourceArgs {
     /// Run every step of these stages, whatever is cached
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Ask the registry for every base image, even one that is here
+    /// Ask the registry for every base image that no lock pins, even one that is here
     #[arg(long)]
     pub(crate) pull: bool,
+    /// Refuse whatever the lock does not pin, as a build in CI should
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// The lock [default: kiln.lock beside the Dockerfile; NAME.kiln.lock beside one called NAME]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock_file: Option<PathBuf>,
     /// Never ask a registry
     #[arg(long, conflicts_with = "pull")]
     pub(crate) offline: bool,
@@ -224,7 +233,7 @@ pub(crate) struct BuildArgs {
     #[arg(short = 'o', long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file"])]
     pub(crate) plan: Option<String>,
     /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
     #[arg(long, value_name = "SPEC")]
@@ -333,6 +342,44 @@ pub(crate) enum Progress {
     Plain,
     /// Only warnings, errors and the id
     Quiet,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The lock holds digests and configs of images, commits of git repositories and checksums of
+files, of all stages (or with --target of those that it needs), for the platforms that it is
+given (by default those that it has, else this host's). `kiln build` and `kiln plan` take from
+it whatever it has; with --locked nothing else. What is locked already stays as it is, unless
+--update names it; what no stage names any more is dropped, unless --keep says otherwise.
+
+Examples:
+  kiln lock .                                        write kiln.lock, or add what it lacks
+  kiln lock --update alpine:3 .                      move one image to what its tag means now
+  kiln lock --platform linux/amd64,linux/arm64 .     for both
+  kiln build --locked .                              take nothing but what is locked
+
+Exit codes: 0 done, 1 the lock is not up to date (--check), 2 usage, Dockerfile or lock error.")]
+pub(crate) struct LockArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Ask again for this image, repository or file; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) update: Vec<String>,
+    /// Ask again for all of them
+    #[arg(long)]
+    pub(crate) update_all: bool,
+    /// Keep what this build does not name
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write nothing: say what would change, and exit with 1 if anything would; --locked says the same
+    #[arg(long, conflicts_with_all = ["update", "update_all"])]
+    pub(crate) check: bool,
+    /// A proof for private sources, as of a build: id=ID,src=FILE or id=ID,env=VARIABLE
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+    /// An ssh agent for sources over ssh, as of a build
+    #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
+    pub(crate) ssh: Vec<String>,
 }
 
 #[derive(Debug, Args)]

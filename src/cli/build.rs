@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kiln::{
-    BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error, Export, NoCache,
-    ProxyEnv, ReadOnce, ResolveMode, SourceRequest, Warnings,
+    BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error, Export,
+    LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest, Warnings,
 };
 
 use super::args::{BuildArgs, SourceArgs};
@@ -15,8 +15,20 @@ use super::host::{self, Needs};
 use super::progress::{Drawer, Ending};
 use super::{Done, Failure, call, print, report, spec, trust};
 
-/// Reads what `build` and `plan` have in common.
+/// What a build is asked for: the command line, and what this host's environment adds to it.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
+    let mut request = stated_request(args)?;
+    if args.platform.is_empty() {
+        let platform = std::env::var("DOCKER_DEFAULT_PLATFORM");
+        request.platforms = spec::platforms(&[platform.unwrap_or_default()])?;
+    }
+    request.proxy = proxy();
+    request.source_date_epoch = host::source_date_epoch()?;
+    Ok(request)
+}
+
+/// What the command line says, which is the same on every host.
+pub(crate) fn stated_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
     let (context, delivery) = context(args)?;
     let dockerfile = match args.file.as_deref() {
         None => None,
@@ -71,8 +83,12 @@ pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure
         } else {
             ResolveMode::Default
         },
-        proxy: proxy(),
-        source_date_epoch: host::source_date_epoch()?,
+        lock: LockRequest {
+            must_exist: args.lock_file.is_some(),
+            file: args.lock_file.clone(),
+            locked: args.locked,
+        },
+        ..SourceRequest::default()
     })
 }
 
@@ -172,7 +188,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     };
     let reached_steps = !matches!(
         built,
-        Err(Error::Dockerfile(_) | Error::Usage { .. } | Error::Plan { .. })
+        Err(Error::Dockerfile(_) | Error::Usage { .. } | Error::Plan { .. } | Error::Lock(_))
     );
     let warnings = match reached_steps {
         true => drawer.finish(&ending),

@@ -200,7 +200,7 @@ fn merged(mut one: Value, other: Value) -> Value {
 }
 
 pub(crate) fn history(image: &str, no_trunc: bool, platform: Option<&str>) -> Done {
-    let platform = spec::platform(platform)?;
+    let platform = spec::platform("--platform", platform)?;
     let kiln = host::open(Needs::Records, true)?;
     let details = kiln.platform_details(image, platform.as_ref())?;
     let mut sizes = details.layers.iter().map(|(_, size)| *size);

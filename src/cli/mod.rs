@@ -6,6 +6,7 @@ mod call;
 mod host;
 mod images;
 mod info;
+mod lock;
 mod plan;
 mod progress;
 mod report;
@@ -63,6 +64,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Build(args) => build::build(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Lock(args) => lock::lock(&args),
         Command::Why(args) => why::why(&args),
         Command::Run(args) => run_program(&args),
         Command::Images(args) => images::images(&args),

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use kiln::diagnostic::{Diagnostic, Severity};
-use kiln::{Error, FailedStep, Findings};
+use kiln::{Error, FailedStep, Findings, LockError};
 
 use super::progress::{colours, words_plain, words_visible};
 
@@ -16,6 +16,12 @@ pub(crate) fn error(error: &Error) {
         Error::Dockerfile(findings) => draw_findings(findings, paint()),
         Error::Steps(steps) | Error::StepsLack(steps) => {
             steps.iter().map(|step| draw_step(step, paint())).collect()
+        }
+        Error::Lock(LockError::Missing { missing, .. }) => {
+            let names = missing
+                .iter()
+                .map(|name| format!("  {}\n", words_visible(name)));
+            draw_causes(error) + &names.collect::<String>()
         }
         other => draw_causes(other),
     };

@@ -103,6 +103,10 @@ fn oci_layout(place: &str) -> ContextRequest {
 
 /// `OS/ARCH[/VARIANT]`, several with commas; `local` is this host's.
 pub(crate) fn platforms(specs: &[String]) -> Result<Vec<Platform>> {
+    platforms_of("--platform", specs, "linux/amd64,linux/arm64")
+}
+
+fn platforms_of(flag: &str, specs: &[String], example: &str) -> Result<Vec<Platform>> {
     let mut platforms = Vec::new();
     // An empty variable of the environment is as good as none.
     for spec in specs.iter().filter(|spec| !spec.is_empty()) {
@@ -111,8 +115,8 @@ pub(crate) fn platforms(specs: &[String]) -> Result<Vec<Platform>> {
                 "local" => kiln::host_platform(),
                 text => Platform::parse(text).or_else(|error| {
                     refuse(
-                        format!("`--platform {spec}`: {error}"),
-                        "as in --platform linux/amd64,linux/arm64",
+                        format!("`{flag} {spec}`: {error}"),
+                        &format!("as in {flag} {example}"),
                     )
                 })?,
             };
@@ -124,15 +128,16 @@ pub(crate) fn platforms(specs: &[String]) -> Result<Vec<Platform>> {
     Ok(platforms)
 }
 
-/// One of [`platforms`].
-pub(crate) fn platform(spec: Option<&str>) -> Result<Option<Platform>> {
+/// One of [`platforms`], as the value of a flag.
+pub(crate) fn platform(flag: &str, spec: Option<&str>) -> Result<Option<Platform>> {
     let Some(spec) = spec else { return Ok(None) };
-    match platforms(&[spec.to_owned()])?.as_slice() {
+    let example = "linux/arm64";
+    match platforms_of(flag, &[spec.to_owned()], example)?.as_slice() {
         [] => Ok(None),
         [platform] => Ok(Some(platform.clone())),
         _ => refuse(
-            format!("`--platform {spec}`: several are given, and one is needed"),
-            "as in --platform linux/arm64",
+            format!("`{flag} {spec}`: several are given, and one is needed"),
+            &format!("as in {flag} {example}"),
         ),
     }
 }

@@ -33,9 +33,10 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "build",
     "plan",
+    "lock",
     "why",
     "run",
     "images",

@@ -1,6 +1,6 @@
 //! The plan as text, JSON and dot, and builds of a plan.
 
-use crate::support::Capability::{self, Containers};
+use crate::support::Capability::{self, Containers, Strace};
 use crate::support::{Case, World, case, dedent};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -13,11 +13,17 @@ pub(crate) fn cases() -> Vec<Case> {
             world.snapshot(&shown(world, "mermaid"))
         }),
         case("svg", &[], svg),
+        case("names", &[], names),
         case(
             "reads_nothing_of_the_store",
             &[],
             reads_nothing_of_the_store,
         ),
+        case("same_on_every_host", &[], same_on_every_host),
+        case("same_in_every_namespace", NEEDS, same_in_every_namespace),
+        case("asks_the_system_for_nothing", &[Strace], asks_nothing),
+        case("same_whatever_changes_nothing", &[], same_whatever),
+        case("build_platform", &[], build_platform),
         case("resolved", NEEDS, resolved),
         case("round_trip_of_text", NEEDS, |world| {
             round_trip(world, "text")
@@ -101,6 +107,194 @@ fn reads_nothing_of_the_store(world: &World) {
         first.split_once('\n').unwrap().1,
         again.whole().split_once('\n').unwrap().1
     );
+}
+
+fn names(world: &World) {
+    shown(world, "text");
+    let plan = world.kiln(&["plan", "--names", "ctx"]).ok();
+    assert!(
+        plan.stdout.contains("\n# [stage-1] COPY "),
+        "{}",
+        plan.stdout
+    );
+    let refused = world.kiln(&["plan", "--names", "--format", "dot", "ctx"]);
+    world.snapshot(&refused.exits(2).whole());
+}
+
+/// A Dockerfile that looks at all that a host could say.
+const CURIOUS: &str = r#"
+    FROM --platform=$BUILDPLATFORM demo/base AS build
+    ARG TARGETPLATFORM BUILDPLATFORM HTTP_PROXY
+    RUN echo $BUILDPLATFORM $TARGETPLATFORM
+    FROM demo/base
+    COPY --from=build /etc /etc
+    COPY . /src
+"#;
+
+fn curious(world: &World) -> Vec<u8> {
+    world.dockerfile(CURIOUS);
+    world.write("ctx/.dockerignore", "*.log\n");
+    world.kiln(&["plan", "ctx"]).ok().stdout_bytes
+}
+
+fn same_on_every_host(world: &World) {
+    let expected = curious(world);
+    let text = String::from_utf8(expected.clone()).unwrap();
+    world.snapshot(&text);
+    let check = |kiln: crate::support::Kiln<'_>| {
+        assert_eq!(String::from_utf8(kiln.ok().stdout_bytes).unwrap(), text);
+    };
+    // A context elsewhere, by a path from elsewhere, and by a link.
+    world.write("far/away/Dockerfile", world.read("ctx/Dockerfile"));
+    world.write("far/away/.dockerignore", "*.log\n");
+    let absolute = world.path("far/away").display().to_string();
+    check(world.kiln(&["plan", &absolute]).in_directory("ctx"));
+    check(world.kiln(&["plan", "."]).in_directory("ctx"));
+    check(
+        world
+            .kiln(&["plan", "-f", "../far/away/Dockerfile", "."])
+            .in_directory("ctx"),
+    );
+    std::os::unix::fs::symlink(&absolute, world.path("link")).unwrap();
+    check(world.kiln(&["plan", "link"]));
+    // An environment that says otherwise, and one that says nothing at all.
+    let mut other = world.kiln(&["plan", "ctx"]);
+    for (name, value) in [
+        ("SOURCE_DATE_EPOCH", "1"),
+        ("DOCKER_DEFAULT_PLATFORM", "linux/s390x"),
+        ("http_proxy", "http://proxy.example:3128"),
+        ("HTTPS_PROXY", "http://proxy.example:3128"),
+        ("KILN_REGISTRY_MIRROR", "nonsense"),
+        ("HOSTNAME", "elsewhere"),
+        ("BUILDPLATFORM", "linux/s390x"),
+        ("LANG", "de_DE.UTF-8"),
+        ("TZ", "Asia/Tokyo"),
+        ("KILN_ROOT", "/proc/version"),
+        ("HOME", "/nonexistent"),
+    ] {
+        other = other.env(name, value);
+    }
+    check(other);
+    let kiln = env!("CARGO_BIN_EXE_kiln");
+    check(world.program("env", &["-i", kiln, "plan", "ctx"]));
+    // A host of another time and another day.
+    check(world.program("sh", &["-c", "umask 077; exec \"$0\" plan ctx", kiln]));
+    let touch = ["-t", "197001020304", "ctx/Dockerfile", "ctx/.dockerignore"];
+    world.program("touch", &touch).ok();
+    check(world.kiln(&["plan", "ctx"]));
+}
+
+fn same_in_every_namespace(world: &World) {
+    let expected = curious(world);
+    // No network, another host name, nothing in /proc of this process.
+    let script = "hostname elsewhere && exec \"$0\" plan ctx";
+    let unshare = [
+        "--net",
+        "--uts",
+        "sh",
+        "-c",
+        script,
+        env!("CARGO_BIN_EXE_kiln"),
+    ];
+    let user: &[&str] = match nix::unistd::geteuid().is_root() {
+        true => &[],
+        false => &["--user", "--map-root-user"],
+    };
+    let ran = world.program("unshare", &[user, &unshare].concat()).ok();
+    assert_eq!(ran.stdout_bytes, expected);
+}
+
+fn asks_nothing(world: &World) {
+    let expected = curious(world);
+    let calls =
+        "trace=%network,execve,open,openat,openat2,creat,mkdir,mkdirat,unlink,uname,fork,vfork";
+    let strace = ["-f", "-qq", "-o", "trace", "-e", calls];
+    let command = [env!("CARGO_BIN_EXE_kiln"), "plan", "ctx"];
+    let ran = world.program("strace", &[&strace[..], &command].concat());
+    assert_eq!(ran.ok().stdout_bytes, expected);
+    let trace = world.read("trace");
+    let is_system = |line: &str| {
+        let loader = [
+            "\"/etc/ld.so",
+            "\"/lib",
+            "\"/usr/lib",
+            "\"/proc/self/",
+            "\"/sys/fs/cgroup",
+            "\"/dev/null",
+        ];
+        loader.iter().any(|path| line.contains(path))
+    };
+    let own = [
+        "\"ctx/Dockerfile\"",
+        "\"ctx/Dockerfile.dockerignore\"",
+        "\"ctx/.dockerignore\"",
+        "\"ctx/kiln.lock\"",
+    ];
+    let strange: Vec<&str> = trace
+        .lines()
+        .filter(|line| {
+            !line.contains(" execve(") && !line.contains("--- ") && !line.contains("+++ ")
+        })
+        .filter(|line| !is_system(line) && !own.iter().any(|path| line.contains(path)))
+        .collect();
+    assert!(strange.is_empty(), "{}", strange.join("\n"));
+    assert_eq!(trace.matches(" execve(").count(), 1, "{trace}");
+    for write in ["O_WRONLY", "O_RDWR", "O_CREAT"] {
+        assert!(!trace.contains(write), "{trace}");
+    }
+}
+
+fn same_whatever(world: &World) {
+    let plain = "
+        FROM demo/base AS count
+        ARG NAME=big
+        RUN --mount=type=bind,from=demo/base,target=/base wc -l < /big > /count
+        FROM demo/base AS final
+        COPY --from=count /count /
+        CMD [\"cat\", \"/count\"]
+    ";
+    let other = "
+        # syntax=docker/dockerfile:1
+        # What it is for.
+
+        FROM   demo/base   as   zahl
+        # An argument.
+        arg NAME=big
+        # A step.
+        RUN   --mount=type=bind,from=demo/base,target=/base   wc -l < /big > /count
+
+        FROM demo/base AS ende
+        COPY    --from=zahl    /count    /
+        CMD   [ \"cat\",\"/count\" ]
+    ";
+    world.dockerfile(plain);
+    let plan = world.kiln(&["plan", "ctx"]).ok().stdout;
+    world.dockerfile(other);
+    assert_eq!(world.kiln(&["plan", "ctx"]).ok().stdout, plan);
+    world.write(
+        "ctx/Containerfile",
+        crate::support::dedent(other).replace('\n', "\r\n"),
+    );
+    let named = world.kiln(&["plan", "-f", "ctx/Containerfile", "ctx"]).ok();
+    assert_eq!(named.stdout, plan);
+}
+
+fn build_platform(world: &World) {
+    world.dockerfile(CURIOUS);
+    let plan = |flags: &[&str]| world.kiln(&["plan", "ctx"]).args(flags).ok().stdout;
+    let cross = plan(&["--platform", "linux/arm64"]);
+    assert!(
+        cross.contains("image docker.io/demo/base:latest linux/amd64"),
+        "{cross}"
+    );
+    assert!(
+        cross.contains("image docker.io/demo/base:latest linux/arm64"),
+        "{cross}"
+    );
+    let native = plan(&["--build-platform", "linux/arm64"]);
+    assert!(!native.contains("linux/amd64"), "{native}");
+    let both = ["plan", "--build-platform", "linux/arm64,linux/amd64", "ctx"];
+    world.snapshot(&world.kiln(&both).exits(2).whole());
 }
 
 fn resolved(world: &World) {

@@ -3,6 +3,7 @@
 
 mod contexts;
 mod files;
+mod locks;
 mod repositories;
 mod server;
 
@@ -12,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = files::cases();
     cases.extend(repositories::cases());
     cases.extend(contexts::cases());
+    cases.extend(locks::cases());
     cases
 }
 

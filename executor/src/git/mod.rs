@@ -258,7 +258,7 @@ fn check_word(what: &'static str, value: &str) -> Result<(), GitError> {
 }
 
 /// Whether text is a whole commit hash: of SHA-1 or of SHA-256.
-fn is_commit(text: &str) -> bool {
+pub(crate) fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
         && text
             .bytes()

@@ -107,6 +107,18 @@ impl Resolver {
         answer.get_or_try_init(find).await.cloned()
     }
 
+    /// What is known already of `reference`, without asking anybody.
+    pub(crate) fn known(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        mode: ResolveMode,
+    ) -> Option<ResolvedImage> {
+        let key = (reference.to_owned(), platform.to_string(), mode);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&key)?.get().cloned()
+    }
+
     async fn find(
         &self,
         text: &str,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_ir::{PatternList, Platform, ResultEntry};
+use kiln_ir::{Op, PatternList, Plan, Platform, ResultEntry, SourceOp};
 
 use super::answer::{Answers, Question};
 use super::check;
@@ -177,6 +177,7 @@ fn attempt(
         ..
     } = round;
     findings.extend(diagnostics);
+    let remotes = remotes(&plan);
     plan.prune();
     assumed.retain(|node| plan.graph.contains(*node));
     let mut outline = outline.unwrap_or_default();
@@ -187,10 +188,22 @@ fn attempt(
         stages: summaries(dockerfile, &targets),
         target: targets.first().map_or(0, |target| target.index),
         outline,
+        remotes,
         assumed: assumed.into_iter().collect(),
         unused_build_args: unused_build_args(&settings, dockerfile, &targets),
         source_date_epoch: epoch.map(Epoch::seconds),
     })))
+}
+
+fn remotes(plan: &Plan) -> Vec<SourceOp> {
+    let sources = plan
+        .graph
+        .ids()
+        .filter_map(|id| match &plan.graph.node(id).op {
+            Op::Source(source @ (SourceOp::Git(_) | SourceOp::Http(_))) => Some(source.clone()),
+            _ => None,
+        });
+    sources.collect()
 }
 
 fn keep<T>(result: Step<T>, findings: &mut Vec<Diagnostic>) -> Option<T> {

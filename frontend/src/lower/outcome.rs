@@ -1,6 +1,6 @@
 //! What a lowering ends in.
 
-use kiln_ir::{NodeId, Plan, Platform};
+use kiln_ir::{NodeId, Plan, Platform, SourceOp};
 
 use super::answer::Question;
 use super::outline::Outline;
@@ -30,6 +30,8 @@ pub struct Lowered {
     pub target: usize,
     /// What the build can be given, for the first platform.
     pub outline: Outline,
+    /// What the lowered stages take from git and over http, whether the result needs it or not.
+    pub remotes: Vec<SourceOp>,
     /// Image nodes whose config was assumed.
     pub assumed: Vec<NodeId>,
     /// Build arguments that nothing declares, sorted.

@@ -19,12 +19,30 @@ pub(crate) enum PlanFormat {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A plan is a function of the Dockerfile, its ignore file, its lock and what is said here: it is
+the same on every machine, and nothing is asked. The build is taken to run on linux/amd64, and
+to be for it, unless --build-platform and --platform say otherwise, or the lock was made for
+others only; this host's proxies, SOURCE_DATE_EPOCH and DOCKER_DEFAULT_PLATFORM do not count.
+Only --resolve looks around, and takes all of these as `kiln build` does. Comments, white space,
+names of stages and paths of this host are not in the text.
+
+Images that were not looked at are said to have `config=assumed`: what their config would add to
+the result and to the steps (environment, directory, user, triggers) is not in the plan. `kiln
+lock` makes a lock, with which it is.")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
     /// How to write it
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: PlanFormat,
+    /// With the text: the names of steps and stages, as comments
+    #[arg(long)]
+    pub(crate) names: bool,
+    /// What the build is taken to run on, which is $BUILDPLATFORM [default: linux/amd64; with
+    /// --resolve this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) build_platform: Option<String>,
     /// Ask store and registry for base images instead of assuming empty configs
     #[arg(long)]
     pub(crate) resolve: bool,

@@ -1,14 +1,25 @@
 //! `kiln plan`: the plan of a Dockerfile, written in some form.
 
-use kiln::{DockerfileRequest, PlanForm, Planned};
+use kiln::{DockerfileRequest, PlanForm, Planned, pull_words};
 
 use super::args::{PlanArgs, PlanFormat};
-use crate::cli::build::source_request;
+use crate::cli::build::{source_request, stated_request};
 use crate::cli::host::{self, Needs};
-use crate::cli::{Done, print, report};
+use crate::cli::{Done, Failure, print, report, spec};
 
 pub(super) fn show(args: &PlanArgs) -> Done {
-    let request = source_request(&args.source)?;
+    if args.names && args.format != PlanFormat::Text {
+        report::usage(
+            "`--names` is for the text form",
+            Some("the other forms have the names anyway"),
+        );
+        return Err(Failure::Told(2));
+    }
+    let mut request = match args.resolve {
+        true => source_request(&args.source)?,
+        false => stated_request(&args.source)?,
+    };
+    request.build_platform = spec::platform("--build-platform", args.build_platform.as_deref())?;
     let planned = if args.resolve {
         // What is brought here becomes a layer.
         let brings = request.delivery.is_some()
@@ -23,10 +34,14 @@ pub(super) fn show(args: &PlanArgs) -> Done {
         Planned::assuming(&request)?
     };
     report::findings(&planned.findings);
+    if let Some(lock) = planned.lock.as_ref().filter(|_| args.source.pull) {
+        report::warning(&pull_words(lock));
+    }
     for name in &planned.unused_build_args {
         report::warning(&format!("no ARG declares the build argument `{name}`"));
     }
     print(&planned.write(match args.format {
+        PlanFormat::Text if args.names => PlanForm::NamedText,
         PlanFormat::Text => PlanForm::Text,
         PlanFormat::Json => PlanForm::Json,
         PlanFormat::Dot => PlanForm::Dot,

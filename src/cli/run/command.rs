@@ -57,10 +57,11 @@ fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
         message: format!("`--network {}`: {}", args.network, error.message),
         hint: "host and none are there",
     })?;
-    let platform = spec::platform(args.platform.as_deref()).map_err(|error| FlagError {
-        message: error.message,
-        hint: "as in --platform linux/arm64",
-    })?;
+    let platform =
+        spec::platform("--platform", args.platform.as_deref()).map_err(|error| FlagError {
+            message: error.message,
+            hint: "as in --platform linux/arm64",
+        })?;
     Ok(ContainerRequest {
         image: args.image.clone(),
         platform,

@@ -104,17 +104,23 @@ pub(crate) fn gzip(archive: &[u8]) -> Packed {
 }
 
 /// The base that most cases begin with, as a layer.
-pub(super) fn base_layer() -> Packed {
+pub(crate) fn base_layer() -> Packed {
     gzip(base_archive())
 }
 
 /// A config for these layers.
 pub(super) fn config(architecture: &str, layers: &[&Packed]) -> String {
+    config_with(architecture, layers, &[])
+}
+
+/// The same with further variables.
+pub(crate) fn config_with(architecture: &str, layers: &[&Packed], variables: &[&str]) -> String {
     let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    let environment = [&["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], variables].concat();
     serde_json::json!({
         "architecture": architecture,
         "os": "linux",
-        "config": { "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"] },
+        "config": { "Env": environment, "Cmd": ["/bin/sh"] },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     })
     .to_string()

@@ -40,6 +40,8 @@ pub(crate) enum Capability {
     OpenSsh,
     /// `git`.
     Git,
+    /// `strace`, which may trace here.
+    Strace,
     /// An emulator of arm64 that a sandbox may have for itself.
     Emulator,
 }
@@ -62,6 +64,7 @@ impl Capability {
             Self::Uidmap => "newuidmap",
             Self::OpenSsh => "ssh-agent",
             Self::Git => "git",
+            Self::Strace => "strace and leave to trace",
             Self::Emulator => {
                 "qemu-user-static on a kernel whose user namespaces have binary formats"
             }
@@ -102,6 +105,7 @@ impl Capability {
                 programs.iter().all(|name| find_program(name).is_some())
             }
             Self::Git => find_program("git").is_some(),
+            Self::Strace => succeeds("strace", &["-o", "/dev/null", "true"]),
             Self::Emulator => {
                 let mount = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc";
                 find_program("qemu-aarch64-static").is_some()
