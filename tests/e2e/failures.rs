@@ -107,7 +107,7 @@ const TWO: &str = "
     RUN exit 1
 
     FROM demo/base AS slow
-    RUN sleep 2; echo slow > /slow
+    RUN sleep 60; echo slow > /slow
     RUN sort /slow > /sorted
 
     FROM demo/base
@@ -119,13 +119,13 @@ fn other_stages_are_stopped(world: &World) {
     world.base();
     world.dockerfile(TWO);
     let ran = world.kiln(&["build", "ctx"]).exits(1);
-    assert!(ran.took.as_secs_f64() < 1.8, "{:?}", ran.took);
+    assert!(ran.took.as_secs() < 30, "{:?}", ran.took);
     world.snapshot(&ran.table());
 }
 
 fn keep_going(world: &World) {
     world.base();
-    world.dockerfile(&TWO.replace("sleep 2", "sleep 0.2"));
+    world.dockerfile(&TWO.replace("sleep 60", "sleep 0.2"));
     let ran = world.kiln(&["build", "--keep-going", "ctx"]).exits(1);
     world.snapshot(&ran.table());
     // What was finished is cached.

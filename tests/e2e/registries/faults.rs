@@ -1,5 +1,6 @@
 //! Registries and networks that fail, and images that are not what they say.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_test_registry::{Fault, Registry, digest_of};
@@ -351,21 +352,17 @@ fn layers_at_once(world: &World) {
     let base = base_layer();
     let all: Vec<&Packed> = [&base].into_iter().chain(&layers).collect();
     add_image(&registry, "base", &all);
-    let pause = Duration::from_millis(10);
+    // No layer gets a byte before all of them were asked for.
+    let barrier = Arc::new(tokio::sync::Barrier::new(layers.len()));
     for layer in &layers {
-        let path = layer.digest();
-        registry.inject(Fault::Slow { path, pause });
+        registry.inject(Fault::Together {
+            path: layer.digest(),
+            barrier: Arc::clone(&barrier),
+        });
     }
-    let bytes: usize = layers.iter().map(|layer| layer.bytes.len()).sum();
-    let in_a_row = pause * u32::try_from(bytes).unwrap();
     dockerfile(world, &registry);
-    let ran = world.build();
+    world.build();
     assert!(registry.pending_faults().is_empty());
-    assert!(
-        ran.took < in_a_row * 3 / 4,
-        "{:?} of {in_a_row:?}",
-        ran.took
-    );
     assert_eq!(
         world.sh("app", "cat /layer0 /layer1 /layer2 /layer3"),
         "0123"
@@ -391,7 +388,7 @@ fn interrupted(world: &World) {
     let ran = running.wait();
     assert!(!ran.status.success());
     assert!(
-        pressed.elapsed() < Duration::from_secs(2),
+        pressed.elapsed() < Duration::from_secs(10),
         "{:?}",
         pressed.elapsed()
     );

@@ -54,7 +54,7 @@ pub enum Auth {
 
 /// One misdeed, done once to the first request whose path contains `path` (and, for those about
 /// answers with a body, that is a GET).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Fault {
     /// Answers with a status, perhaps with `Retry-After`.
     Status {
@@ -96,6 +96,13 @@ pub enum Fault {
         /// The pause.
         pause: Duration,
     },
+    /// Sends nothing of the body until as many requests wait here as the barrier is for.
+    Together {
+        /// A part of the path.
+        path: String,
+        /// Where they meet.
+        barrier: Arc<tokio::sync::Barrier>,
+    },
     /// Answers a GET with a redirect to `to` and the request's own path.
     Redirect {
         /// A part of the path.
@@ -119,6 +126,7 @@ impl Fault {
             | Self::WrongBytes { path }
             | Self::Stall { path, .. }
             | Self::Slow { path, .. }
+            | Self::Together { path, .. }
             | Self::Redirect { path, .. }
             | Self::ForgetTokens { path } => path,
         }

@@ -235,6 +235,10 @@ fn spoil(answer: Answer, fault: Option<Fault>, is_head: bool) -> Response<Body> 
             });
             pieces(slow)
         }
+        Some(Fault::Together { barrier, .. }) => pieces(stream::once(async move {
+            barrier.wait().await;
+            Ok(bytes)
+        })),
         _ => whole(bytes),
     };
     response.body(body).unwrap()

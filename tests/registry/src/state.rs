@@ -67,6 +67,7 @@ impl State {
                     | Fault::WrongBytes { .. }
                     | Fault::Stall { .. }
                     | Fault::Slow { .. }
+                    | Fault::Together { .. }
                     | Fault::Redirect { .. }
             )
         };
