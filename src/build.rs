@@ -122,6 +122,7 @@ impl Kiln {
             .with_cancel(&cancel);
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
+        self.check_limits(&plan).await?;
         let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
         let notes = teller
             .steps
@@ -224,6 +225,30 @@ impl Kiln {
             true => Ok(()),
             false => Err(Error::StepsLack(lacking)),
         }
+    }
+
+    /// Errors unless this host lets steps be limited as the plan says: nothing is left out in silence.
+    async fn check_limits(&self, plan: &Arc<Plan>) -> Result<(), Error> {
+        let executor = self.executor.clone();
+        let plan = Arc::clone(plan);
+        let checked = tokio::task::spawn_blocking(move || {
+            let mut checked = Vec::new();
+            for id in plan.order() {
+                let Op::Exec(op) = &plan.graph.node(id).op else {
+                    continue;
+                };
+                let limits = plan.display.get(&id).map(|display| display.limits.clone());
+                let wanted = (&op.meta.cgroup_parent, limits.unwrap_or_default());
+                if !checked.contains(&wanted) {
+                    executor.check_limits(op, &wanted.1)?;
+                    checked.push(wanted);
+                }
+            }
+            Ok(())
+        });
+        checked
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one build, named")]

@@ -353,6 +353,8 @@ fn load_on(
         network: request.network,
         add_hosts: request.add_hosts.clone(),
         ulimits: request.ulimits.clone(),
+        limits: request.limits.clone(),
+        cgroup_parent: request.cgroup_parent.clone(),
         shm_size_bytes: request.shm_size_bytes,
         contexts,
         ignore: IgnoreFile::patterns(ignore.as_ref()),

@@ -125,6 +125,7 @@ impl Error {
                 kiln_executor::Error::Reference(_)
                 | kiln_executor::Error::NameWithDigest { .. }
                 | kiln_executor::Error::OnePlatform { .. }
+                | kiln_executor::Error::Limit { .. }
                 | kiln_executor::Error::SecretFile { .. }
                 | kiln_executor::Error::SecretTooBig { .. }
                 | kiln_executor::Error::Agent { .. },

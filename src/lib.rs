@@ -65,5 +65,5 @@ pub use kiln_executor::{
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;
-pub use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, Ulimit};
+pub use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 pub use kiln_solver::{Cancel, WaitsFor};

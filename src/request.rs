@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_executor::{Export, Secrets};
 use kiln_frontend::lower::NoCache;
-use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, Ulimit};
+use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 
 use crate::{Entitlement, Error, LockRequest};
 
@@ -42,6 +42,10 @@ pub struct SourceRequest {
     pub add_hosts: Vec<HostIp>,
     /// Limits of steps.
     pub ulimits: Vec<Ulimit>,
+    /// What a cgroup limits for each step; in no key.
+    pub limits: ResourceLimits,
+    /// Where the cgroups of steps are made; empty is below the caller's own.
+    pub cgroup_parent: String,
     /// Size of `/dev/shm` of steps.
     pub shm_size_bytes: Option<u64>,
     /// Which steps run whatever is cached.

@@ -359,6 +359,14 @@ pub enum Error {
         /// Its manifest.
         digest: String,
     },
+    /// A limit that can mean nothing.
+    #[error("no step can have {what} `{value}`")]
+    Limit {
+        /// Which, and what is wrong with it.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
     /// A step was asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -394,6 +402,9 @@ impl Error {
                 format!("`--platform {found}` asks for what there is")
             }
             Error::Foreign { remedy, .. } => return remedy.map(str::to_owned),
+            Error::Sandbox(kiln_sandbox::Error::Cgroup { remedy, .. }) => {
+                return remedy.map(str::to_owned);
+            }
             Error::OnePlatform { .. } => {
                 "`-o type=oci` holds several; `--platform` chooses one".to_owned()
             }

@@ -22,6 +22,7 @@ use crate::executor::Executor;
 use crate::file::source::Source;
 use crate::file::{FileError, accounts, changeset, copy_contents, open_layers};
 use crate::hostfiles;
+use crate::limits::{cgroup_of, out_of_memory};
 use crate::secrets::Secrets;
 use crate::source::blocking;
 use crate::ssh::{Agents, Forwarding};
@@ -49,7 +50,7 @@ pub(crate) async fn exec(
     lease: &Lease,
     request: ExecRequest,
 ) -> Result<RunOutcome<Handle>, Error> {
-    refuse_unsupported(&request.op, &request.limits)?;
+    refuse_unsupported(&request.op)?;
     require(&request)?;
     let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
         .map_err(|error| Error::io("make", "an event descriptor")(error.into()))?;
@@ -75,7 +76,7 @@ pub(crate) async fn exec(
 }
 
 /// What a plan may ask for and no step gets yet.
-fn refuse_unsupported(op: &ExecOp, limits: &ResourceLimits) -> Result<(), Error> {
+fn refuse_unsupported(op: &ExecOp) -> Result<(), Error> {
     let refuse = |what, value: &str| {
         Err(Error::Unsupported {
             what,
@@ -84,12 +85,6 @@ fn refuse_unsupported(op: &ExecOp, limits: &ResourceLimits) -> Result<(), Error>
     };
     if let Some(device) = op.devices.iter().find(|device| !device.optional) {
         return refuse("a device in a step", &device.name);
-    }
-    if !op.meta.cgroup_parent.is_empty() {
-        return refuse("a parent cgroup", &op.meta.cgroup_parent);
-    }
-    if *limits != ResourceLimits::default() {
-        return refuse("a resource limit", "memory or processor time");
     }
     match op.mounts.iter().find(|mount| !mount.result_id.is_empty()) {
         Some(mount) => refuse("a mount of a gateway's result", &mount.result_id),
@@ -156,6 +151,7 @@ fn run(
         op,
         platform,
         inputs,
+        limits,
         caches,
         secrets,
         agents,
@@ -203,6 +199,7 @@ fn run(
     }
     held.writable.insert(0, (root_mount.output, root));
     fill_spec(&mut spec, &op, identity)?;
+    spec.cgroup = cgroup_of(&op.meta.cgroup_parent, &limits, None)?;
     set_secrets(&mut spec, &op, &secrets)?;
     if let Some(platform) = &platform {
         executor.emulate(&mut spec, platform)?;
@@ -228,6 +225,7 @@ fn run(
         .collect();
     let stopped = watch(&mut process, &out_read, &err_read, stop, &sink)?;
     let exit = process.wait()?;
+    let out_of_memory = out_of_memory(&process, exit, &limits);
     drop(process);
     held.views.clear();
     held.forwardings.clear();
@@ -242,6 +240,9 @@ fn run(
         Exit::Signal(_) => false,
     };
     if !is_success {
+        if let Some(message) = out_of_memory {
+            return Ok(RunOutcome::Failed(StepFailure::Message(message)));
+        }
         return Ok(RunOutcome::Failed(match exit {
             Exit::Code(code) => StepFailure::Exit(code),
             Exit::Signal(signal) => StepFailure::Signal(signal),

@@ -23,6 +23,7 @@ mod combine;
 mod emulation;
 mod exec;
 mod hostfiles;
+mod limits;
 mod patience;
 mod secrets;
 mod ssh;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::limits::{self, LimitArgs};
 use super::plan::PlanArgs;
 
 /// Builds container images: `docker build` as one binary, without a daemon and without root.
@@ -171,6 +172,8 @@ pub(crate) struct SourceArgs {
     /// Limit a resource of RUN steps, such as nofile=1024:4096; -1 is unlimited
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Size of /dev/shm of RUN steps, such as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
@@ -233,7 +236,7 @@ pub(crate) struct BuildArgs {
     #[arg(short = 'o', long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file", "LimitArgs"])]
     pub(crate) plan: Option<String>,
     /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
     #[arg(long, value_name = "SPEC")]
@@ -299,8 +302,6 @@ pub(crate) struct NotYet {
     attest: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
     builder: Option<String>,
-    #[arg(long, hide = true, value_name = "X")]
-    cgroup_parent: Option<String>,
 }
 
 impl NotYet {
@@ -316,7 +317,6 @@ impl NotYet {
             (!self.provenance.is_empty(), "--provenance"),
             (!self.attest.is_empty(), "--attest"),
             (self.builder.is_some(), "--builder"),
-            (self.cgroup_parent.is_some(), "--cgroup-parent"),
         ];
         given.into_iter().find_map(|(is, name)| is.then_some(name))
     }
@@ -406,6 +406,7 @@ pub(crate) struct ImagesArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "kiln run [OPTIONS] <IMAGE> [COMMAND]...")]
 #[command(after_help = "\
 The container is removed when the program ends. With the host's network (the default) a server
 listens on the host's ports directly, so there is nothing to publish.
@@ -442,6 +443,15 @@ pub(crate) struct RunArgs {
     /// Platform of the image, another than this host's if there is an emulator
     #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Limit the processor time to so many processors, such as 1.5
+    #[arg(long, value_name = "N", value_parser = limits::processors,
+          conflicts_with_all = ["cpu_period", "cpu_quota"])]
+    pub(crate) cpus: Option<i64>,
+    /// Limit the number of processes and threads
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) pids_limit: Option<u64>,
     /// Host name in the container
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
@@ -454,9 +464,14 @@ pub(crate) struct RunArgs {
     pub(crate) detach: bool,
     #[arg(long, hide = true, value_name = "X")]
     pub(crate) name: Option<String>,
-    /// Name or id of the image
-    pub(crate) image: String,
-    /// Program and arguments instead of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, action = ArgAction::Append)]
-    pub(crate) command: Vec<String>,
+    // One list, since from the image on nothing is a flag of kiln.
+    /// Name or id of the image, then a program and arguments instead of the image's command
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        action = ArgAction::Append,
+        value_name = "IMAGE"
+    )]
+    pub(crate) image_and_command: Vec<String>,
 }

@@ -76,6 +76,8 @@ pub(crate) fn stated_request(args: &SourceArgs) -> Result<SourceRequest, Failure
             .iter()
             .map(|text| spec::ulimit(text))
             .collect::<Result<_, _>>()?,
+        limits: args.limits.limits()?,
+        cgroup_parent: args.limits.cgroup_parent.clone().unwrap_or_default(),
         shm_size_bytes: args.shm_size.as_deref().map(spec::size_bytes).transpose()?,
         no_cache,
         resolve_mode: if args.pull {

@@ -7,6 +7,7 @@ mod host;
 mod images;
 mod info;
 mod lock;
+mod limits;
 mod plan;
 mod progress;
 mod report;

@@ -16,7 +16,6 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         case("empty_commands", SEES, empty_commands),
         case("carriage_returns", SEES, carriage_returns),
-        case("cgroups_are_refused", &[], cgroups_are_refused),
     ]
 }
 
@@ -119,11 +118,4 @@ fn carriage_returns(world: &World) {
         "cat /ab /f",
         "ab\nf\n",
     );
-}
-
-fn cgroups_are_refused(world: &World) {
-    world.write("ctx/Dockerfile", "FROM scratch\n");
-    let arguments = ["build", "--cgroup-parent", "x", "ctx"];
-    let ran = world.kiln(&arguments).exits(2);
-    assert!(ran.stderr.contains("`--cgroup-parent`"), "{}", ran.stderr);
 }

@@ -17,6 +17,7 @@ mod images;
 mod instructions;
 mod interrupts;
 mod language;
+mod limits;
 mod mounts;
 mod plans;
 mod platforms;
@@ -41,7 +42,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 20] = [
+    let rooms: [Room; 21] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ("instructions", instructions::cases),
         ("heredocs", heredocs::cases),
         ("mounts", mounts::cases),
+        ("limits", limits::cases),
         ("trust", trust::cases),
         ("plans", plans::cases),
         ("platforms", platforms::cases),

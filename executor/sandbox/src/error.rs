@@ -39,6 +39,16 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// No cgroup can be had as it was asked for.
+    #[error("{what} can't be limited here: {reason}")]
+    Cgroup {
+        /// What it was to limit, or whose child it was to be.
+        what: String,
+        /// Why not.
+        reason: String,
+        /// A way out, where there is one.
+        remedy: Option<&'static str>,
+    },
     /// The sandbox could not be set up.
     #[error("can't {phase} in the sandbox{}", at(path))]
     Setup {

@@ -23,6 +23,7 @@
 mod apply;
 mod bytestring;
 mod capabilities;
+pub mod cgroup;
 mod emulator;
 mod error;
 mod init;
@@ -48,6 +49,6 @@ pub use probe::probe_report;
 pub use running::{Exit, Running};
 pub use spawn::spawn;
 pub use spec::{
-    DEFAULT_HOSTNAME, Emulator, Mount, MountSource, Network, Privileges, Resource, Rlimit, RootFs,
-    Spec, Stdio, Stub, UnknownResource, User,
+    Cgroup, DEFAULT_HOSTNAME, Emulator, Limits, Mount, MountSource, Network, Privileges, Resource,
+    Rlimit, RootFs, Spec, Stdio, Stub, Swap, UnknownResource, User,
 };

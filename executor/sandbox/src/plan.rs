@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::bytestring::ByteString;
+use crate::cgroup::{self, CgroupPlan, Hierarchies};
 use crate::error::Error;
 use crate::spec::{
     DEFAULT_HOSTNAME, Mount, MountSource, Network, Privileges, Resource, RootFs, Spec, Stdio,
@@ -208,6 +209,8 @@ pub(crate) struct Package {
     pub(crate) handles: Vec<Handle>,
     /// Whether device nodes in what is mounted open nothing.
     pub(crate) nodev: bool,
+    /// What the caller makes and puts the first process into.
+    pub(crate) cgroup: Option<CgroupPlan>,
 }
 
 /// What the plan depends on beside the spec.
@@ -217,6 +220,8 @@ pub(crate) struct Host<'a> {
     pub(crate) cgroup2: bool,
     /// The compiled filter, where the kernel has filters.
     pub(crate) filter: Option<&'a [u8]>,
+    /// Finds the cgroup hierarchies, where some are needed.
+    pub(crate) hierarchies: fn() -> &'static Hierarchies,
 }
 
 const MASKED: [(Kernel, &str); 11] = [
@@ -260,6 +265,10 @@ const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 /// Errors if the spec cannot mean anything: no program, a relative path, a zero byte.
 pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
     validate(&spec)?;
+    let cgroup = spec.cgroup.as_ref();
+    let cgroup = cgroup
+        .map(|wanted| cgroup::plan((host.hierarchies)(), wanted))
+        .transpose()?;
     let default = spec.privileges == Privileges::Default;
     let mut bytes = Vec::new();
     let mut handles = Vec::new();
@@ -399,6 +408,7 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
         bytes,
         handles,
         nodev: default,
+        cgroup,
     })
 }
 
@@ -680,11 +690,13 @@ mod tests {
             bytes,
             handles,
             nodev,
+            ..
         } = plan(
             spec,
             Host {
                 cgroup2,
                 filter: Some(b"filter!!"),
+                hierarchies: cgroup::here,
             },
         )
         .unwrap();

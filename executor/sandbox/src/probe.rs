@@ -43,6 +43,7 @@ pub fn probe_report() -> Vec<(&'static str, String)> {
     };
     report.push(("seccomp", seccomp.to_owned()));
     report.push(("cgroup", cgroups().to_owned()));
+    report.push(("limits", limits()));
     let binary = if own_binary::is_detached() {
         "re-executed from a read-only mount"
     } else {
@@ -89,6 +90,22 @@ fn user_namespace() -> String {
         }
         UserNsSupport::SingleId { why } => format!("one user only: {why}"),
         UserNsSupport::Refused { which, fix } => format!("refused by {which}; {fix}"),
+    }
+}
+
+/// What steps can be limited in, found out by trying.
+fn limits() -> String {
+    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    for (what, found) in crate::cgroup::probe() {
+        match found {
+            Ok(()) => there.push(what),
+            Err(error) => missing.push(error.to_string()),
+        }
+    }
+    match missing.as_slice() {
+        [] => there.join(", "),
+        missing if there.is_empty() => format!("none: {}", missing.join("; ")),
+        missing => format!("{} ({})", there.join(", "), missing.join("; ")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+use crate::cgroup::Made;
 use crate::error::Error;
 use crate::spec::Stub;
 use crate::wire::{self, Reply, Request};
@@ -47,6 +48,8 @@ pub struct Running {
     pub(crate) notes: Vec<String>,
     pub(crate) killed: bool,
     pub(crate) exit: Option<Exit>,
+    /// Removed after everything in it.
+    pub(crate) cgroup: Option<Made>,
 }
 
 impl Running {
@@ -63,6 +66,11 @@ impl Running {
     /// What this host did not allow and what was done instead, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Whether the kernel ended something in the sandbox since its cgroup had no more memory.
+    pub fn out_of_memory(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(Made::out_of_memory)
     }
 
     /// The terminal's master side, if the spec asked for a terminal.

@@ -13,6 +13,7 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+use crate::cgroup::{self, Made};
 use crate::error::Error;
 use crate::mountfd::{self, Reach};
 use crate::plan::{self, Handle, Host, Package};
@@ -35,12 +36,14 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
     let host = Host {
         cgroup2: probe::cgroup2(),
         filter: seccomp::filter(),
+        hierarchies: cgroup::here,
     };
     let Package {
         plan,
         bytes,
         handles,
         nodev,
+        cgroup,
     } = plan::plan(spec, host)?;
     let fds = handles
         .into_iter()
@@ -48,6 +51,7 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
         .collect::<Result<Vec<_>, _>>()?;
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
 
+    let cgroup = cgroup.as_ref().map(Made::new).transpose()?;
     let starting = |doing| move |source: io::Error| Error::Start { doing, source };
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -68,7 +72,13 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
         notes: Vec::new(),
         killed: false,
         exit: None,
+        cgroup,
     };
+    // It waits for its plan, so that whatever it starts will be there, too.
+    if let Some(cgroup) = &running.cgroup {
+        let entered = cgroup.enter(running.pid());
+        entered.map_err(starting("put the sandbox into its cgroup"))?;
+    }
 
     // A failure to send is the failure of the receiver, which is told below.
     let sent = wire::send_with_bytes(running.socket.as_fd(), &plan, &bytes, &fds);

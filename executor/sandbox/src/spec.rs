@@ -34,6 +34,8 @@ pub struct Spec {
     pub privileges: Privileges,
     /// Limits set before the user is.
     pub rlimits: Vec<Rlimit>,
+    /// A cgroup of its own, gone with it; the caller's where it is absent.
+    pub cgroup: Option<Cgroup>,
     /// Where its standard streams lead.
     pub stdio: Stdio,
     /// The size of `/dev/shm`; 64 MiB where it is absent.
@@ -79,6 +81,7 @@ impl Spec {
             network: Network::Host,
             privileges: Privileges::Default,
             rlimits: Vec::new(),
+            cgroup: None,
             stdio: Stdio::default(),
             shm_size_bytes: None,
             resolv_conf: None,
@@ -179,6 +182,46 @@ pub struct Rlimit {
     pub soft: u64,
     /// What the process may raise it to.
     pub hard: u64,
+}
+
+/// A cgroup that a sandbox has for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Where it is made: from the root of each hierarchy if it begins with `/`, else below the caller's own
+    /// cgroup; `NAME.slice` is where systemd has it. Made if it is missing.
+    pub parent: Option<String>,
+    /// What is limited in it.
+    pub limits: Limits,
+}
+
+/// What all processes of a sandbox may use together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory, files in memory included.
+    pub memory_bytes: Option<u64>,
+    /// Memory and swap; where it is absent, twice the memory.
+    pub swap: Option<Swap>,
+    /// The weight beside others, 1024 being usual.
+    pub cpu_shares: Option<u64>,
+    /// The length of a period; 100 ms where it is absent.
+    pub cpu_period_micros: Option<u64>,
+    /// Processor time in each period.
+    pub cpu_quota_micros: Option<u64>,
+    /// A list such as `0-3,5`; empty is all.
+    pub cpuset_cpus: String,
+    /// Nodes of memory, as a list; empty is all.
+    pub cpuset_mems: String,
+    /// Processes and threads at once.
+    pub processes: Option<u64>,
+}
+
+/// How much memory and swap there may be together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// Bytes of both.
+    Total(u64),
+    /// As much swap as there is.
+    Unlimited,
 }
 
 macro_rules! resources {

@@ -17,6 +17,7 @@ use crate::exec::make_cwd;
 use crate::executor::Executor;
 use crate::file::accounts;
 use crate::hostfiles;
+use crate::limits::cgroup_of;
 use crate::source::blocking;
 use crate::users::Identity;
 
@@ -70,6 +71,7 @@ fn start(
         RootFs::Directory(fd)
     };
     let mut spec = spec(root_fs, process, identity, request.network);
+    spec.cgroup = cgroup_of(&request.cgroup_parent, &request.limits, request.processes)?;
     // A volume over one of these files is what the caller wants to be seen there.
     let covered = |path: &str| mounts.iter().any(|mount| mount.target == Path::new(path));
     if covered("/etc/hosts") {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use kiln_ir::{NetworkMode, Platform};
+use kiln_ir::{NetworkMode, Platform, ResourceLimits};
 
 /// A program to run in an image; whatever is not said comes from the image's config.
 #[derive(Debug, Default)]
@@ -28,6 +28,12 @@ pub struct ContainerRequest {
     pub workdir: Option<String>,
     /// The default is the host's.
     pub network: NetworkMode,
+    /// What its processes may use together.
+    pub limits: ResourceLimits,
+    /// How many processes and threads it may have at once.
+    pub processes: Option<u64>,
+    /// Where its cgroup is made; empty is below the caller's own.
+    pub cgroup_parent: String,
     /// The host name.
     pub hostname: Option<String>,
     /// Where its standard streams lead.

@@ -42,6 +42,7 @@ pub(crate) fn run(args: &RunArgs, kiln: &Kiln, runtime: &Runtime) -> u8 {
 
 /// What is asked for, but for the streams.
 fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
+    let (image, command) = flags::image_and_command(args)?;
     flags::refuse_unsupported(args)?;
     if args.tty && args.interactive && !io::stdin().is_terminal() {
         return Err(FlagError {
@@ -62,10 +63,15 @@ fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
             message: error.message,
             hint: "as in --platform linux/arm64",
         })?;
+    let mut limits = args.limits.limits().map_err(|error| FlagError {
+        message: error.message,
+        hint: "as in -m 512m",
+    })?;
+    limits.cpu_quota = args.cpus.unwrap_or(limits.cpu_quota);
     Ok(ContainerRequest {
-        image: args.image.clone(),
+        image,
         platform,
-        command: args.command.clone(),
+        command: command.to_vec(),
         entrypoint: args.entrypoint.clone(),
         env: env.collect::<Result<_, _>>()?,
         volumes: args
@@ -76,6 +82,9 @@ fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
         user: args.user.clone(),
         workdir: args.workdir.clone(),
         network,
+        limits,
+        processes: args.pids_limit,
+        cgroup_parent: args.limits.cgroup_parent.clone().unwrap_or_default(),
         hostname: args.hostname.clone(),
         stdio: ProgramStdio::default(),
         on_pull: Some(PullObserver::new(tell_pull)),

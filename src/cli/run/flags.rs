@@ -41,6 +41,17 @@ pub(super) fn refuse_unsupported(args: &RunArgs) -> Result<(), FlagError> {
     Ok(())
 }
 
+/// The image, and what is run instead of its command.
+pub(super) fn image_and_command(args: &RunArgs) -> Result<(String, &[String]), FlagError> {
+    match args.image_and_command.split_first() {
+        Some((image, command)) if !image.starts_with('-') => Ok((image.clone(), command)),
+        first => refuse(
+            format!("there is no flag `{}`", first.map_or("", |(flag, _)| flag)),
+            "`kiln run --help` lists those that there are",
+        ),
+    }
+}
+
 /// `NAME=VALUE`, or `NAME` with what the caller's environment has; nothing there removes it.
 pub(super) fn variable(
     spec: &str,
@@ -189,6 +200,28 @@ mod tests {
             (Some(found), Some(expected)) => assert!(found.starts_with(expected), "{found}"),
             (found, expected) => panic!("{flags:?}: {found:?} is not {expected:?}"),
         }
+    }
+
+    #[test]
+    fn from_the_image_on_nothing_is_a_flag() {
+        let check = |words: &[&str], expected: Option<(&str, &[&str])>| {
+            let words = ["kiln", "run"].iter().chain(words);
+            let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("not run");
+            };
+            let found = image_and_command(&args).ok();
+            let found = found.map(|(image, command)| (image, command.to_vec()));
+            let expected = expected.map(|(image, command)| {
+                let command = command.iter().map(|word| (*word).to_owned()).collect();
+                (image.to_owned(), command)
+            });
+            assert_eq!(found, expected);
+        };
+        check(&["-i", "app"], Some(("app", &[])));
+        check(&["app", "-c", "x", "-i"], Some(("app", &["-c", "x", "-i"])));
+        check(&["-m", "1g", "app", "-m", "x"], Some(("app", &["-m", "x"])));
+        check(&["app", "--", "-m"], Some(("app", &["--", "-m"])));
+        check(&["--nonsense", "app"], None);
     }
 
     #[test]

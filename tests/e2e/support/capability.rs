@@ -42,6 +42,8 @@ pub(crate) enum Capability {
     Git,
     /// `strace`, which may trace here.
     Strace,
+    /// Root may make cgroups that limit memory and processors.
+    Cgroups,
     /// An emulator of arm64 that a sandbox may have for itself.
     Emulator,
 }
@@ -65,6 +67,7 @@ impl Capability {
             Self::OpenSsh => "ssh-agent",
             Self::Git => "git",
             Self::Strace => "strace and leave to trace",
+            Self::Cgroups => "root, and cgroups of memory and processors that it may make",
             Self::Emulator => {
                 "qemu-user-static on a kernel whose user namespaces have binary formats"
             }
@@ -106,6 +109,9 @@ impl Capability {
             }
             Self::Git => find_program("git").is_some(),
             Self::Strace => succeeds("strace", &["-o", "/dev/null", "true"]),
+            Self::Cgroups => ["memory", "cpuset", "pids"]
+                .iter()
+                .all(|controller| makes_cgroups(controller)),
             Self::Emulator => {
                 let mount = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc";
                 find_program("qemu-aarch64-static").is_some()
@@ -133,6 +139,27 @@ pub(super) fn missing(needs: &[Capability]) -> Option<String> {
 /// runc starts nothing where no cgroup hierarchy is in sight.
 fn cgroups_are_mounted() -> bool {
     std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(" - cgroup"))
+}
+
+/// The roots of all mounted cgroup hierarchies.
+pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let lines = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    lines
+        .filter_map(|line| line.split(' ').nth(4).map(PathBuf::from))
+        .collect()
+}
+
+/// Whether a cgroup of a controller can be made.
+fn makes_cgroups(controller: &str) -> bool {
+    cgroup_roots().iter().any(|root| {
+        let listed = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let own = root.file_name().unwrap_or_default().to_string_lossy();
+        let has = listed.split_whitespace().any(|name| name == controller)
+            || own.split(',').any(|name| name == controller);
+        let trial = root.join(format!("kiln-trial-of-tests-{}", std::process::id()));
+        has && std::fs::create_dir(&trial).is_ok() && std::fs::remove_dir(&trial).is_ok()
+    })
 }
 
 /// Where a program is, also where an ordinary user's `PATH` does not lead.

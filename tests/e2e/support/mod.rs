@@ -13,7 +13,7 @@ mod world;
 
 pub(crate) use archive::paths_in;
 pub(crate) use base::archive as base_archive;
-pub(crate) use capability::{Capability, find_program};
+pub(crate) use capability::{Capability, cgroup_roots, find_program};
 pub(crate) use case::{Case, case};
 pub(crate) use kiln::{Kiln, Ran};
 pub(crate) use text::dedent;
