@@ -44,6 +44,7 @@ test)
     need newuidmap uidmap
     need setpriv util-linux
     need ssh-agent openssh-client
+    need /usr/sbin/sshd openssh-server
     need python3 python3
     need git git
     need strace strace

@@ -37,6 +37,8 @@ pub(crate) struct Call {
 
 const METHODS: &str = "build, check, outline, targets, context and describe are there";
 
+const CONVERT: &str = "`kiln plan --format json` writes what a build would do";
+
 fn refused(text: &str, reason: &str, hint: &str) -> SpecError {
     SpecError {
         message: format!("`--call {text}`: {reason}"),
@@ -54,6 +56,10 @@ fn parse(text: &str) -> Result<Option<Call>, SpecError> {
         "targets" => Some(Method::Targets),
         "describe" | "subrequests.describe" => Some(Method::Describe),
         "context" => Some(Method::Context),
+        "convertllb" | "frontend.convertllb" => {
+            let reason = "kiln has plans of its own instead of LLB";
+            return Err(refused(text, reason, CONVERT));
+        }
         other => {
             let reason = format!("there is no method `{other}`");
             return Err(refused(text, &reason, METHODS));

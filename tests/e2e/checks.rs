@@ -381,6 +381,7 @@ fn wrong_questions(world: &World) {
     let mut text = String::new();
     for arguments in [
         &["--call", "cheque"][..],
+        &["--call", "convertllb"],
         &["--call", "check,format=xml"],
         &["--call", "check,now"],
         &["--call", "outline,format=sarif"],

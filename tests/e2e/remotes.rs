@@ -4,8 +4,10 @@
 mod contexts;
 mod files;
 mod locks;
+mod questions;
 mod repositories;
 mod server;
+mod ssh;
 
 use crate::support::{Case, Ran};
 
@@ -14,6 +16,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(repositories::cases());
     cases.extend(contexts::cases());
     cases.extend(locks::cases());
+    cases.extend(ssh::cases());
+    cases.extend(questions::cases());
     cases
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::support::Agent;
 use crate::support::Capability::{self, Busybox, Containers, OpenSsh, OrdinaryUser, Root, Setpriv};
 use crate::support::{Case, Ran, User, World, case};
 
@@ -291,37 +292,11 @@ fn public(world: &World, name: &str) -> String {
     text.split_whitespace().nth(1).unwrap().to_owned()
 }
 
-/// An agent that runs until this is dropped.
-struct RunningAgent<'w> {
-    world: &'w World,
-    pid: String,
-    socket: String,
-}
-
-impl<'w> RunningAgent<'w> {
-    fn start(world: &'w World, key: &str) -> RunningAgent<'w> {
-        let socket = world.path("agent.sock").display().to_string();
-        let told = world.program("ssh-agent", &["-a", &socket]).ok().stdout;
-        let pid = told.split("SSH_AGENT_PID=").nth(1).unwrap();
-        let pid = pid.split(';').next().unwrap().to_owned();
-        let agent = RunningAgent { world, pid, socket };
-        let adding = world.program("ssh-add", &["-q", key]);
-        adding.env("SSH_AUTH_SOCK", &agent.socket).ok();
-        agent
-    }
-
-    fn build(&self, arguments: &[&str]) -> Ran {
-        let arguments = [&["build", "-t", "app"][..], arguments, &["ctx"]].concat();
-        let kiln = self.world.kiln(&arguments);
-        kiln.env("SSH_AUTH_SOCK", &self.socket).ok()
-    }
-}
-
-impl Drop for RunningAgent<'_> {
-    fn drop(&mut self) {
-        let ending = self.world.program("ssh-agent", &["-k"]);
-        ending.env("SSH_AGENT_PID", &self.pid).ok();
-    }
+/// Builds where this is the caller's agent.
+fn build_with(world: &World, agent: &Agent<'_>, arguments: &[&str]) -> Ran {
+    let arguments = [&["build", "-t", "app"][..], arguments, &["ctx"]].concat();
+    let kiln = world.kiln(&arguments);
+    kiln.env("SSH_AUTH_SOCK", agent.socket()).ok()
 }
 
 /// Lists keys, has something signed, and tries all that a step may not do.
@@ -362,14 +337,14 @@ fn check_use(world: &World, key: &str) {
 fn an_agent_by_its_socket(world: &World) {
     open_ssh(world);
     world.dockerfile(USES_AGENT);
-    let agent = RunningAgent::start(world, "key");
-    agent.build(&["--ssh", "default"]);
+    let agent = Agent::start(world, "key");
+    build_with(world, &agent, &["--ssh", "default"]);
     check_use(world, "key");
     // The agent has its key still, and the step is known without it.
     let table = world.kiln(&["build", "-t", "app", "ctx"]).ok().table();
     assert!(!table.contains(" ran "), "{table}");
-    let socket = format!("--ssh=default={}", agent.socket);
-    agent.build(&["--no-cache", "--network=none", &socket]);
+    let socket = format!("--ssh=default={}", agent.socket());
+    build_with(world, &agent, &["--no-cache", "--network=none", &socket]);
     check_use(world, "key");
 }
 

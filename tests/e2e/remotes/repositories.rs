@@ -61,7 +61,7 @@ impl<'w> Forge<'w> {
         self.commit(name, files);
     }
 
-    fn bare(&self, name: &str) -> PathBuf {
+    pub(super) fn bare(&self, name: &str) -> PathBuf {
         self.world.path(&format!("forge/{name}.git"))
     }
 
@@ -111,7 +111,7 @@ impl<'w> Forge<'w> {
     }
 
     /// A Dockerfile with this instruction on the base; `GIT` is where the repositories are.
-    fn prepare(&self, instructions: &str) {
+    pub(super) fn prepare(&self, instructions: &str) {
         self.world.base();
         let git = self.server.url("/git");
         self.world.write(

@@ -38,6 +38,8 @@ pub(crate) enum Capability {
     Uidmap,
     /// `ssh-agent` and the programs that come with it.
     OpenSsh,
+    /// `sshd`.
+    Sshd,
     /// `git`.
     Git,
     /// `strace`, which may trace here.
@@ -65,6 +67,7 @@ impl Capability {
             Self::Bash => "bash",
             Self::Uidmap => "newuidmap",
             Self::OpenSsh => "ssh-agent",
+            Self::Sshd => "sshd",
             Self::Git => "git",
             Self::Strace => "strace and leave to trace",
             Self::Cgroups => "root, and cgroups of memory and processors that it may make",
@@ -107,6 +110,7 @@ impl Capability {
                 let programs = ["ssh-agent", "ssh-add", "ssh-keygen", "ldd"];
                 programs.iter().all(|name| find_program(name).is_some())
             }
+            Self::Sshd => find_program("sshd").is_some(),
             Self::Git => find_program("git").is_some(),
             Self::Strace => succeeds("strace", &["-o", "/dev/null", "true"]),
             Self::Cgroups => ["memory", "cpuset", "pids"]

@@ -1,5 +1,6 @@
 //! What a case stands on: a world of its own, the command in it, and what this host can do.
 
+mod agent;
 mod archive;
 mod base;
 mod capability;
@@ -11,6 +12,7 @@ mod text;
 mod user;
 mod world;
 
+pub(crate) use agent::Agent;
 pub(crate) use archive::paths_in;
 pub(crate) use base::archive as base_archive;
 pub(crate) use capability::{Capability, cgroup_roots, find_program};
