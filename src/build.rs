@@ -345,7 +345,7 @@ impl Kiln {
 }
 
 /// What is wanted of a plan: all its results.
-fn goals(plan: &Plan, need: Need) -> Vec<Goal> {
+pub(crate) fn goals(plan: &Plan, need: Need) -> Vec<Goal> {
     let outputs = plan.results.values().filter_map(|result| result.output);
     outputs.map(|input| Goal { input, need }).collect()
 }
@@ -455,7 +455,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
     })
 }
 
-fn failed<F: Fn(Event) + Send + Sync>(
+pub(crate) fn failed<F: Fn(Event) + Send + Sync>(
     plan: &Plan,
     teller: &Teller<F>,
     contexts: &Contexts,

@@ -29,6 +29,7 @@ mod call;
 mod delivery;
 mod dockerfile;
 mod entitlement;
+mod foresight;
 mod ignore;
 mod lock;
 mod missing;
@@ -45,6 +46,7 @@ pub use call::{
 pub use entitlement::Entitlement;
 pub use error::{Error, FailedStep, Findings};
 pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream, Warnings};
+pub use foresight::{Fate, Foresight};
 pub use ignore::IgnoreRule;
 pub use lines::OutputLines;
 pub use lock::{LockChange, LockError, LockOptions, LockOutcome, LockRequest, pull_words};

@@ -47,7 +47,7 @@ pub enum PlanForm {
 }
 
 impl Planned {
-    fn of(source: Source) -> Planned {
+    pub(crate) fn of(source: Source) -> Planned {
         let Source {
             lowered,
             findings,

@@ -35,6 +35,32 @@ impl ScannedContext {
         exclude: &[String],
         stop: &Stop,
     ) -> Result<ScannedContext, Error> {
+        let (context, memory, name) = Self::scan_remembering(store, path, exclude, stop)?;
+        if context.tree.hashed() > 0 {
+            // What another Dockerfile sees of it stays remembered, too.
+            store.put_hash_memory(&name, &context.tree.memory().with(&memory).encode())?;
+        }
+        Ok(context)
+    }
+
+    /// The same, leaving the store as it is.
+    pub(crate) fn look(
+        store: &Store,
+        path: &Path,
+        exclude: &[String],
+        stop: &Stop,
+    ) -> Result<ScannedContext, Error> {
+        let (context, ..) = Self::scan_remembering(store, path, exclude, stop)?;
+        Ok(context)
+    }
+
+    /// Scans a directory; returns what was remembered of it, too, and under which name.
+    fn scan_remembering(
+        store: &Store,
+        path: &Path,
+        exclude: &[String],
+        stop: &Stop,
+    ) -> Result<(ScannedContext, HashMemory, String), Error> {
         let canonical = path.canonicalize().map_err(|source| Error::Context {
             path: path.to_owned(),
             source,
@@ -45,11 +71,7 @@ impl ScannedContext {
             .and_then(|bytes| HashMemory::decode(&bytes).ok())
             .unwrap_or_default();
         let context = Self::scan_knowing(path, exclude, &memory, stop)?;
-        if context.tree.hashed() > 0 {
-            // What another Dockerfile sees of it stays remembered, too.
-            store.put_hash_memory(&name, &context.tree.memory().with(&memory).encode())?;
-        }
-        Ok(context)
+        Ok((context, memory, name))
     }
 
     /// Scans a directory that is looked at only once.

@@ -351,6 +351,12 @@ pub enum Error {
     /// A repository cannot be had.
     #[error(transparent)]
     Git(#[from] crate::git::GitError),
+    /// A file is not here, and nothing may be fetched.
+    #[error("`{url}` is not here, or is another file by now")]
+    NotFetched {
+        /// The address.
+        url: String,
+    },
     /// An image has another config than the one that its build was planned with.
     #[error("the config of `{reference}` is not what was recorded for {digest}")]
     OtherConfig {

@@ -32,6 +32,8 @@ mod remotes;
 mod select;
 mod worker;
 
+mod looker;
+
 mod compress;
 mod export;
 
@@ -58,6 +60,7 @@ pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
+pub use looker::Looker;
 pub use remotes::lock_name;
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};

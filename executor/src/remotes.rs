@@ -32,6 +32,8 @@ pub(crate) struct Remotes {
     executor: Executor,
     secrets: Arc<Secrets>,
     agents: Arc<Agents>,
+    /// Whether the store may change.
+    keeps: bool,
     /// Layers of files that had to be fetched to be pinned.
     fetched: Mutex<BTreeMap<NodeId, Content>>,
 }
@@ -42,6 +44,7 @@ impl Remotes {
             executor: executor.clone(),
             secrets: Arc::default(),
             agents: Arc::default(),
+            keeps: true,
             fetched: Mutex::default(),
         }
     }
@@ -51,6 +54,14 @@ impl Remotes {
         Remotes {
             secrets,
             agents,
+            ..self
+        }
+    }
+
+    /// Leaves the store as it is.
+    pub(crate) fn looking(self) -> Remotes {
+        Remotes {
+            keeps: false,
             ..self
         }
     }
@@ -70,7 +81,7 @@ impl Remotes {
             _ => None,
         };
         let access = self.git_access(source)?;
-        let found = git::pin(&self.executor, source, known, &access).await?;
+        let found = git::pin(&self.executor, source, known, &access, self.keeps).await?;
         Ok(Pinned {
             identity: found.commit.clone().into_bytes(),
             content: None,
@@ -92,7 +103,10 @@ impl Remotes {
             _ => None,
         };
         let authorization = self.authorization(source)?;
-        let found = http::pin(&self.executor, lease, source, known, authorization).await?;
+        let found = match self.keeps {
+            true => http::pin(&self.executor, lease, source, known, authorization).await?,
+            false => http::look(&self.executor, source, known, authorization).await?,
+        };
         if let Some(layer) = found.layer {
             self.fetched().insert(request.node, layer);
         }
@@ -143,7 +157,7 @@ impl Remotes {
         match source {
             SourceOp::Git(source) => {
                 let access = self.git_access(source)?;
-                let pinned = git::pin(&self.executor, source, None, &access).await?;
+                let pinned = git::pin(&self.executor, source, None, &access, self.keeps).await?;
                 git::commit_time(&self.executor, source, &pinned.commit, &access).await
             }
             SourceOp::Http(source) => {
@@ -240,6 +254,17 @@ pub fn lock_name(source: &SourceOp) -> Option<String> {
         }
         SourceOp::Http(source) if source.checksum.is_none() => Some(without_password(&source.url)),
         _ => None,
+    }
+}
+
+/// Where a git or http source is, without a password.
+pub(crate) fn address(source: &SourceOp) -> String {
+    match source {
+        SourceOp::Git(source) => {
+            without_password(source.full_url.as_deref().unwrap_or(&source.remote))
+        }
+        SourceOp::Http(source) => without_password(&source.url),
+        _ => String::new(),
     }
 }
 

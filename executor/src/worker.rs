@@ -91,6 +91,8 @@ pub struct BuildWorker {
     secrets: Arc<Secrets>,
     agents: Arc<Agents>,
     remotes: Remotes,
+    /// Whether the store may change.
+    keeps: bool,
     /// The configs that images must have.
     configs: BTreeMap<NodeId, ImageConfig>,
     /// What was filed since explains nothing: it is of this build.
@@ -123,6 +125,7 @@ impl BuildWorker {
             secrets: Arc::default(),
             agents: Arc::default(),
             remotes: Remotes::new(executor),
+            keeps: true,
             configs: BTreeMap::new(),
             begun: SystemTime::now(),
             stop: Stop::NEVER,
@@ -142,6 +145,25 @@ impl BuildWorker {
             secrets,
             ..self
         }
+    }
+
+    /// Leaves the store as it is: what is found may be gone a moment later.
+    #[must_use]
+    pub(crate) fn looking(self) -> BuildWorker {
+        BuildWorker {
+            keeps: false,
+            remotes: self.remotes.looking(),
+            ..self
+        }
+    }
+
+    /// Which layers are not here; the others are leased if the store may change.
+    pub(crate) fn missing(&self, layers: &[Content]) -> Result<Vec<Content>, Error> {
+        let store = self.executor.store();
+        Ok(match self.keeps {
+            true => store.lease_layers(&self.lease, layers)?,
+            false => store.missing_layers(layers)?,
+        })
     }
 
     /// Lets images have no other configs than these, which the plan was made with.
@@ -190,7 +212,11 @@ impl BuildWorker {
         let scan = || {
             let (store, exclude) = (self.executor.store().clone(), local.exclude.clone());
             let stop = self.stop.clone();
-            blocking(move || ScannedContext::scan(&store, &path, &exclude, &stop).map(Arc::new))
+            let scan = match self.keeps {
+                true => ScannedContext::scan,
+                false => ScannedContext::look,
+            };
+            blocking(move || scan(&store, &path, &exclude, &stop).map(Arc::new))
         };
         cell.get_or_try_init(scan).await.cloned()
     }
@@ -615,7 +641,7 @@ impl Worker for BuildWorker {
             DigestOf::Layers(content) => {
                 let layers = to_store(&content);
                 let store = self.executor.store().clone();
-                if !store.lease_layers(&self.lease, &layers)?.is_empty() {
+                if !self.missing(&layers)?.is_empty() {
                     return Ok(None);
                 }
                 let selection = Arc::clone(&request.selection);
@@ -630,7 +656,11 @@ impl Worker for BuildWorker {
 
     async fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, Error> {
         let keys: Vec<kiln_store::Key> = keys.iter().map(store_key).collect();
-        let found = self.executor.store().find(&self.lease, &keys)?;
+        let store = self.executor.store();
+        let found = match self.keeps {
+            true => store.find(&self.lease, &keys)?,
+            false => store.peek(&keys)?,
+        };
         let usable = |found: kiln_store::Record| {
             let gone = found
                 .missing

@@ -61,4 +61,4 @@ pub use plan::{
 pub use platform::{Platform, PlatformError};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use syntax::{ParseError, ParseProblem};
-pub use text::{PrintOptions, print};
+pub use text::{PrintOptions, print, print_marked};

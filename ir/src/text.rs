@@ -38,6 +38,15 @@ impl std::fmt::Display for Plan {
 
 /// Prints a valid plan; equal plans print equally.
 pub fn print(plan: &Plan, options: PrintOptions) -> String {
+    print_marked(plan, options, &BTreeMap::new())
+}
+
+/// Prints a valid plan, with something said of nodes in comments before them.
+pub fn print_marked(
+    plan: &Plan,
+    options: PrintOptions,
+    marks: &BTreeMap<NodeId, String>,
+) -> String {
     let order = plan.order();
     let numbers: BTreeMap<NodeId, usize> = order
         .iter()
@@ -54,12 +63,11 @@ pub fn print(plan: &Plan, options: PrintOptions) -> String {
             };
             let comment: String = format!("{stage}{}", display.name);
             if !comment.is_empty() {
-                let comment: String = comment
-                    .chars()
-                    .map(|c| if c.is_control() { ' ' } else { c })
-                    .collect();
-                let _ = writeln!(text, "# {}", comment.trim());
+                let _ = writeln!(text, "# {}", one_line(&comment));
             }
+        }
+        if let Some(mark) = marks.get(&id) {
+            let _ = writeln!(text, "# {}", one_line(mark));
         }
         let _ = writeln!(
             text,
@@ -83,6 +91,13 @@ pub fn print(plan: &Plan, options: PrintOptions) -> String {
         let _ = writeln!(text, "{}", line.finish());
     }
     text
+}
+
+/// What may stand in a comment.
+fn one_line(comment: &str) -> String {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    let line: String = comment.chars().map(visible).collect();
+    line.trim().to_owned()
 }
 
 /// Prints one node as the right side of its line, with inputs named by `numbers`.

@@ -12,6 +12,7 @@ mod checks;
 mod commands;
 mod exports;
 mod failures;
+mod foresight;
 mod heredocs;
 mod images;
 mod instructions;
@@ -42,7 +43,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 21] = [
+    let rooms: [Room; 22] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         ("trust", trust::cases),
         ("plans", plans::cases),
         ("platforms", platforms::cases),
+        ("foresight", foresight::cases),
         ("commands", commands::cases),
         ("checks", checks::cases),
         ("images", images::cases),

@@ -6,7 +6,7 @@ mod files;
 mod locks;
 mod questions;
 mod repositories;
-mod server;
+pub(crate) mod server;
 mod ssh;
 
 use crate::support::{Case, Ran};

@@ -138,14 +138,17 @@ impl GitError {
 }
 
 /// Finds out which commit `source` means; a whole hash or an earlier pin says it without a request.
+///
+/// What the repository says is remembered in the store if it is to be kept.
 pub(crate) async fn pin(
     executor: &Executor,
     source: &GitSource,
     pinned: Option<&str>,
     access: &GitAccess,
+    keep: bool,
 ) -> Result<PinnedCommit, Error> {
     let remote = Remote::of(source)?;
-    reference::pin(executor, source, &remote, pinned, access).await
+    reference::pin(executor, source, &remote, pinned, access, keep).await
 }
 
 /// Brings the files of a pinned commit here, as one layer.

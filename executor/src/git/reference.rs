@@ -35,6 +35,7 @@ pub(super) async fn pin(
     remote: &Remote,
     pinned: Option<&str>,
     access: &GitAccess,
+    keep: bool,
 ) -> Result<PinnedCommit, Error> {
     check_word("reference", &source.reference)?;
     let checksum = source.checksum.as_deref().unwrap_or_default();
@@ -81,9 +82,11 @@ pub(super) async fn pin(
         .outside("list the branches and tags of", &arguments)
         .await?;
     let commit = choose(&listed, source, remote, &checksum)?;
-    executor
-        .store()
-        .remember_remote(&memory, listed.as_bytes())?;
+    if keep {
+        executor
+            .store()
+            .remember_remote(&memory, listed.as_bytes())?;
+    }
     Ok(PinnedCommit::new(&commit, ", asked for just now"))
 }
 

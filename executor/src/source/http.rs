@@ -48,6 +48,16 @@ struct Remembered {
     seen: u64,
 }
 
+/// What there is to say of an address before anything is fetched.
+enum Asked {
+    /// It is known which bytes it means.
+    Known(PinnedFile),
+    /// It still means what it did.
+    NotModified(Remembered),
+    /// Its bytes are on the way.
+    File(Box<WebFile>),
+}
+
 /// Finds out which bytes `source` means; a checksum or an earlier pin says it without a request.
 pub(crate) async fn pin(
     executor: &Executor,
@@ -56,18 +66,63 @@ pub(crate) async fn pin(
     pinned: Option<&str>,
     authorization: Option<String>,
 ) -> Result<PinnedFile, Error> {
+    match ask(executor, source, pinned, authorization).await? {
+        Asked::Known(file) => Ok(file),
+        Asked::NotModified(known) => {
+            let known = Remembered {
+                seen: seconds_now(),
+                ..known
+            };
+            remember(executor, source, &known)?;
+            Ok(known.pinned("not changed"))
+        }
+        Asked::File(file) => {
+            let (known, layer) = take(executor, lease, source, *file, None, None).await?;
+            Ok(PinnedFile {
+                layer: Some(layer),
+                ..known.pinned("fetched just now")
+            })
+        }
+    }
+}
+
+/// The same without fetching anything; errors where that is what it takes.
+pub(crate) async fn look(
+    executor: &Executor,
+    source: &HttpSource,
+    pinned: Option<&str>,
+    authorization: Option<String>,
+) -> Result<PinnedFile, Error> {
+    match ask(executor, source, pinned, authorization).await? {
+        Asked::Known(file) => Ok(file),
+        Asked::NotModified(known) => Ok(known.pinned("not changed")),
+        Asked::File(_) => Err(Error::NotFetched {
+            url: without_password(&source.url),
+        }),
+    }
+}
+
+async fn ask(
+    executor: &Executor,
+    source: &HttpSource,
+    pinned: Option<&str>,
+    authorization: Option<String>,
+) -> Result<Asked, Error> {
     if let Some(digest) = pinned.or(source.checksum.as_deref()) {
-        return Ok(PinnedFile {
+        return Ok(Asked::Known(PinnedFile {
             digest: digest.to_owned(),
             label: short(digest),
             modified: None,
             layer: None,
-        });
+        }));
     }
     let known = remembered(executor, source)?;
     if executor.options().offline {
         return match known {
-            Some(known) => Ok(known.pinned(&format!("seen {}", ago(known.when())))),
+            Some(known) => {
+                let state = format!("seen {}", ago(known.when()));
+                Ok(Asked::Known(known.pinned(&state)))
+            }
             None => Err(Error::Offline {
                 reference: without_password(&source.url),
             }),
@@ -78,24 +133,11 @@ pub(crate) async fn pin(
         request.known = known.validators();
     }
     match (executor.registry()?.get(request).await?, known) {
-        (WebAnswer::NotModified, Some(known)) => {
-            let known = Remembered {
-                seen: seconds_now(),
-                ..known
-            };
-            remember(executor, source, &known)?;
-            Ok(known.pinned("not changed"))
-        }
+        (WebAnswer::NotModified, Some(known)) => Ok(Asked::NotModified(known)),
         (WebAnswer::NotModified, None) => {
             unreachable!("BUG: nothing was known, so nothing can still hold")
         }
-        (WebAnswer::File(file), _) => {
-            let (known, layer) = take(executor, lease, source, *file, None, None).await?;
-            Ok(PinnedFile {
-                layer: Some(layer),
-                ..known.pinned("fetched just now")
-            })
-        }
+        (WebAnswer::File(file), _) => Ok(Asked::File(file)),
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) enum Place {
 pub struct Resolver {
     executor: Executor,
     lease: Lease,
+    /// Whether the store remembers what registries say.
+    keeps: bool,
     known: Mutex<Known>,
 }
 
@@ -82,7 +84,16 @@ impl Resolver {
         Resolver {
             executor: executor.clone(),
             lease,
+            keeps: true,
             known: Mutex::default(),
+        }
+    }
+
+    /// Begins with nothing known, and leaves the store as it is.
+    pub fn looking(executor: &Executor) -> Resolver {
+        Resolver {
+            keeps: false,
+            ..Resolver::new(executor)
         }
     }
 
@@ -218,15 +229,17 @@ impl Resolver {
             return Err(mismatch(reference, diff_ids.len(), image.layers.len()));
         }
         let digest = image.manifest.digest.to_string();
-        self.executor.store().put_pulled(&Pulled {
-            reference: name.to_owned(),
-            platform: platform.to_string(),
-            manifest_digest: BlobDigest(fetch::bytes_of(&image.manifest.digest)),
-            manifest: image.manifest.bytes.to_vec(),
-            config: image.config_bytes.to_vec(),
-            diff_ids: diff_ids.clone(),
-            pulled_at: SystemTime::now(),
-        })?;
+        if self.keeps {
+            self.executor.store().put_pulled(&Pulled {
+                reference: name.to_owned(),
+                platform: platform.to_string(),
+                manifest_digest: BlobDigest(fetch::bytes_of(&image.manifest.digest)),
+                manifest: image.manifest.bytes.to_vec(),
+                config: image.config_bytes.to_vec(),
+                diff_ids: diff_ids.clone(),
+                pulled_at: SystemTime::now(),
+            })?;
+        }
         Ok(ResolvedImage {
             config,
             label: format!("{}, asked for just now", short(&digest)),

@@ -183,6 +183,19 @@ impl Store {
         })
     }
 
+    /// Returns those that are not here, and holds none of the others.
+    pub fn missing_layers(&self, layers: &[Content]) -> Result<Vec<Content>, StoreError> {
+        self.database().snapshot("look for layers", |t| {
+            let mut missing = Vec::new();
+            for content in layers {
+                if !layer_exists(t, content)? {
+                    missing.push(*content);
+                }
+            }
+            Ok(missing)
+        })
+    }
+
     /// Opens the directory of a leased layer for reading; nobody may write there.
     pub fn open_layer(&self, content: &Content) -> Result<OwnedFd, StoreError> {
         match open_directory(&self.layer_path(content).join("fs")) {

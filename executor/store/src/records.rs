@@ -108,6 +108,15 @@ impl Store {
         })
     }
 
+    /// Looks up each key and holds nothing of what it finds: it may be gone a moment later.
+    pub fn peek(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.database().snapshot("look at records", |t| {
+            let mut present = Presence::default();
+            let found = keys.iter().map(|key| record_by_key(t, key, &mut present));
+            found.collect()
+        })
+    }
+
     /// Tells whether any record of the op exists, so that a content key is worth computing.
     pub fn has_op(&self, op: &OpKey) -> Result<bool, StoreError> {
         self.database().read("look up an op", |c| {

@@ -29,7 +29,14 @@ names of stages and paths of this host are not in the text.
 
 Images that were not looked at are said to have `config=assumed`: what their config would add to
 the result and to the steps (environment, directory, user, triggers) is not in the plan. `kiln
-lock` makes a lock, with which it is.")]
+lock` makes a lock, with which it is.
+
+--would-run asks the cache with the very keys of a build, and writes text (with comments, a plan
+still) or json. An op that needs one that would run, and has run with other inputs before, `may
+run`: whether its inputs come out the same is known only then.
+
+Exit codes: 0 done, and with --would-run nothing would run; 1 something would, or it cannot be told;
+2 usage or Dockerfile error; 3 the environment lacks something.")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
@@ -46,4 +53,8 @@ pub(crate) struct PlanArgs {
     /// Ask store and registry for base images instead of assuming empty configs
     #[arg(long)]
     pub(crate) resolve: bool,
+    /// Say of each op whether it is cached, or would run and why; exit with 1 if anything would.
+    /// Asks as --resolve does, and leaves the store as it is
+    #[arg(long)]
+    pub(crate) would_run: bool,
 }

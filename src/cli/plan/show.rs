@@ -1,6 +1,8 @@
 //! `kiln plan`: the plan of a Dockerfile, written in some form.
 
-use kiln::{DockerfileRequest, PlanForm, Planned, pull_words};
+use std::process::ExitCode;
+
+use kiln::{DockerfileRequest, PlanForm, Planned, SourceRequest, pull_words};
 
 use super::args::{PlanArgs, PlanFormat};
 use crate::cli::build::{source_request, stated_request};
@@ -15,12 +17,16 @@ pub(super) fn show(args: &PlanArgs) -> Done {
         );
         return Err(Failure::Told(2));
     }
-    let mut request = match args.resolve {
+    let looks = args.resolve || args.would_run;
+    let mut request = match looks {
         true => source_request(&args.source)?,
         false => stated_request(&args.source)?,
     };
     request.build_platform = spec::platform("--build-platform", args.build_platform.as_deref())?;
-    let planned = if args.resolve {
+    if args.would_run {
+        return would_run(args, &request);
+    }
+    let planned = if looks {
         // What is brought here becomes a layer.
         let brings = request.delivery.is_some()
             || matches!(request.dockerfile, Some(DockerfileRequest::Url(_)));
@@ -33,13 +39,7 @@ pub(super) fn show(args: &PlanArgs) -> Done {
     } else {
         Planned::assuming(&request)?
     };
-    report::findings(&planned.findings);
-    if let Some(lock) = planned.lock.as_ref().filter(|_| args.source.pull) {
-        report::warning(&pull_words(lock));
-    }
-    for name in &planned.unused_build_args {
-        report::warning(&format!("no ARG declares the build argument `{name}`"));
-    }
+    warn(args, &planned);
     print(&planned.write(match args.format {
         PlanFormat::Text if args.names => PlanForm::NamedText,
         PlanFormat::Text => PlanForm::Text,
@@ -48,4 +48,36 @@ pub(super) fn show(args: &PlanArgs) -> Done {
         PlanFormat::Mermaid => PlanForm::Mermaid,
         PlanFormat::Svg => PlanForm::Svg,
     }))
+}
+
+fn would_run(args: &PlanArgs, request: &SourceRequest) -> Done {
+    if !matches!(args.format, PlanFormat::Text | PlanFormat::Json) {
+        report::usage(
+            "`--would-run` writes text and json only",
+            Some("leave `--format` out"),
+        );
+        return Err(Failure::Told(2));
+    }
+    // Files of layers are looked into where keys need them.
+    let kiln = host::open(Needs::Layers, args.source.offline)?;
+    let foresight = host::runtime()?.block_on(kiln.would_run(request))?;
+    warn(args, &foresight.planned);
+    let done = print(&match args.format {
+        PlanFormat::Json => foresight.json(),
+        _ => foresight.text(args.names),
+    })?;
+    Ok(match foresight.would_run() {
+        true => ExitCode::from(1),
+        false => done,
+    })
+}
+
+fn warn(args: &PlanArgs, planned: &Planned) {
+    report::findings(&planned.findings);
+    if let Some(lock) = planned.lock.as_ref().filter(|_| args.source.pull) {
+        report::warning(&pull_words(lock));
+    }
+    for name in &planned.unused_build_args {
+        report::warning(&format!("no ARG declares the build argument `{name}`"));
+    }
 }
