@@ -15,7 +15,7 @@ use kiln_solver::{
     certain_runs,
 };
 
-use crate::delivery::{Asker, Place};
+use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
 use crate::lock::{LockFile, pull_words};
@@ -64,6 +64,9 @@ impl Kiln {
         sink: impl Fn(Event) + Send + Sync + 'static,
         cancel: Cancel,
     ) -> Result<Built, Error> {
+        let mut request = request;
+        let sink = Arc::new(sink);
+        let tell: Tell = sink.clone();
         let started = SystemTime::now();
         let clock = Instant::now();
         // A name that cannot be given is better known before an hour of building.
@@ -75,13 +78,22 @@ impl Kiln {
         }
         request.secrets.check()?;
         let resolver = Arc::new(Resolver::new(&self.executor));
+        // Who gives all steps the host's network by name allows it thereby, as in buildx.
+        if request.source.network == NetworkMode::Host {
+            request.allow.insert(Entitlement::NetworkHost);
+        }
+        let frontends = &mut request.source.frontends;
+        frontends.allow_exec |= request.allow.contains(&Entitlement::FrontendExec);
+        frontends.cancel = cancel.clone();
         let asker = Asker {
-            resolver: Arc::clone(&resolver),
-            secrets: request.secrets.clone(),
+            tell,
+            cancel: cancel.clone(),
+            allow: request.allow.clone(),
+            ..Asker::new(Arc::clone(&resolver), request.secrets.clone())
         };
         let prepared = tokio::select! {
             prepared = self.prepare(&request, &asker) => prepared?,
-            () = cancel.cancelled() => return Err(Error::Cancelled),
+            () = asker.stopped() => return Err(Error::Cancelled),
         };
         let Prepared {
             plan,
@@ -107,11 +119,6 @@ impl Kiln {
             lock: lock.shown,
             locked,
         };
-        let mut request = request;
-        // Who gives all steps the host's network by name allows it thereby, as in buildx.
-        if request.source.network == NetworkMode::Host {
-            request.allow.insert(Entitlement::NetworkHost);
-        }
         entitlement::check(&plan, &request.allow)?;
         check_results(&plan, &request.exports)?;
         request.source.source_date_epoch = source_date_epoch;
@@ -123,7 +130,7 @@ impl Kiln {
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
         self.check_limits(&plan).await?;
-        let teller = Arc::new(Teller::new(Steps::of(&plan), sink));
+        let teller = Arc::new(Teller::new(Steps::of(&plan), move |event| sink(event)));
         let notes = teller
             .steps
             .notes(&lineage, &declared_args, &request.source.no_cache);
@@ -173,6 +180,7 @@ impl Kiln {
                     shown_file: source.shown_file,
                     warnings: Warnings {
                         findings: Some(source.findings),
+                        notices: source.notices,
                         unused_build_args: source.lowered.unused_build_args,
                     },
                     context: source.place.shown.clone(),

@@ -3,7 +3,7 @@
 //! What arrives is a layer of the store, found again by its commit or digest; from there on it is a
 //! directory like any other, so that ignore rules, selections and reasons work as always.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use kiln_solver::{
 };
 
 use crate::request::ReadOnce;
-use crate::{Delivery, DockerfileRequest, Error, SourceRequest};
+use crate::{Delivery, DockerfileRequest, Entitlement, Error, Event, SourceRequest};
 
 /// A Dockerfile of more bytes is a mistake.
 const DOCKERFILE_LIMIT_BYTES: u64 = 16 << 20;
@@ -30,13 +30,44 @@ const STREAM: &str = "-";
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
+/// Who is told what happens before there is a plan.
+pub(crate) type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
 /// Asks elsewhere for one build, with what it may prove itself with.
 pub(crate) struct Asker {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) secrets: Secrets,
+    pub(crate) tell: Tell,
+    /// Stops plans that are carried out for a front end.
+    pub(crate) cancel: Cancel,
+    /// What such plans may have.
+    pub(crate) allow: BTreeSet<Entitlement>,
+    /// Whether they may be carried out at all.
+    pub(crate) may_run: bool,
+    /// Held while one is carried out.
+    pub(crate) solving: tokio::sync::Mutex<()>,
 }
 
 impl Asker {
+    /// Asks for somebody who only wants to know.
+    pub(crate) fn new(resolver: Arc<Resolver>, secrets: Secrets) -> Asker {
+        Asker {
+            resolver,
+            secrets,
+            tell: Arc::new(drop),
+            cancel: Cancel::new(),
+            allow: BTreeSet::new(),
+            may_run: true,
+            solving: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Returns once the build is to stop, and nothing runs any more that has to end in order.
+    pub(crate) async fn stopped(&self) {
+        self.cancel.cancelled().await;
+        drop(self.solving.lock().await);
+    }
+
     fn worker(&self) -> BuildWorker {
         let resolver = Arc::clone(&self.resolver);
         let worker = BuildWorker::new(self.resolver.executor(), resolver, Locals::default());

@@ -11,7 +11,8 @@ use kiln_executor::{
 };
 use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::lower::{
-    Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, TimeAnswer, lower,
+    Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, TimeAnswer,
+    foreign_syntax, lower,
 };
 use kiln_ir::{Platform, ResolveMode};
 use tokio::task::JoinSet;
@@ -19,18 +20,21 @@ use tokio::task::JoinSet;
 use crate::delivery::{Asker, Place};
 use crate::ignore::IgnoreFile;
 use crate::lock::{LockFile, lock_command};
+use crate::outside::{self, choose};
 use crate::{ContextRequest, DockerfileRequest, Error, Findings, LockError, SourceRequest};
 
 /// A Dockerfile of more bytes is a mistake.
 const LIMIT_BYTES: u64 = 16 << 20;
 /// The name that local sources of the main context have in plans.
-const CONTEXT: &str = "context";
+pub(crate) const CONTEXT: &str = "context";
 const DEFAULT_NAME: &str = "Dockerfile";
 
 /// A Dockerfile that was lowered, and where its sources lie.
 pub(crate) struct Source {
     pub(crate) lowered: Lowered,
     pub(crate) findings: Findings,
+    /// What a front end from outside says beside that, a line each.
+    pub(crate) notices: Vec<String>,
     pub(crate) locals: Locals,
     /// What builds of the same thing have in common.
     pub(crate) lineage: String,
@@ -62,7 +66,11 @@ pub(crate) struct Loaded {
 ///
 /// Nothing that only this host is or has finds its way into the plan.
 pub(crate) fn lower_assuming(request: &SourceRequest) -> Result<Source, Error> {
-    let loaded = load_on(request, Place::local(request)?, LockFile::assumed)?;
+    let place = Place::local(request)?;
+    if let Some(chosen) = choose(request, &place)? {
+        return outside::lower_assuming(request, place, chosen);
+    }
+    let loaded = load_on(request, place, LockFile::assumed)?;
     let mut answers = Answers::default();
     let mut missing = BTreeSet::new();
     loop {
@@ -111,6 +119,9 @@ pub(crate) async fn lower_resolving(
 ) -> Result<Source, Error> {
     let resolver = &asker.resolver;
     let place = Place::arrive(request, asker).await?;
+    if let Some(chosen) = choose(request, &place)? {
+        return outside::lower_resolving(request, place, chosen, asker).await;
+    }
     let loaded = load(request, place)?;
     let locals = Arc::new(loaded.locals.clone());
     let mut answers = Answers::default();
@@ -216,7 +227,7 @@ pub(crate) fn refused_image(error: ExecutorError) -> Result<ImageAnswer, Error> 
 }
 
 /// Whether the instruction that names the image is at fault, not the host or the network.
-fn says_no_such_image(error: &ExecutorError) -> bool {
+pub(crate) fn says_no_such_image(error: &ExecutorError) -> bool {
     matches!(
         error,
         ExecutorError::Registry(_)
@@ -257,6 +268,7 @@ fn finish(
             Ok(Source {
                 lowered: *lowered,
                 findings,
+                notices: Vec::new(),
                 locals,
                 lineage,
                 declared_args,
@@ -271,7 +283,7 @@ fn finish(
     }
 }
 
-/// Reads what a build on this host needs.
+/// Reads what a build on this host needs; errors for a file that is for another front end.
 pub(crate) fn load(request: &SourceRequest, place: Place) -> Result<Loaded, Error> {
     load_on(request, place, |_| (host_platform(), host_platform()))
 }
@@ -283,9 +295,24 @@ fn load_on(
     place: Place,
     default: impl Fn(&LockFile) -> (Platform, Platform),
 ) -> Result<Loaded, Error> {
+    if let Some(frontend) = &request.frontends.chosen {
+        return Err(Error::Usage {
+            message: format!(
+                "this is answered for Dockerfiles only, and the front end is `{frontend}`"
+            ),
+            hint: Some("`kiln plan --frontend` shows what it makes of the file".to_owned()),
+        });
+    }
     let written = find_dockerfile(request, &place)?;
     let Written { path, bytes } = &written;
     let (text, parsed) = kiln_frontend::dockerfile::parse_bytes(bytes);
+    if let Some(finding) = foreign_syntax(&text, &request.build_args) {
+        return Err(Error::Dockerfile(Box::new(Findings {
+            file_name: shown_name(path, &place.context),
+            text,
+            diagnostics: vec![finding],
+        })));
+    }
     let mut codes = parsed.diagnostics.iter().map(|finding| finding.code);
     if codes.any(|code| code == "not-utf8") {
         return Err(Error::Dockerfile(Box::new(Findings {
@@ -295,33 +322,7 @@ fn load_on(
         })));
     }
     let declared_args = declared_args(&parsed.dockerfile);
-    let mut locals = Locals::default();
-    locals
-        .directories
-        .insert(CONTEXT.to_owned(), place.context.clone());
-    let mut contexts = BTreeMap::new();
-    for (name, context) in &request.contexts {
-        let named = match context {
-            ContextRequest::Directory(directory) => {
-                locals.directories.insert(name.clone(), directory.clone());
-                NamedContext::Local {
-                    source: name.clone(),
-                    ignore: IgnoreFile::patterns(IgnoreFile::find(directory, None)?.as_ref()),
-                }
-            }
-            ContextRequest::Image(reference) => NamedContext::Image(reference.clone()),
-            ContextRequest::Url(url) => NamedContext::Url(url.clone()),
-            ContextRequest::OciLayout { path, reference } => {
-                locals.layouts.insert(name.clone(), path.clone());
-                NamedContext::OciLayout(match reference {
-                    None => name.clone(),
-                    Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
-                    Some(tag) => format!("{name}:{tag}"),
-                })
-            }
-        };
-        contexts.insert(name.clone(), named);
-    }
+    let (locals, contexts) = named_contexts(request, &place)?;
     let shown_file = shown_name(path, &place.context);
     let file = path.canonicalize().unwrap_or_else(|_| path.clone());
     let lineage = format!("{}\n{}", place.lineage, file.display());
@@ -375,11 +376,48 @@ fn load_on(
     })
 }
 
+/// The contexts of a build by name, where they lie, and what they are.
+///
+/// The main one lies there too, but is not named.
+pub(crate) fn named_contexts(
+    request: &SourceRequest,
+    place: &Place,
+) -> Result<(Locals, BTreeMap<String, NamedContext>), Error> {
+    let mut locals = Locals::default();
+    locals
+        .directories
+        .insert(CONTEXT.to_owned(), place.context.clone());
+    let mut contexts = BTreeMap::new();
+    for (name, context) in &request.contexts {
+        let named = match context {
+            ContextRequest::Directory(directory) => {
+                locals.directories.insert(name.clone(), directory.clone());
+                NamedContext::Local {
+                    source: name.clone(),
+                    ignore: IgnoreFile::patterns(IgnoreFile::find(directory, None)?.as_ref()),
+                }
+            }
+            ContextRequest::Image(reference) => NamedContext::Image(reference.clone()),
+            ContextRequest::Url(url) => NamedContext::Url(url.clone()),
+            ContextRequest::OciLayout { path, reference } => {
+                locals.layouts.insert(name.clone(), path.clone());
+                NamedContext::OciLayout(match reference {
+                    None => name.clone(),
+                    Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+                    Some(tag) => format!("{name}:{tag}"),
+                })
+            }
+        };
+        contexts.insert(name.clone(), named);
+    }
+    Ok((locals, contexts))
+}
+
 /// A Dockerfile that was read.
 pub(crate) struct Written {
     /// Where: a path of the caller, one within a context that was brought here, or a name.
     pub(crate) path: PathBuf,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// `-f` is relative to the working directory, or to a context that was brought here; without it,

@@ -16,6 +16,8 @@ pub enum Entitlement {
     NetworkHost,
     /// All privileges.
     SecurityInsecure,
+    /// That the build file names a program of this host as its front end.
+    FrontendExec,
 }
 
 impl fmt::Display for Entitlement {
@@ -23,6 +25,7 @@ impl fmt::Display for Entitlement {
         f.write_str(match self {
             Entitlement::NetworkHost => "network.host",
             Entitlement::SecurityInsecure => "security.insecure",
+            Entitlement::FrontendExec => "frontend.exec",
         })
     }
 }
@@ -67,6 +70,7 @@ pub(crate) fn check(plan: &Plan, allowed: &BTreeSet<Entitlement>) -> Result<(), 
         Entitlement::SecurityInsecure => {
             "this step asks for all privileges, and `security.insecure` is not allowed"
         }
+        Entitlement::FrontendExec => unreachable!("BUG: no step asks for a front end"),
     };
     let help = |entitlement| format!("if you trust this file, build with --allow {entitlement}");
     let placed = refused.iter().filter_map(|(&entitlement, id)| {

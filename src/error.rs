@@ -50,6 +50,12 @@ pub enum Error {
     /// The Dockerfile is wrong.
     #[error("`{}` cannot be built", .0.file_name)]
     Dockerfile(Box<Findings>),
+    /// Files are wrong, in the words of a front end from outside; never empty.
+    #[error("{}", files_words(.0))]
+    Files(Vec<Findings>),
+    /// A front end from outside did not come to a plan.
+    #[error(transparent)]
+    Frontend(Box<crate::FrontendFailure>),
     /// The plan is wrong.
     #[error("the plan cannot be read: {message}")]
     Plan {
@@ -95,6 +101,18 @@ pub enum Error {
     Solver(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+fn files_words(files: &[Findings]) -> String {
+    let names: Vec<String> = files
+        .iter()
+        .filter(|file| !file.text.is_empty())
+        .map(|file| format!("`{}`", file.file_name))
+        .collect();
+    match names.is_empty() {
+        true => "there is nothing to build".to_owned(),
+        false => format!("{} cannot be built", names.join(" and ")),
+    }
+}
+
 fn failed_words(steps: &[FailedStep]) -> String {
     match steps {
         [step] => format!("`{}` failed: {}", step.text, step.failure),
@@ -109,6 +127,7 @@ impl Error {
             Error::Usage { hint, .. } => hint.clone(),
             Error::Executor(error) => error.hint(),
             Error::Lock(error) => Some(error.hint()),
+            Error::Frontend(failure) => failure.hint(),
             _ => None,
         }
     }
@@ -117,8 +136,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Dockerfile(findings) if findings.lacks_images_only() => 1,
-            Error::Dockerfile(_) | Error::Plan { .. } | Error::Usage { .. } | Error::Lock(_) => 2,
-            Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
+            Error::Dockerfile(_)
+            | Error::Files(_)
+            | Error::Plan { .. }
+            | Error::Usage { .. }
+            | Error::Lock(_) => 2,
+            Error::Frontend(_) | Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
             Error::StepsLack(_) => 3,
             Error::Cancelled => 130,
             Error::Executor(

@@ -49,6 +49,8 @@ pub enum Stream {
 pub struct Warnings {
     /// What is doubtful in its Dockerfile, if it has one.
     pub findings: Option<Findings>,
+    /// What a front end from outside says beside that, a line each.
+    pub notices: Vec<String>,
     /// Build arguments that nothing declares.
     pub unused_build_args: Vec<String>,
 }

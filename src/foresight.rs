@@ -159,10 +159,14 @@ impl Kiln {
     pub async fn would_run(&self, request: &SourceRequest) -> Result<Foresight, Error> {
         let resolver = Arc::new(Resolver::looking(&self.executor));
         let asker = Asker {
-            resolver: Arc::clone(&resolver),
-            secrets: Secrets::default(),
+            cancel: request.frontends.cancel.clone(),
+            may_run: false,
+            ..Asker::new(Arc::clone(&resolver), Secrets::default())
         };
-        let source = lower_resolving(request, &asker).await?;
+        let source = tokio::select! {
+            source = lower_resolving(request, &asker) => source?,
+            () = asker.stopped() => return Err(Error::Cancelled),
+        };
         let plan = Arc::new(source.lowered.plan.clone());
         let contexts = Contexts {
             directories: source.locals.directories.clone(),

@@ -34,6 +34,7 @@ mod ignore;
 mod lock;
 mod missing;
 mod open;
+mod outside;
 mod plan;
 mod record;
 mod steps;
@@ -51,11 +52,12 @@ pub use ignore::IgnoreRule;
 pub use lines::OutputLines;
 pub use lock::{LockChange, LockError, LockOptions, LockOutcome, LockRequest, pull_words};
 pub use open::{Kiln, Options};
+pub use outside::{FrontendFailure, FrontendProblem};
 pub use plan::{PlanForm, Planned};
 pub use record::{BuildRecord, StepRecord};
 pub use request::{
-    ASSUMED_PLATFORM, BuildRequest, ContextRequest, Delivery, DockerfileRequest, ReadOnce,
-    SourceRequest,
+    ASSUMED_PLATFORM, BuildRequest, ContextRequest, Delivery, DockerfileRequest, Frontend,
+    Frontends, ReadOnce, SourceRequest,
 };
 
 pub use kiln_executor::{

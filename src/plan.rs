@@ -21,6 +21,8 @@ pub struct Planned {
     pub plan: Plan,
     /// Warnings about the Dockerfile.
     pub findings: Findings,
+    /// What a front end from outside says beside that, a line each.
+    pub notices: Vec<String>,
     /// The lock, where something of the plan goes by it.
     pub lock: Option<PathBuf>,
     /// Base images whose config was taken to be empty.
@@ -51,6 +53,7 @@ impl Planned {
         let Source {
             lowered,
             findings,
+            notices,
             lock,
             ..
         } = source;
@@ -73,6 +76,7 @@ impl Planned {
         Planned {
             plan,
             findings,
+            notices,
             lock: is_locked.then_some(lock.shown),
             assumed,
             unused_build_args: lowered.unused_build_args,
@@ -113,10 +117,14 @@ impl Kiln {
     /// takes from elsewhere.
     pub async fn plan_resolved(&self, request: &SourceRequest) -> Result<Planned, Error> {
         let asker = Asker {
-            resolver: Arc::new(Resolver::new(&self.executor)),
-            secrets: Secrets::default(),
+            cancel: request.frontends.cancel.clone(),
+            ..Asker::new(Arc::new(Resolver::new(&self.executor)), Secrets::default())
         };
-        let mut planned = Planned::of(lower_resolving(request, &asker).await?);
+        let source = tokio::select! {
+            source = lower_resolving(request, &asker) => source?,
+            () = asker.stopped() => return Err(Error::Cancelled),
+        };
+        let mut planned = Planned::of(source);
         asker.pin_remotes(&mut planned.plan).await?;
         Ok(planned)
     }

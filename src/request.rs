@@ -1,14 +1,17 @@
 //! What a caller can ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kiln_executor::{Export, Secrets};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
+use kiln_solver::Cancel;
 
 use crate::{Entitlement, Error, LockRequest};
 
@@ -58,6 +61,72 @@ pub struct SourceRequest {
     pub proxy: ProxyEnv,
     /// Seconds since 1970 for every time in the result.
     pub source_date_epoch: Option<i64>,
+    /// Who reads the Dockerfile, if not the built-in front end.
+    pub frontends: Frontends,
+}
+
+impl SourceRequest {
+    /// Whether planning with what store and registries say makes or reads layers: a context is brought
+    /// here, or a front end from outside may ask for a plan to be carried out.
+    pub fn needs_layers(&self) -> bool {
+        let brings =
+            self.delivery.is_some() || matches!(self.dockerfile, Some(DockerfileRequest::Url(_)));
+        brings || self.has_outside_frontend()
+    }
+
+    /// Whether a front end from outside reads the file, as far as can be told before it is here.
+    pub fn has_outside_frontend(&self) -> bool {
+        let chosen = crate::delivery::Place::local(&SourceRequest {
+            // What is read once is not read for this.
+            dockerfile: self
+                .dockerfile
+                .clone()
+                .filter(|file| matches!(file, DockerfileRequest::Path(_))),
+            ..self.clone()
+        })
+        .and_then(|place| crate::outside::choose(self, &place));
+        // What is wrong with it is told by whoever reads it.
+        matches!(chosen, Ok(Some(_)))
+    }
+}
+
+/// What is to be known of front ends from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Frontends {
+    /// Reads the build file, whatever that says.
+    pub chosen: Option<Frontend>,
+    /// The build file may name a program of this host.
+    pub allow_exec: bool,
+    /// How long one may say nothing while it waits for nothing; by default a minute.
+    pub patience: Option<Duration>,
+    /// The whole environment of programs of this host.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Ends one at once; a build sets its own.
+    pub cancel: Cancel,
+}
+
+impl Frontends {
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience.unwrap_or(Duration::from_secs(60))
+    }
+}
+
+/// A front end from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frontend {
+    /// A program of this host; one without `/` is looked for in the `PATH` of its environment.
+    Program(PathBuf),
+    /// An image by reference, whose program runs in a sandbox.
+    Image(String),
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Frontend::Program(program) => program.display().fmt(f),
+            Frontend::Image(image) => image.fmt(f),
+        }
+    }
 }
 
 /// What plans that ask nobody are taken to be built on, so that they are the same on every host.

@@ -12,13 +12,16 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::file::source::{Item, Layers, Source};
 use crate::file::{ChangeError, FileError, open_layers};
+use crate::peek::Peek;
 use crate::worker::{BuildWorker, Handle};
 
 /// A context that lies in the store, for as long as this is kept.
 pub struct Delivered {
     directory: PathBuf,
     layers: Layers,
-    _lease: Lease,
+    store: Store,
+    layer: Content,
+    lease: Lease,
 }
 
 /// What a stream turned out to be.
@@ -34,7 +37,9 @@ impl Delivered {
         Ok(Delivered {
             directory: store.layer_directory(&layer),
             layers: open_layers(store, &[layer])?,
-            _lease: lease,
+            store: store.clone(),
+            layer,
+            lease,
         })
     }
 
@@ -61,6 +66,11 @@ impl Delivered {
             return Err(Error::io("read", shown())(source));
         }
         Ok(Some(bytes))
+    }
+
+    /// Looks into it.
+    pub fn peek(&self) -> Result<Peek, Error> {
+        Peek::layers(open_layers(&self.store, &[self.layer])?, &self.lease)
     }
 
     /// Whether a file is an archive that can be unpacked.

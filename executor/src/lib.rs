@@ -42,6 +42,8 @@ mod container;
 mod delivery;
 mod images;
 mod import;
+mod peek;
+mod piped;
 mod space;
 
 pub use builds::Build;
@@ -61,6 +63,8 @@ pub use git::{GitAccess, GitError};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
 pub use looker::Looker;
+pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
+pub use piped::{Ended, Piped, Streams};
 pub use remotes::lock_name;
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};

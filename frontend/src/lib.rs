@@ -1,4 +1,5 @@
-//! Text to graph: reads Dockerfiles and lowers them, without touching the world.
+//! Text to graph: reads Dockerfiles and lowers them, without touching the world; and what front ends
+//! from outside say and are told.
 //!
 //! The same input gives the same output: nothing here reads files, clocks, the environment or the
 //! network (clippy.toml bans them).
@@ -16,6 +17,8 @@
 pub mod dockerfile;
 
 pub mod lower;
+
+pub mod outside;
 
 pub mod diagnostic;
 

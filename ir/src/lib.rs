@@ -53,7 +53,7 @@ pub use graph::{Graph, GraphError, Input, Node, NodeDigest, NodeId};
 pub use image::{Config, Healthcheck, History, ImageConfig};
 pub use oci_config::ImageConfigError;
 pub use op::*;
-pub use parse::parse;
+pub use parse::{parse, parse_labelled};
 pub use pattern::{PatternError, PatternList, PatternState};
 pub use plan::{
     Display, Pin, Plan, PlanError, ProgressGroup, ResourceLimits, ResultEntry, SourceRange,

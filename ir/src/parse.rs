@@ -19,8 +19,8 @@ pub fn parse(text: &str) -> Result<Plan, ParseError> {
     parse_labelled(text).map(|(plan, _)| plan)
 }
 
-/// Reads a plan and what its nodes are called in the text.
-pub(crate) fn parse_labelled(text: &str) -> Result<(Plan, BTreeMap<String, NodeId>), ParseError> {
+/// Reads like [`parse`], and tells which node each label names; equal nodes have several.
+pub fn parse_labelled(text: &str) -> Result<(Plan, BTreeMap<String, NodeId>), ParseError> {
     read_plan(text).map_err(|fault| fault.locate(text))
 }
 

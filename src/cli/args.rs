@@ -146,6 +146,13 @@ pub(crate) struct SourceArgs {
     /// directory here); - is standard input, and a URL works too [default: PATH/Dockerfile]
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Read the file with a front end from outside (docs/frontends.md): a program, as in ./x, or
+    /// image:REF, run in a sandbox
+    #[arg(long, value_name = "PROGRAM|image:REF")]
+    pub(crate) frontend: Option<String>,
+    /// How long a front end may say nothing while it waits for nothing [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) frontend_timeout: Option<String>,
     /// Build this stage instead of the last
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
@@ -236,7 +243,7 @@ pub(crate) struct BuildArgs {
     #[arg(short = 'o', long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file", "LimitArgs"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file", "LimitArgs", "frontend"])]
     pub(crate) plan: Option<String>,
     /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
     #[arg(long, value_name = "SPEC")]
@@ -244,7 +251,8 @@ pub(crate) struct BuildArgs {
     /// Let steps use an ssh agent: the one of SSH_AUTH_SOCK, that of a socket, or keys in files
     #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
-    /// Let steps have what they ask for by name: network.host, security.insecure
+    /// Let steps have what they ask for by name: network.host, security.insecure; frontend.exec lets
+    /// the file name a program of this host as its front end
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
     /// Run at most so many steps at once [default: 16, or twice the cores]

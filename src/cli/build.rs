@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use kiln::{
     BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error, Export,
-    LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest, Warnings,
+    Frontends, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest, Warnings,
 };
 
 use super::args::{BuildArgs, SourceArgs};
@@ -90,7 +90,23 @@ pub(crate) fn stated_request(args: &SourceArgs) -> Result<SourceRequest, Failure
             file: args.lock_file.clone(),
             locked: args.locked,
         },
+        frontends: frontends(args)?,
         ..SourceRequest::default()
+    })
+}
+
+/// What a program that is a front end has of the caller's environment: where programs and files are,
+/// and the language, so that it says the same everywhere.
+const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"];
+
+fn frontends(args: &SourceArgs) -> Result<Frontends, Failure> {
+    let patience = args.frontend_timeout.as_deref().map(spec::duration);
+    let variable = |name: &str| Some((name.into(), std::env::var_os(name)?));
+    Ok(Frontends {
+        chosen: args.frontend.as_deref().map(spec::frontend).transpose()?,
+        patience: patience.transpose()?,
+        environment: ENVIRONMENT.into_iter().filter_map(variable).collect(),
+        ..Frontends::default()
     })
 }
 
@@ -174,7 +190,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     trust::warn_of_unset(&args.secret);
     let runtime = host::runtime()?;
     let cancel = Cancel::new();
-    runtime.spawn(watch_signals(cancel.clone()));
+    host::watch_signals(&runtime, cancel.clone());
     let drawer = Drawer::new(args.progress, args.quiet);
     let built = runtime.block_on(kiln.build(request, drawer.sink(), cancel));
     let ending = Ending {
@@ -190,7 +206,12 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     };
     let reached_steps = !matches!(
         built,
-        Err(Error::Dockerfile(_) | Error::Usage { .. } | Error::Plan { .. } | Error::Lock(_))
+        Err(Error::Dockerfile(_)
+            | Error::Files(_)
+            | Error::Frontend(_)
+            | Error::Usage { .. }
+            | Error::Plan { .. }
+            | Error::Lock(_))
     );
     let warnings = match reached_steps {
         true => drawer.finish(&ending),
@@ -272,31 +293,12 @@ fn writes_to_stdout(export: &Export) -> bool {
     )
 }
 
-/// The first signal stops the build in order; the second ends the process at once.
-async fn watch_signals(cancel: Cancel) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if cancel.is_cancelled() {
-            // The steps' sandboxes notice that this process is gone and end themselves.
-            std::process::exit(130);
-        }
-        cancel.cancel();
-    }
-}
-
 fn warn(warnings: &Warnings) {
     if let Some(findings) = &warnings.findings {
         report::findings(findings);
+    }
+    for line in &warnings.notices {
+        report::warning(line);
     }
     for name in &warnings.unused_build_args {
         report::warning(&format!("no ARG declares the build argument `{name}`"));

@@ -154,6 +154,11 @@ pub(crate) fn answer(call: Call, args: &BuildArgs) -> Done {
             AnswerFormat::Text | AnswerFormat::Sarif => describe(),
         });
     }
+    if let Some(frontend) = &args.source.frontend {
+        let reason = format!("the front end `{frontend}` answers no questions");
+        let hint = "`kiln plan --frontend` shows what it makes of the file";
+        return Err(refused("METHOD", &reason, hint).into());
+    }
     let request = source_request(&args.source)?;
     let is_text = call.format == AnswerFormat::Text;
     match call.method {

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use kiln::userns::{self, UserNsSupport};
-use kiln::{Kiln, Options};
+use kiln::{Cancel, Kiln, Options};
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, report};
 
@@ -104,7 +107,7 @@ fn store_root() -> Result<PathBuf, Failure> {
 }
 
 /// Makes the runtime of commands that wait for several things at once.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -115,6 +118,71 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
                 source,
             })
         })
+}
+
+/// Signals that were asked for, before anything runs that they are to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Must be called within a runtime; none where signals cannot be had.
+    fn take() -> Option<Signals> {
+        Some(Signals {
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            terminate: signal(SignalKind::terminate()).ok()?,
+        })
+    }
+
+    /// The first signal stops what runs in order; the second ends the process at once.
+    async fn watch(mut self, cancel: Cancel) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            if cancel.is_cancelled() {
+                // The steps' sandboxes notice that this process is gone and end themselves.
+                std::process::exit(130);
+            }
+            cancel.cancel();
+        }
+    }
+}
+
+/// Lets signals stop what runs, from now on.
+pub(crate) fn watch_signals(runtime: &Runtime, cancel: Cancel) {
+    let _within = runtime.enter();
+    if let Some(signals) = Signals::take() {
+        runtime.spawn(signals.watch(cancel));
+    }
+}
+
+/// Lets signals stop what has no runtime of its own.
+pub(crate) fn stop_on_signals(cancel: Cancel) -> Result<(), Failure> {
+    let failed = |source| {
+        Failure::Kiln(kiln::Error::File {
+            attempt: "start",
+            path: "the runtime".into(),
+            source,
+        })
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let signals = {
+        let _within = runtime.enter();
+        Signals::take()
+    };
+    let Some(signals) = signals else {
+        return Ok(());
+    };
+    std::thread::Builder::new()
+        .spawn(move || runtime.block_on(signals.watch(cancel)))
+        .map(drop)
+        .map_err(failed)
 }
 
 /// The environment variable `SOURCE_DATE_EPOCH`.

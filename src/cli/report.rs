@@ -14,6 +14,14 @@ use super::progress::{colours, words_plain, words_visible};
 pub(crate) fn error(error: &Error) {
     let text = match error {
         Error::Dockerfile(findings) => draw_findings(findings, paint()),
+        Error::Files(files) => files
+            .iter()
+            .map(|file| draw_findings(file, paint()))
+            .collect(),
+        Error::Frontend(failure) => {
+            let output = draw_output(&failure.output);
+            format!("{}{output}", draw_causes(error))
+        }
         Error::Steps(steps) | Error::StepsLack(steps) => {
             steps.iter().map(|step| draw_step(step, paint())).collect()
         }
@@ -134,6 +142,9 @@ fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
     };
     let primary: Annotation<'a> =
         AnnotationKind::Primary.span(place(diagnostic.span.start, diagnostic.span.end));
+    let title = level
+        .primary_title(diagnostic.message.as_str())
+        .id(diagnostic.code);
     let mut snippet = Snippet::source(findings.text.as_str())
         .path(findings.file_name.as_str())
         .annotation(primary);
@@ -141,14 +152,26 @@ fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
         let context = AnnotationKind::Context.span(place(span.start, span.end));
         snippet = snippet.annotation(context.label(words.as_str()));
     }
-    let mut group = level
-        .primary_title(diagnostic.message.as_str())
-        .id(diagnostic.code)
-        .element(snippet);
+    // What is about no file has no place to show.
+    let mut group = match findings.file_name.is_empty() {
+        true => Group::with_title(title),
+        false => title.element(snippet),
+    };
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(help.as_str()));
     }
     group
+}
+
+fn draw_output(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines
+        .iter()
+        .map(|line| format!("  | {}\n", words_plain(line)))
+        .collect();
+    format!("the end of its output:\n{lines}")
 }
 
 fn draw_step(step: &FailedStep, colours: bool) -> String {
@@ -168,12 +191,7 @@ fn draw_step(step: &FailedStep, colours: bool) -> String {
     for cause in &step.causes {
         text.push_str(&format!("  because: {}\n", words_visible(cause)));
     }
-    if !step.output.is_empty() {
-        text.push_str("the end of its output:\n");
-        for line in &step.output {
-            text.push_str(&format!("  | {}\n", words_plain(line)));
-        }
-    }
+    text.push_str(&draw_output(&step.output));
     if let Some(hint) = &step.hint {
         text.push_str(&format!("hint: {hint}\n"));
     }

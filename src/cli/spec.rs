@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln::{ContextRequest, Destination, Export, HostIp, NetworkMode, Platform, Ulimit};
+use kiln::{ContextRequest, Destination, Export, Frontend, HostIp, NetworkMode, Platform, Ulimit};
 
 /// A flag value that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +98,19 @@ fn oci_layout(place: &str) -> ContextRequest {
     ContextRequest::OciLayout {
         path: PathBuf::from(path),
         reference,
+    }
+}
+
+/// `PROGRAM`, or `image:REF`; `exec:PROGRAM` says the first as build files do.
+pub(crate) fn frontend(spec: &str) -> Result<Frontend> {
+    let hint = "as in --frontend ./frontend.py or --frontend image:registry/name:tag";
+    match (
+        spec.strip_prefix("image:"),
+        spec.strip_prefix("exec:").unwrap_or(spec),
+    ) {
+        (Some(""), _) | (_, "") => refuse(format!("`--frontend {spec}` names nothing"), hint),
+        (Some(image), _) => Ok(Frontend::Image(image.to_owned())),
+        (None, program) => Ok(Frontend::Program(PathBuf::from(program))),
     }
 }
 
@@ -508,6 +521,16 @@ mod tests {
         assert!(add_host("db").is_err() && add_host("db:name").is_err());
         assert_eq!(ulimit("nofile=5:9").unwrap().hard, 9);
         assert!(ulimit("nofile=9:5").is_err() && ulimit("nofile").is_err());
+    }
+
+    #[test]
+    fn frontends() {
+        let program = |path: &str| Ok(Frontend::Program(path.into()));
+        assert_eq!(frontend("./x"), program("./x"));
+        assert_eq!(frontend("exec:x"), program("x"));
+        let image = Frontend::Image("me/app:1".to_owned());
+        assert_eq!(frontend("image:me/app:1"), Ok(image));
+        assert!(frontend("").is_err() && frontend("image:").is_err() && frontend("exec:").is_err());
     }
 
     #[test]

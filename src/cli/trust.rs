@@ -147,7 +147,11 @@ fn agent(spec: &str) -> Result<(String, AgentSource)> {
 
 /// Entitlements, one or several with commas.
 pub(crate) fn allow(specs: &[String]) -> Result<BTreeSet<Entitlement>> {
-    let known = [Entitlement::NetworkHost, Entitlement::SecurityInsecure];
+    let known = [
+        Entitlement::NetworkHost,
+        Entitlement::SecurityInsecure,
+        Entitlement::FrontendExec,
+    ];
     let by_name: BTreeMap<String, Entitlement> = known
         .into_iter()
         .map(|entitlement| (entitlement.to_string(), entitlement))
@@ -160,7 +164,7 @@ pub(crate) fn allow(specs: &[String]) -> Result<BTreeSet<Entitlement>> {
             Some(entitlement) => Ok(*entitlement),
             None => refuse(
                 format!("`--allow {name}`: there is no entitlement `{name}`"),
-                "network.host and security.insecure are there",
+                "network.host, security.insecure and frontend.exec are there",
             ),
         })
         .collect()

@@ -63,10 +63,10 @@ impl Kiln {
         if let Some(what) = nowhere(request) {
             return Err(LockError::NoPlace { what }.into());
         }
-        let asker = Asker {
-            resolver: Arc::new(Resolver::new(&self.executor)),
-            secrets: options.secrets.clone(),
-        };
+        let asker = Asker::new(
+            Arc::new(Resolver::new(&self.executor)),
+            options.secrets.clone(),
+        );
         let place = Place::arrive(request, &asker).await?;
         let loaded = load(request, place)?;
         let file = loaded.lock.clone();

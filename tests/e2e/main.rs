@@ -13,6 +13,7 @@ mod commands;
 mod exports;
 mod failures;
 mod foresight;
+mod frontends;
 mod heredocs;
 mod images;
 mod instructions;
@@ -43,11 +44,12 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 22] = [
+    let rooms: [Room; 23] = [
         ("reasons", reasons::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
         ("interrupts", interrupts::cases),
+        ("frontends", frontends::cases),
         ("language", language::cases),
         ("instructions", instructions::cases),
         ("heredocs", heredocs::cases),

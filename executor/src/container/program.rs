@@ -5,8 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_ir::NetworkMode;
-use kiln_sandbox::{Network, RootFs, Running, Spec, Stdio, User};
+use kiln_sandbox::{
+    Exit, Mount, MountSource, Network, Resource, Rlimit, RootFs, Running, Spec, Stdio, User,
+};
 use kiln_store::{Lease, Snapshot};
+use kiln_tree::Stop;
 
 use super::image::{self, Found};
 use super::process::{Process, process};
@@ -14,11 +17,12 @@ use super::request::{ContainerRequest, ProgramStdio, Terminal};
 use super::volume;
 use crate::error::Error;
 use crate::exec::make_cwd;
-use crate::executor::Executor;
+use crate::executor::{Executor, host_platform};
 use crate::file::accounts;
 use crate::hostfiles;
 use crate::limits::cgroup_of;
-use crate::source::blocking;
+use crate::piped::Ended;
+use crate::source::{ResolvedImage, blocking, fetch};
 use crate::users::Identity;
 
 /// A program that runs in an image.
@@ -45,6 +49,66 @@ impl Executor {
         let executor = self.clone();
         blocking(move || start(&executor, lease, &found, request)).await
     }
+
+    /// Sees to it that an image is here, to start a program in it.
+    pub(crate) async fn bring(&self, image: &ResolvedImage) -> Result<Brought, Error> {
+        let lease = self.store().lease();
+        let (layers, _) = fetch(self, &lease, image, None, &Stop::NEVER).await?;
+        let found = Found {
+            config: image.config.clone(),
+            platform: host_platform(),
+            layers,
+        };
+        Ok(Brought { found, lease })
+    }
+
+    /// Starts a program in an image that is here; blocks for some milliseconds.
+    pub(crate) fn start_in(
+        &self,
+        Brought { found, lease }: Brought,
+        request: ContainerRequest,
+    ) -> Result<Program, Error> {
+        start(self, lease, &found, request)
+    }
+}
+
+/// An image that is here, as long as this is kept.
+pub(crate) struct Brought {
+    found: Found,
+    lease: Lease,
+}
+
+/// What a confined program may have: it reads and answers, and needs little for that.
+const CONFINED: [(Resource, u64); 4] = [
+    (Resource::Core, 0),
+    (Resource::Nofile, 256),
+    (Resource::Fsize, 64 << 20),
+    // Memory of its own: heap, stacks and anonymous mappings.
+    (Resource::Data, 2 << 30),
+];
+/// The size of a confined program's `/tmp`, and of its `/dev/shm`.
+const CONFINED_TMP_BYTES: u64 = 64 << 20;
+
+/// Takes from a program what it needs not.
+fn confine(spec: &mut Spec) {
+    spec.root_readonly = true;
+    spec.shm_size_bytes = Some(CONFINED_TMP_BYTES);
+    spec.mounts.push(Mount {
+        target: PathBuf::from("/tmp"),
+        source: MountSource::Tmpfs {
+            size_bytes: Some(CONFINED_TMP_BYTES),
+            mode: 0o1777,
+        },
+        readonly: false,
+    });
+    let limits = CONFINED.into_iter().map(|(resource, limit)| Rlimit {
+        resource,
+        soft: limit,
+        hard: limit,
+    });
+    spec.rlimits.extend(limits);
+    // There is nobody to be asked for names.
+    spec.resolv_conf = None;
 }
 
 fn start(
@@ -93,6 +157,9 @@ fn start(
         },
         ProgramStdio::Terminal(Terminal { rows, cols }) => Stdio::Terminal { rows, cols },
     };
+    if request.confined {
+        confine(&mut spec);
+    }
     executor.emulate(&mut spec, &image.platform)?;
     let running = kiln_sandbox::spawn(spec)?;
     Ok(Program {
@@ -159,9 +226,17 @@ impl Program {
         Ok(self.running.wait()?.code())
     }
 
+    /// Blocks until all its processes are gone, and tells a code from a signal.
+    pub(crate) fn ended(&mut self) -> Result<Ended, Error> {
+        Ok(match self.running.wait()? {
+            Exit::Code(code) => Ended::Code(code),
+            Exit::Signal(signal) => Ended::Signal(signal),
+        })
+    }
+
     /// Like [`Program::wait`], but returns `None` at once if some process is left.
     pub fn try_wait(&mut self) -> Result<Option<i32>, Error> {
-        Ok(self.running.try_wait()?.map(kiln_sandbox::Exit::code))
+        Ok(self.running.try_wait()?.map(Exit::code))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct ContainerRequest {
     pub processes: Option<u64>,
     /// Where its cgroup is made; empty is below the caller's own.
     pub cgroup_parent: String,
+    /// It cannot change a file but in a `/tmp` in memory, and has limits.
+    pub confined: bool,
     /// The host name.
     pub hostname: Option<String>,
     /// Where its standard streams lead.

@@ -49,6 +49,13 @@ impl Parsed {
     }
 }
 
+/// Finds the front end that a file asks for, whatever else is in it: `# syntax=` or `// syntax=` at
+/// its top, or a member `syntax` of a JSON object.
+pub fn syntax(text: &str) -> Option<ast::Word> {
+    let start = text.len() - text.trim_start_matches('\u{feff}').len();
+    directive::syntax(text, start)
+}
+
 /// Parses a Dockerfile.
 pub fn parse(text: &str) -> Parsed {
     parser::parse(text)

@@ -24,12 +24,10 @@ use crate::dockerfile::expand::Expander;
 use crate::dockerfile::lint::CheckConfig;
 use crate::dockerfile::span::Span;
 use crate::dockerfile::suggest::with_suggestion;
+use crate::outside::{Asked, Reader, asked};
 
 /// The build argument that stands for `# check=`.
 const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
-
-/// The build argument that stands for `# syntax=`.
-const SYNTAX: &str = "BUILDKIT_SYNTAX";
 
 /// One platform that the build is for, everything looked up.
 struct Target<'a> {
@@ -48,7 +46,7 @@ pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
     let parsed = dockerfile::parse(&input.text);
     let dockerfile = parsed.dockerfile;
     let mut findings = parsed.diagnostics;
-    findings.extend(foreign_syntax(input, &dockerfile));
+    findings.extend(foreign_syntax(&input.text, &input.build_args));
     let has_errors = findings.iter().any(Diagnostic::is_error);
     let given = input.build_args.get(CHECK).and_then(Option::as_deref);
     let check = check::config(given, &dockerfile).unwrap_or_else(|message| {
@@ -77,31 +75,23 @@ pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
     }
 }
 
-/// The frontends that this one is, whatever their tag or digest.
-const OURS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
-
-/// Refuses a frontend other than this one, which the build argument or else the file may ask for.
-fn foreign_syntax(input: &LowerInput, dockerfile: &Dockerfile) -> Option<Diagnostic> {
-    let given = input.build_args.get(SYNTAX).and_then(Option::as_deref);
-    let (named, span) = match (given, &dockerfile.directives.syntax) {
-        (Some(given), _) => (given, Span::default()),
-        (None, Some(directive)) => (directive.text.as_str(), directive.span),
-        (None, None) => return None,
+/// Refuses a front end other than this one, which the build argument or else the file may ask for:
+/// whoever lowers has given the file to that one before.
+pub fn foreign_syntax(
+    text: &str,
+    build_args: &BTreeMap<String, Option<String>>,
+) -> Option<Diagnostic> {
+    let Asked { reader, span } = asked(text, build_args)?;
+    let named = match reader {
+        Reader::Image(image) => image,
+        Reader::Program(program) => format!("exec:{program}"),
     };
-    let name = named.split_whitespace().next().unwrap_or_default();
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let name = name.split('@').next().unwrap_or_default();
-    let name = name.split(':').next().unwrap_or_default();
-    if OURS.contains(&name) || (given.is_some() && named.is_empty()) {
-        return None;
-    }
-    let message = format!("the frontend `{named}` is not supported");
-    let help = match given {
-        Some(_) => {
-            "`docker/dockerfile` is built in; leave the build argument `BUILDKIT_SYNTAX` out"
-        }
-        None => "`docker/dockerfile` is built in; leave the line out to have it",
+    let message = format!("the file is for the front end `{named}`, and is no Dockerfile");
+    let help = match span {
+        None => "`docker/dockerfile` is built in; leave the build argument `BUILDKIT_SYNTAX` out",
+        Some(_) => "`docker/dockerfile` is built in; leave the line out to have it",
     };
+    let span = span.unwrap_or_default();
     Some(Diagnostic::error("unsupported-syntax", span, message).with_help(help))
 }
 

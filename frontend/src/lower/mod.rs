@@ -57,8 +57,9 @@ mod stage;
 mod stages;
 
 pub use answer::{Answers, ImageAnswer, Question, TimeAnswer};
-pub use assemble::lower;
+pub use assemble::{foreign_syntax, lower};
 pub use input::{LowerInput, NamedContext, NoCache};
 pub use outcome::{Lowered, Lowering, StageSummary};
 pub use outline::{Outline, OutlineArg, OutlineMount};
+pub use reference::normalize as normalize_reference;
 pub use remote::{CONTEXT_FILE, RemoteContext, remote_context};

@@ -7,7 +7,7 @@ const DEFAULT_DOMAIN: &str = "docker.io";
 /// `docker.io/library/alpine:latest`.
 ///
 /// The error says what is wrong with the name. Source: the distribution project's reference grammar.
-pub(super) fn normalize(name: &str) -> Result<String, String> {
+pub fn normalize(name: &str) -> Result<String, String> {
     let invalid = || "invalid reference format".to_owned();
     if name.len() == 64 && is_hex(name) {
         return Err(format!(

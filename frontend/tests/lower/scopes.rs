@@ -369,7 +369,7 @@ fn arguments_of_the_builder_that_cannot_act_are_refused() {
     };
     refuse(
         "BUILDKIT_SYNTAX=me/mine:1",
-        "the frontend `me/mine:1` is not supported",
+        "the file is for the front end `me/mine:1`, and is no Dockerfile",
     );
     refuse(
         "BUILDKIT_MULTI_PLATFORM=maybe",

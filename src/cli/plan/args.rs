@@ -57,4 +57,7 @@ pub(crate) struct PlanArgs {
     /// Asks as --resolve does, and leaves the store as it is
     #[arg(long)]
     pub(crate) would_run: bool,
+    /// Let the file name a program of this host as its front end: frontend.exec
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<String>,
 }

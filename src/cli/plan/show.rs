@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use kiln::{DockerfileRequest, PlanForm, Planned, SourceRequest, pull_words};
+use kiln::{Entitlement, PlanForm, Planned, SourceRequest, pull_words};
 
 use super::args::{PlanArgs, PlanFormat};
 use crate::cli::build::{source_request, stated_request};
 use crate::cli::host::{self, Needs};
-use crate::cli::{Done, Failure, print, report, spec};
+use crate::cli::{Done, Failure, print, report, spec, trust};
 
 pub(super) fn show(args: &PlanArgs) -> Done {
     if args.names && args.format != PlanFormat::Text {
@@ -23,14 +23,16 @@ pub(super) fn show(args: &PlanArgs) -> Done {
         false => stated_request(&args.source)?,
     };
     request.build_platform = spec::platform("--build-platform", args.build_platform.as_deref())?;
+    let allowed = trust::allow(&args.allow)?;
+    request.frontends.allow_exec = allowed.contains(&Entitlement::FrontendExec);
+    if request.has_outside_frontend() {
+        host::stop_on_signals(request.frontends.cancel.clone())?;
+    }
     if args.would_run {
         return would_run(args, &request);
     }
     let planned = if looks {
-        // What is brought here becomes a layer.
-        let brings = request.delivery.is_some()
-            || matches!(request.dockerfile, Some(DockerfileRequest::Url(_)));
-        let needs = match brings {
+        let needs = match request.needs_layers() {
             true => Needs::Layers,
             false => Needs::Records,
         };
@@ -74,6 +76,9 @@ fn would_run(args: &PlanArgs, request: &SourceRequest) -> Done {
 
 fn warn(args: &PlanArgs, planned: &Planned) {
     report::findings(&planned.findings);
+    for line in &planned.notices {
+        report::warning(line);
+    }
     if let Some(lock) = planned.lock.as_ref().filter(|_| args.source.pull) {
         report::warning(&pull_words(lock));
     }

@@ -85,6 +85,7 @@ fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
         limits,
         processes: args.pids_limit,
         cgroup_parent: args.limits.cgroup_parent.clone().unwrap_or_default(),
+        confined: false,
         hostname: args.hostname.clone(),
         stdio: ProgramStdio::default(),
         on_pull: Some(PullObserver::new(tell_pull)),
