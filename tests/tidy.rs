@@ -25,6 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("kiln-store", &["kiln-tree"]),
+    // Front ends from outside make plans; all else comes to them over the protocol.
+    ("kiln-debian", &["kiln-ir"]),
 ];
 
 const NO_NAMES: &[&str] = &["util", "utils", "common", "helpers", "misc", "manager"];

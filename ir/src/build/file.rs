@@ -138,6 +138,17 @@ impl<'b> Action<'b> {
         self
     }
 
+    /// Takes it for removed if it is not there.
+    pub fn if_there(mut self) -> Self {
+        match &mut self.kind {
+            FileActionKind::Rm(removal) => removal.allow_not_found = true,
+            _ => {
+                self.wrong.get_or_insert("if_there");
+            }
+        }
+        self
+    }
+
     /// Makes missing parents too, and takes a directory that is there.
     pub fn parents(mut self) -> Self {
         match &mut self.kind {
