@@ -379,7 +379,8 @@ pub(crate) struct LockArgs {
     /// Keep what this build does not name
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Write nothing: say what would change, and exit with 1 if anything would; --locked says the same
+    /// Write nothing and ask nobody: say what is not up to date, and exit with 1 if anything is not;
+    /// --locked says the same
     #[arg(long, conflicts_with_all = ["update", "update_all"])]
     pub(crate) check: bool,
     /// A proof for private sources, as of a build: id=ID,src=FILE or id=ID,env=VARIABLE

@@ -56,7 +56,7 @@ fn row(change: &LockChange) -> [String; 3] {
         (None, Some(to)) => ("added", short(to)),
         (Some(from), Some(to)) => ("moved", format!("{} -> {}", short(from), short(to))),
         (Some(_), None) => ("dropped", "no stage names it any more".to_owned()),
-        (None, None) => unreachable!("BUG: a change of nothing"),
+        (None, None) => ("lacks", "no pin yet".to_owned()),
     };
     [what.to_owned(), words_visible(&change.name), pin]
 }

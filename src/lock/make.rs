@@ -22,7 +22,7 @@ pub struct LockOptions {
     pub update_all: bool,
     /// Entries that this build does not name stay.
     pub keep: bool,
-    /// Nothing is written.
+    /// Nothing is written, and nobody is asked.
     pub check: bool,
     /// What registries and hosts are asked with.
     pub secrets: Secrets,
@@ -48,7 +48,7 @@ pub struct LockChange {
     pub name: String,
     /// What it was pinned to; none if it is new.
     pub from: Option<String>,
-    /// What it is pinned to; none if nothing names it any more.
+    /// What it is pinned to; none if nothing names it any more, or if nobody was asked.
     pub to: Option<String>,
 }
 
@@ -81,6 +81,7 @@ impl Kiln {
             known: old.clone(),
             moved: BTreeSet::new(),
             made: Lock::default(),
+            lacks: options.check.then(BTreeSet::new),
         };
         maker.forget(&file, options)?;
         let host = request.build_platform.clone().unwrap_or_else(host_platform);
@@ -130,12 +131,19 @@ impl Kiln {
                 maker.remote(source).await?;
             }
         }
+        let lacks = maker.lacks.unwrap_or_default();
         let mut made = maker.made;
         if options.keep {
             made.keep(&old);
         }
-        let changes = changes(&old, &made);
-        let is_other = file.lock.as_ref() != Some(&made);
+        let mut changes = changes(&old, &made);
+        let is_other = file.lock.as_ref() != Some(&made) || !lacks.is_empty();
+        changes.extend(lacks.into_iter().map(|name| LockChange {
+            name,
+            from: None,
+            to: None,
+        }));
+        changes.sort();
         if is_other && !options.check {
             made.write(&path)?;
         }
@@ -173,6 +181,8 @@ struct Maker<'a> {
     /// References of images that are asked for again.
     moved: BTreeSet<String>,
     made: Lock,
+    /// The names of what is not locked, where nobody is asked.
+    lacks: Option<BTreeSet<String>>,
 }
 
 /// Answers of one round.
@@ -251,19 +261,34 @@ impl Maker<'_> {
         for question in questions {
             match &question {
                 Question::SourceTime { url } => {
-                    let time = match known.time(url.as_deref()) {
-                        Some(time) => time,
-                        None => place.time_of(url.as_deref(), self.asker).await?,
+                    let time = match (known.time(url.as_deref()), &mut self.lacks, url) {
+                        (Some(time), ..) => time,
+                        (None, Some(lacks), Some(url)) => {
+                            lacks.insert(format!("time of {url}"));
+                            TimeAnswer::Assumed
+                        }
+                        (None, ..) => place.time_of(url.as_deref(), self.asker).await?,
                     };
                     if let (Some(url), TimeAnswer::Known(seconds)) = (url, &time) {
                         self.made.times.insert(url.clone(), *seconds);
                     }
                     answered.times.push((question, time));
                 }
-                _ => match known.image(&question) {
-                    Some(image) => answered.images.push((question, image)),
-                    None if self.moved.contains(question.reference()) => moved.push(question),
-                    None => new.push(question),
+                _ => match (known.image(&question), &mut self.lacks, &question) {
+                    (Some(image), ..) => answered.images.push((question, image)),
+                    (
+                        None,
+                        Some(lacks),
+                        Question::ImageConfig {
+                            reference,
+                            platform,
+                        },
+                    ) => {
+                        lacks.insert(format!("{reference} {platform}"));
+                        answered.images.push((question, ImageAnswer::Assumed));
+                    }
+                    (None, ..) if self.moved.contains(question.reference()) => moved.push(question),
+                    (None, ..) => new.push(question),
                 },
             }
         }
@@ -329,6 +354,10 @@ impl Maker<'_> {
         let known = known.get(&name).filter(|pin| pin.starts_with(expected));
         let pin = match known {
             Some(known) => known.clone(),
+            None if self.lacks.is_some() => {
+                self.lacks.get_or_insert_default().insert(name);
+                return Ok(());
+            }
             None => match self.asker.pin(source).await? {
                 Pin::Commit(value) | Pin::Checksum(value) | Pin::Manifest(value) => value,
             },

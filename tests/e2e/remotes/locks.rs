@@ -27,6 +27,10 @@ pub(super) fn cases() -> Vec<Case> {
         case("lock_of_the_store", NEEDS, of_the_store),
         case("lock_that_cannot_be_written", NEEDS, unwritable),
         case("lock_has_no_place", NEEDS, no_place),
+        case("lock_is_checked_without_asking", NEEDS, checked),
+        case("lock_of_times", &[Containers, Git], times),
+        case("lock_in_a_repository", &[Containers, Git], in_a_repository),
+        case("lock_answers_questions", NEEDS, questions),
     ]
 }
 
@@ -450,4 +454,94 @@ fn no_place(world: &World) {
     world.snapshot_of("stdin", &piped.exits(2).whole());
     let url = world.kiln(&["lock", "https://example.org/app.git"]);
     world.snapshot_of("url", &url.exits(2).whole());
+}
+
+fn checked(world: &World) {
+    let (registry, server) = (registry(), Server::start());
+    server.put("/f", Page::new("one"));
+    let text = format!("FROM HOST/base\nADD {}/f /f\n", server.url(""));
+    dockerfile(world, &registry, &text);
+    let masked = |ran: &Ran| hide_port(&hide_port(&ran.whole(), &registry.host()), &server.host());
+    let lacks = world.kiln(&["lock", "--check", "ctx"]).exits(1);
+    world.snapshot(&masked(&lacks));
+    world.kiln(&["lock", "--locked", "ctx"]).exits(1);
+    assert!(registry.log().is_empty() && server.log().is_empty());
+    assert!(!world.path("ctx/kiln.lock").exists());
+    world.kiln(&["lock", "ctx"]).ok();
+    world.kiln(&["lock", "--check", "ctx"]).ok();
+}
+
+fn times(world: &World) {
+    let (registry, forge) = (registry(), Forge::start(world));
+    forge.repository("app", &[("file", "one")]);
+    let text = format!(
+        "FROM scratch AS src\nADD {} /\nFROM HOST/base\nCOPY --from=src / /\n",
+        forge.url("app")
+    );
+    dockerfile(world, &registry, &text);
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=src", "ctx"];
+    world.kiln(&["build", "--locked"]).args(&epoch).exits(2);
+    world.kiln(&["lock"]).args(&epoch).ok();
+    assert!(
+        world.read("ctx/kiln.lock").contains(": 1600000000"),
+        "{}",
+        world.read("ctx/kiln.lock")
+    );
+    let plan = world
+        .kiln(&["plan"])
+        .args(&epoch)
+        .env("KILN_ROOT", "/proc/version")
+        .ok();
+    assert!(
+        plan.stdout.contains("created=2020-09-13T12:26:40Z"),
+        "{}",
+        plan.stdout
+    );
+    world.kiln(&["build", "--locked"]).args(&epoch).ok();
+}
+
+fn in_a_repository(world: &World) {
+    let (registry, forge) = (registry(), Forge::start(world));
+    dockerfile(world, &registry, "FROM HOST/base\nRUN echo $A > /a\n");
+    world.kiln(&["lock", "ctx"]).ok();
+    let files = [
+        ("Dockerfile", world.read("ctx/Dockerfile")),
+        ("kiln.lock", world.read("ctx/kiln.lock")),
+    ];
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
+    forge.repository("app", &files);
+    retag(&registry, "base", "A=moved");
+    let url = forge.url("app");
+    world.kiln(&["build", "--locked", "-t", "app", &url]).ok();
+    assert_eq!(world.sh("app", "cat /a"), "\n");
+    forge.commit(
+        "app",
+        &[("Dockerfile", &format!("FROM {}/tool\n", registry.host()))],
+    );
+    let refused = world.kiln(&["build", "--locked", &url]).exits(2);
+    assert!(
+        refused
+            .stderr
+            .contains("the lock `kiln.lock` lacks one thing"),
+        "{}",
+        refused.stderr
+    );
+}
+
+fn questions(world: &World) {
+    let registry = registry();
+    dockerfile(world, &registry, "FROM HOST/base\n");
+    let check = || {
+        world
+            .kiln(&["build", "--check", "--offline", "ctx"])
+            .ok()
+            .stderr
+    };
+    assert!(check().contains("cannot be looked at"));
+    world.kiln(&["lock", "ctx"]).ok();
+    world.forget();
+    assert_eq!(check(), "");
 }
