@@ -7,13 +7,14 @@ use std::os::fd::BorrowedFd;
 use kiln_ir::{CacheSharing, ExecOp, Mount, MountKind};
 use kiln_solver::WaitsFor;
 use kiln_store::{CacheMount, CacheMountAttempt, Lease, Sharing};
+use kiln_tree::Stop;
 
 use crate::error::Error;
 use crate::exec::{fill, layers_of};
 use crate::executor::Executor;
 use crate::file::open_layers;
 use crate::patience::Patience;
-use crate::source::blocking;
+use crate::source::stoppable;
 use crate::worker::Handle;
 
 /// The cache mounts of a step; others that want one of them wait until this is dropped.
@@ -42,7 +43,9 @@ impl CacheMounts {
                     let (mount, inputs) = (mount.clone(), inputs.to_vec());
                     let id = id.to_owned();
                     // A new one is filled, which may take as long as a copy.
-                    blocking(move || attempt(&executor, &lease, &id, sharing, &mount, &inputs))
+                    stoppable(move |stop| {
+                        attempt(&executor, &lease, &id, sharing, &mount, &inputs, stop)
+                    })
                 };
                 match attempt.await? {
                     CacheMountAttempt::Held(cache) => break cache,
@@ -98,9 +101,10 @@ fn attempt(
     sharing: Sharing,
     mount: &Mount,
     inputs: &[Handle],
+    stop: &Stop,
 ) -> Result<CacheMountAttempt, Error> {
     let fill = |directory: BorrowedFd<'_>| {
-        fill_new(executor, lease, mount, inputs, directory).map_err(io::Error::other)
+        fill_new(executor, lease, mount, inputs, directory, stop).map_err(io::Error::other)
     };
     Ok(executor.store().cache_mount(id, sharing, fill)?)
 }
@@ -112,6 +116,7 @@ fn fill_new(
     mount: &Mount,
     inputs: &[Handle],
     directory: BorrowedFd<'_>,
+    stop: &Stop,
 ) -> Result<(), Error> {
     let layers = layers_of(executor, lease, mount, inputs)?;
     if layers.is_empty() {
@@ -120,7 +125,7 @@ fn fill_new(
     let mut source = open_layers(executor.store(), &layers)?;
     // Whoever uses the mount writes to its files, so none may be a link to a layer's.
     source.may_link = false;
-    fill(executor, &source, &mount.selector, directory)?;
+    fill(executor, &source, &mount.selector, directory, stop)?;
     Ok(())
 }
 

@@ -139,6 +139,7 @@ struct Mounting<'a> {
     caches: &'a CacheMounts,
     secrets: &'a Secrets,
     agents: &'a Agents,
+    stop: Stop,
 }
 
 fn run(
@@ -179,7 +180,7 @@ fn run(
         return Ok(RunOutcome::Cancelled);
     }
     let snapshotter = executor.snapshotter()?;
-    let root = snapshotter.prepare(lease, &base)?;
+    let root = snapshotter.prepare(lease, &base, &stop_of(&cancel))?;
     make_cwd(&root, &op.meta.cwd)?;
     let root_fs = root_of(&root)?;
     let mut spec = Spec::new(root_fs, op.meta.args.iter().map(OsString::from));
@@ -191,6 +192,7 @@ fn run(
         caches: &caches,
         secrets: &secrets,
         agents: &agents,
+        stop: stop_of(&cancel),
     };
     for mount in op.mounts.iter().filter(|mount| mount.target != "/") {
         if let Some(made) = mounting.make(mount, &mut held)? {
@@ -414,9 +416,10 @@ pub(crate) fn fill<S: Source + Sync>(
     source: &S,
     selector: &str,
     directory: BorrowedFd<'_>,
+    stop: &Stop,
 ) -> Result<Option<Vec<u8>>, Error> {
     let empty = View::new(Vec::new());
-    let mut changes = changeset(executor.store(), &empty, directory, &Stop::NEVER);
+    let mut changes = changeset(executor.store(), &empty, directory, stop);
     let file = copy_contents(source, selector, &mut changes)?;
     changes.finish().map_err(FileError::from)?;
     Ok(file)
@@ -449,13 +452,66 @@ impl Mounting<'_> {
                 let fd = duplicate(directory)?;
                 MountSource::Bind { fd, subpath: None }
             }
-            MountKind::Bind => bind(self.executor, self.lease, mount, self.inputs, held)?,
+            MountKind::Bind => self.bind(mount, held)?,
         };
         Ok(Some(kiln_sandbox::Mount {
             target: PathBuf::from(&mount.target),
             source,
             readonly,
         }))
+    }
+
+    fn bind(&self, mount: &Mount, held: &mut Held) -> Result<MountSource, Error> {
+        let Mounting {
+            executor,
+            lease,
+            inputs,
+            ref stop,
+            ..
+        } = *self;
+        let store = executor.store();
+        let whole = matches!(mount.selector.as_str(), "" | "/" | ".");
+        let input = mount.input.map(|index| &inputs[index as usize]);
+        if mount.output.is_some() || (whole && !matches!(input, Some(Handle(Tree::Context(_))))) {
+            let layers = layers_of(executor, lease, mount, inputs)?;
+            if !whole {
+                return Err(Error::Unsupported {
+                    what: "a mount of a part of an input with an output",
+                    value: mount.target.clone(),
+                });
+            }
+            let snapshotter = executor.snapshotter()?;
+            if mount.readonly {
+                let view = snapshotter.view(lease, &layers, stop)?;
+                let source = source_of(&view)?;
+                held.views.push(view);
+                return Ok(source);
+            }
+            let snapshot = snapshotter.prepare(lease, &layers, stop)?;
+            let source = source_of(&snapshot)?;
+            held.writable.push((mount.output, snapshot));
+            return Ok(source);
+        }
+        // A part of a tree, or a context: a directory of its own, of links where nobody can write.
+        let draft = store.begin_layer()?;
+        let file = match input {
+            Some(Handle(Tree::Context(context))) => {
+                fill(executor, &**context, &mount.selector, draft.fs(), stop)?
+            }
+            Some(Handle(Tree::Layers(layers))) => {
+                let mut source = open_layers(store, layers)?;
+                source.may_link = mount.readonly;
+                fill(executor, &source, &mount.selector, draft.fs(), stop)?
+            }
+            None => None,
+        };
+        let fd = match &file {
+            Some(name) => kiln_tree::handle::open_beneath(draft.fs(), name, OFlags::PATH)
+                .map_err(|error| FileError::Change(error.into()))?,
+            None => duplicate(draft.fs())?,
+        };
+        held.drafts.push(draft);
+        Ok(MountSource::Bind { fd, subpath: None })
     }
 
     fn secret(&self, secret: &SecretOpt) -> Result<Option<MountSource>, Error> {
@@ -492,58 +548,6 @@ impl Mounting<'_> {
         held.drafts.push(draft);
         Ok(Some(MountSource::Bind { fd, subpath: None }))
     }
-}
-
-fn bind(
-    executor: &Executor,
-    lease: &Lease,
-    mount: &Mount,
-    inputs: &[Handle],
-    held: &mut Held,
-) -> Result<MountSource, Error> {
-    let store = executor.store();
-    let whole = matches!(mount.selector.as_str(), "" | "/" | ".");
-    let input = mount.input.map(|index| &inputs[index as usize]);
-    if mount.output.is_some() || (whole && !matches!(input, Some(Handle(Tree::Context(_))))) {
-        let layers = layers_of(executor, lease, mount, inputs)?;
-        if !whole {
-            return Err(Error::Unsupported {
-                what: "a mount of a part of an input with an output",
-                value: mount.target.clone(),
-            });
-        }
-        let snapshotter = executor.snapshotter()?;
-        if mount.readonly {
-            let view = snapshotter.view(lease, &layers)?;
-            let source = source_of(&view)?;
-            held.views.push(view);
-            return Ok(source);
-        }
-        let snapshot = snapshotter.prepare(lease, &layers)?;
-        let source = source_of(&snapshot)?;
-        held.writable.push((mount.output, snapshot));
-        return Ok(source);
-    }
-    // A part of a tree, or a context: a directory of its own, of links where nobody can write.
-    let draft = store.begin_layer()?;
-    let file = match input {
-        Some(Handle(Tree::Context(context))) => {
-            fill(executor, &**context, &mount.selector, draft.fs())?
-        }
-        Some(Handle(Tree::Layers(layers))) => {
-            let mut source = open_layers(store, layers)?;
-            source.may_link = mount.readonly;
-            fill(executor, &source, &mount.selector, draft.fs())?
-        }
-        None => None,
-    };
-    let fd = match &file {
-        Some(name) => kiln_tree::handle::open_beneath(draft.fs(), name, OFlags::PATH)
-            .map_err(|error| FileError::Change(error.into()))?,
-        None => duplicate(draft.fs())?,
-    };
-    held.drafts.push(draft);
-    Ok(MountSource::Bind { fd, subpath: None })
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::Capability::{self, Containers};
+use crate::support::Capability::{self, Containers, Git};
 use crate::support::{Case, World, case};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("interrupted_run", NEEDS, interrupted_run),
         case("interrupted_copy", NEEDS, interrupted_copy),
         case("interrupted_export", NEEDS, interrupted_export),
+        case("interrupted_git", &[Containers, Git], interrupted_git),
     ]
 }
 
@@ -151,6 +152,33 @@ fn interrupted_export(world: &World) {
     let ran = running.wait();
     assert_eq!(ran.status.code(), Some(130), "{}", ran.whole());
     assert!(rest < LENGTH, "{rest} bytes were written");
+}
+
+fn interrupted_git(world: &World) {
+    world.base();
+    // Whoever asks waits for an answer for ever.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("git://{}/app.git", listener.local_addr().unwrap());
+    let commit = "0123456789012345678901234567890123456789";
+    world.dockerfile(&format!("FROM demo/base\nADD {url} /src\n"));
+    world.write(
+        "pinned/Dockerfile",
+        format!("FROM demo/base\nADD {url}#{commit} /src\n"),
+    );
+    // Asking for the commit, fetching it, and a context.
+    for (context, doing) in [
+        ("ctx", "ls-remote"),
+        ("pinned", "fetch"),
+        (&*url, "ls-remote"),
+    ] {
+        let running = world.kiln(&["build", context]).spawn();
+        wait_for_process(world, doing);
+        running.signal(Signal::SIGINT);
+        let ran = running.wait();
+        assert_eq!(ran.status.code(), Some(130), "{}", ran.whole());
+        // A program that was killed is gone a moment later.
+        wait_until("git is gone", || world.leftovers().is_empty());
+    }
 }
 
 fn interrupted_run(world: &World) {

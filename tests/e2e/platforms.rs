@@ -3,7 +3,7 @@
 mod programs;
 
 use crate::support::Capability::{self, Containers, Emulator, OrdinaryUser, Setpriv, Skopeo};
-use crate::support::{Case, Ran, World, case, paths_in};
+use crate::support::{Case, Ran, World, case, find_program, paths_in};
 
 use programs::Program;
 
@@ -30,6 +30,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "cached_without_emulator",
             &[Containers, Emulator],
             cached_without_emulator,
+        ),
+        case(
+            "registered_emulator",
+            &[Containers, Emulator],
+            registered_emulator,
         ),
         case(
             "emulated_for_a_user",
@@ -511,6 +516,45 @@ fn emulated(world: &World) {
     let info = world.kiln(&["info"]).ok().stdout;
     assert!(info.contains("linux/arm64"), "{info}");
     // Nothing of it is left to the host.
+    assert_eq!(registered(world), before);
+}
+
+/// How a host registers an emulator of arm64 for good: flag `F` opens it once, for all roots.
+const REGISTRATION: &str = r":kiln-test:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:QEMU:F";
+
+fn registered_emulator(world: &World) {
+    emulated_files(world);
+    let before = registered(world);
+    let qemu = find_program("qemu-aarch64-static").unwrap();
+    let line = REGISTRATION.replace("QEMU", qemu.to_str().unwrap());
+    // In a user namespace that has its own list; kiln itself finds no emulator.
+    let script = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc &&
+        printf %s \"$0\" > /proc/sys/fs/binfmt_misc/register && exec env PATH=/nowhere \"$@\"";
+    let kiln = |arguments: &[&str]| {
+        let own = [
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            &line,
+        ];
+        let kiln = [env!("CARGO_BIN_EXE_kiln")];
+        world
+            .program("unshare", &[&own[..], &kiln, arguments].concat())
+            .ok()
+    };
+    let info = kiln(&["info"]).stdout;
+    let mut lines = info.lines();
+    let platforms = lines.find(|line| line.starts_with("platforms"));
+    assert!(
+        platforms.is_some_and(|line| line.contains("linux/arm64")),
+        "{info}"
+    );
+    let ran = kiln(&["build", "--platform", "linux/arm64", "-o", "out", "ctx"]);
+    assert!(ran.stderr.contains("| by arm64"), "{}", ran.stderr);
+    assert_eq!(world.read("out/made"), "by arm64\n");
     assert_eq!(registered(world), before);
 }
 

@@ -22,7 +22,7 @@ use crate::file::accounts;
 use crate::hostfiles;
 use crate::limits::cgroup_of;
 use crate::piped::Ended;
-use crate::source::{ResolvedImage, blocking, fetch};
+use crate::source::{ResolvedImage, fetch, stoppable};
 use crate::users::Identity;
 
 /// A program that runs in an image.
@@ -47,7 +47,7 @@ impl Executor {
         let platform = request.platform.as_ref();
         let found = image::find(self, &lease, &request.image, platform, observer).await?;
         let executor = self.clone();
-        blocking(move || start(&executor, lease, &found, request)).await
+        stoppable(move |stop| start(&executor, lease, &found, request, stop)).await
     }
 
     /// Sees to it that an image is here, to start a program in it.
@@ -68,7 +68,7 @@ impl Executor {
         Brought { found, lease }: Brought,
         request: ContainerRequest,
     ) -> Result<Program, Error> {
-        start(self, lease, &found, request)
+        start(self, lease, &found, request, &Stop::NEVER)
     }
 }
 
@@ -116,6 +116,7 @@ fn start(
     lease: Lease,
     image: &Found,
     request: ContainerRequest,
+    stop: &Stop,
 ) -> Result<Program, Error> {
     let process = process(&image.config.config, &request)?;
     let identity = accounts(executor.store(), &image.layers)?.resolve(&process.user)?;
@@ -123,7 +124,8 @@ fn start(
         return Err(Error::OneId { user: process.user });
     }
     let mounts = volume::mounts(&request.volumes)?;
-    let root = executor.snapshotter()?.prepare(&lease, &image.layers)?;
+    let snapshotter = executor.snapshotter()?;
+    let root = snapshotter.prepare(&lease, &image.layers, stop)?;
     make_cwd(&root, &process.cwd)?;
     let fd = root
         .root()

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use kiln_ir::GitSource;
 use kiln_store::{Content, Lease};
-use kiln_tree::Stop;
 
 use super::command::Git;
 use super::mirror::{Mirror, object_format, reference};
@@ -13,7 +12,7 @@ use crate::context::ScannedContext;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::file::{Keep, copy_tree};
-use crate::source::blocking;
+use crate::source::stoppable;
 
 /// What git itself keeps in a working tree.
 const GIT: &str = "**/.git";
@@ -108,8 +107,8 @@ pub(super) async fn checkout(
         commit: commit.to_owned(),
         subdir: source.subdir.clone(),
     };
-    blocking(move || {
-        let context = ScannedContext::scan_once(&work.path().join("tree"), &exclude, &Stop::NEVER)?;
+    stoppable(move |stop| {
+        let context = ScannedContext::scan_once(&work.path().join("tree"), &exclude, stop)?;
         let layer = copy_tree(executor.store(), &lease, &context, &subdir, &keep)?;
         layer.ok_or_else(|| no_directory.into())
     })

@@ -375,6 +375,19 @@ impl Read for Pieces {
     }
 }
 
+/// Like [`blocking`], for long work on files that is to end when nobody waits for it any more.
+pub(crate) async fn stoppable<T: Send + 'static>(
+    work: impl FnOnce(&Stop) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let waits = Arc::new(());
+    let gone = Arc::downgrade(&waits);
+    let stop = Stop::when(move || gone.strong_count() == 0);
+    let done = blocking(move || work(&stop)).await;
+    // Dropping this future before it is done drops what tells the work that somebody waits.
+    drop(waits);
+    done
+}
+
 /// Runs something that keeps a processor or a disk busy.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -383,5 +396,35 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) if error.is_cancelled() => Err(Error::Cancelled),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_told_to_stop() {
+        let (began, mut beginning) = mpsc::unbounded_channel();
+        let (ended, mut ending) = mpsc::unbounded_channel();
+        let work = stoppable(move |stop| {
+            began.send(()).unwrap();
+            while !stop.is_set() {
+                std::thread::yield_now();
+            }
+            ended.send(()).unwrap();
+            Ok(())
+        });
+        tokio::select! {
+            done = work => panic!("it ended by itself: {done:?}"),
+            begun = beginning.recv() => begun.unwrap(),
+        }
+        ending.recv().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_is_waited_for_goes_on() {
+        let done = stoppable(|stop| Ok(stop.is_set())).await;
+        assert!(!done.unwrap());
     }
 }

@@ -7,7 +7,7 @@ mod layout;
 mod resolve;
 
 pub use age::ago;
-pub(crate) use fetch::{blocking, fetch, fetch_archive};
+pub(crate) use fetch::{blocking, fetch, fetch_archive, stoppable};
 #[cfg(test)]
 pub(crate) use resolve::Place;
 pub use resolve::{ResolvedImage, Resolver};

@@ -90,7 +90,11 @@ fn main() {
         let what = format!("{strategy}: prepare {count} layers");
         let mut made = Vec::new();
         time(&what, 100, || {
-            made.push(snapshotter.prepare(&kept, layers).unwrap())
+            made.push(
+                snapshotter
+                    .prepare(&kept, layers, &kiln_tree::Stop::NEVER)
+                    .unwrap(),
+            )
         });
         time(
             &format!("{strategy}: seal, nothing changed, drop"),

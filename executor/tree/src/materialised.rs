@@ -24,21 +24,26 @@ use crate::walk::{Descend, walk};
 const DOUBT_NANOS: i128 = 50_000_000;
 
 /// Writes out what `view` shows into the empty directory `into`, from its layers' directories.
+///
+/// Errors once `stop` says so; what is written by then is the caller's to remove.
 pub fn materialise(
     view: &View,
     layers: &[OwnedFd],
     into: BorrowedFd<'_>,
     ownership: &Ownership,
+    stop: &Stop,
 ) -> FsResult<()> {
     let mut writer = Materialiser {
         layers,
         into,
         ownership,
+        stop,
         first_names: HashMap::new(),
     };
     let mut parent: Option<(TreePath, OwnedFd)> = None;
     let mut directories = Vec::new();
     for found in view.iter() {
+        stop.check()?;
         let path = &found.entry.path;
         if found.kind().is_directory() {
             directories.push(found);
@@ -67,6 +72,7 @@ struct Materialiser<'a> {
     layers: &'a [OwnedFd],
     into: BorrowedFd<'a>,
     ownership: &'a Ownership,
+    stop: &'a Stop,
     /// Inodes that were written, to the path where.
     first_names: HashMap<(usize, &'a TreePath), &'a TreePath>,
 }
@@ -96,7 +102,7 @@ impl<'a> Materialiser<'a> {
                 let path = found.entry.path.as_bytes();
                 let from = handle::open_beneath(layer, path, handle::READ)?;
                 let to = create_file(dir, name)?;
-                copy_bytes_unseen(from, &to, *size, &Stop::NEVER)?;
+                copy_bytes_unseen(from, &to, *size, self.stop)?;
                 return self.ownership.set(to, found.meta(), false);
             }
             Kind::Symlink { target } => {
@@ -172,7 +178,7 @@ impl Stamp {
 }
 
 /// Takes a snapshot of a tree that nobody works in yet.
-pub fn record(tree: BorrowedFd<'_>) -> Result<Snapshot, FsError> {
+pub fn record(tree: BorrowedFd<'_>, stop: &Stop) -> Result<Snapshot, FsError> {
     let mut stamps = HashMap::new();
     let root = root_stat(tree)?;
     stamps.insert(
@@ -180,6 +186,7 @@ pub fn record(tree: BorrowedFd<'_>) -> Result<Snapshot, FsError> {
         Stamp::new(&root, content_xattrs(tree, b"")?),
     );
     walk(tree, |visit| {
+        stop.check()?;
         let is_directory = handle::file_type(visit.stat) == FileType::Directory;
         let xattrs = match is_directory {
             true => content_xattrs(visit.dir, visit.name)?,

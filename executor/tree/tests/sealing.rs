@@ -163,8 +163,16 @@ fn check_copy(step: &str, expected: &[&str]) {
     let manifest = scan_full(open(&lower).as_fd(), &SealOptions::default()).unwrap();
     let base = View::new(vec![Arc::new(manifest)]);
     let ownership = Ownership::Apply(kiln_tree::seal::IdMap::identity());
-    materialise(&base, &[open(&lower)], open(&tree).as_fd(), &ownership).unwrap();
-    let snapshot = record(open(&tree).as_fd()).unwrap();
+    let never = kiln_tree::Stop::NEVER;
+    materialise(
+        &base,
+        &[open(&lower)],
+        open(&tree).as_fd(),
+        &ownership,
+        &never,
+    )
+    .unwrap();
+    let snapshot = record(open(&tree).as_fd(), &never).unwrap();
     sh(&tree, step);
     let options = SealOptions::default();
     let changes = diff_against(open(&tree).as_fd(), &base, &snapshot, &options).unwrap();

@@ -9,7 +9,7 @@ use kiln_tree::marks::{make_opaque, make_whiteout};
 use kiln_tree::materialised::{diff_against, materialise, record};
 use kiln_tree::seal::SealOptions;
 use kiln_tree::walk::{Descend, walk};
-use kiln_tree::{Kind, Manifest, OverlayXattrs, TreePath};
+use kiln_tree::{Kind, Manifest, OverlayXattrs, Stop, TreePath};
 use rustix::mount::OpenTreeFlags;
 
 use crate::layers::open_directory;
@@ -38,8 +38,9 @@ impl Copied {
         lease: &Lease,
         layers: &[Content],
         writable: bool,
+        stop: &Stop,
     ) -> Result<Snapshot, StoreError> {
-        let folded = fold::fold(&self.store, lease, layers)?;
+        let folded = fold::fold(&self.store, lease, layers, stop)?;
         let lower = self.store.layers_view(&folded)?;
         let directories: Vec<OwnedFd> = folded
             .iter()
@@ -53,10 +54,11 @@ impl Copied {
             &directories,
             tree.as_fd(),
             &self.store.options().ownership,
+            stop,
         )
         .map_err(failed("copy layers to", &path))?;
         let before = match writable {
-            true => Some(record(tree.as_fd()).map_err(failed("look over", &path))?),
+            true => Some(record(tree.as_fd(), stop).map_err(failed("look over", &path))?),
             false => None,
         };
         let (root, is_mount) = root(&tree, &path)?;
@@ -79,12 +81,17 @@ impl Snapshotter for Copied {
         Strategy::Copy
     }
 
-    fn prepare(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError> {
-        self.copy(lease, layers, true)
+    fn prepare(
+        &self,
+        lease: &Lease,
+        layers: &[Content],
+        stop: &Stop,
+    ) -> Result<Snapshot, StoreError> {
+        self.copy(lease, layers, true, stop)
     }
 
-    fn view(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError> {
-        self.copy(lease, layers, false)
+    fn view(&self, lease: &Lease, layers: &[Content], stop: &Stop) -> Result<Snapshot, StoreError> {
+        self.copy(lease, layers, false, stop)
     }
 
     fn seal(&self, snapshot: Snapshot, options: SealOptions) -> Result<SealedLayer, StoreError> {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
+use kiln_tree::Stop;
 use kiln_tree::materialised::materialise;
 use rusqlite::OptionalExtension;
 
@@ -25,12 +26,13 @@ pub(crate) fn fold(
     store: &Store,
     lease: &Lease,
     layers: &[Content],
+    stop: &Stop,
 ) -> Result<Vec<Content>, StoreError> {
     let mut folded = without_repeats(store, layers)?;
     let mut count = FIRST;
     while folded.len() > MOST {
         let (oldest, rest) = folded.split_at(count.min(folded.len()));
-        let mut next = vec![fold_all(store, lease, oldest)?];
+        let mut next = vec![fold_all(store, lease, oldest, stop)?];
         next.extend_from_slice(rest);
         folded = next;
         count = MORE + 1;
@@ -54,7 +56,12 @@ fn without_repeats(store: &Store, layers: &[Content]) -> Result<Vec<Content>, St
     Ok(kept)
 }
 
-fn fold_all(store: &Store, lease: &Lease, layers: &[Content]) -> Result<Content, StoreError> {
+fn fold_all(
+    store: &Store,
+    lease: &Lease,
+    layers: &[Content],
+    stop: &Stop,
+) -> Result<Content, StoreError> {
     let mut hasher = blake3::Hasher::new_derive_key("kiln 2026 folded layers v0");
     for content in layers {
         hasher.update(&content.to_bytes());
@@ -71,7 +78,8 @@ fn fold_all(store: &Store, lease: &Lease, layers: &[Content]) -> Result<Content,
         .map(|content| store.open_layer(content))
         .collect::<Result<_, _>>()?;
     let draft = store.begin_layer()?;
-    materialise(&view, &directories, draft.fs(), &store.options().ownership).map_err(|source| {
+    let ownership = &store.options().ownership;
+    materialise(&view, &directories, draft.fs(), ownership, stop).map_err(|source| {
         StoreError::Tree {
             action: "fold layers into",
             path: draft.fs_path(),

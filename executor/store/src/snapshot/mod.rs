@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_tree::seal::SealOptions;
-use kiln_tree::{Manifest, TreePath, View};
+use kiln_tree::{Manifest, Stop, TreePath, View};
 
 pub use copy::Copied;
 pub use overlay::Overlay;
@@ -55,10 +55,17 @@ pub trait Snapshotter: fmt::Debug + Send + Sync {
     fn strategy(&self) -> Strategy;
 
     /// Returns a filesystem that shows `layers` and can be changed.
-    fn prepare(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError>;
+    ///
+    /// Errors once `stop` says so, with nothing left behind; so does [`Snapshotter::view`].
+    fn prepare(
+        &self,
+        lease: &Lease,
+        layers: &[Content],
+        stop: &Stop,
+    ) -> Result<Snapshot, StoreError>;
 
     /// Returns a filesystem that shows `layers` and is not to be changed.
-    fn view(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError>;
+    fn view(&self, lease: &Lease, layers: &[Content], stop: &Stop) -> Result<Snapshot, StoreError>;
 
     /// Makes a layer of what was changed in a prepared snapshot.
     ///

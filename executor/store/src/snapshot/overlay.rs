@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use kiln_tree::OverlayXattrs;
 use kiln_tree::seal::{SealOptions, seal};
+use kiln_tree::{OverlayXattrs, Stop};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -58,8 +58,13 @@ impl Snapshotter for Overlay {
         Strategy::Overlay
     }
 
-    fn prepare(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError> {
-        let folded = fold::fold(&self.store, lease, layers)?;
+    fn prepare(
+        &self,
+        lease: &Lease,
+        layers: &[Content],
+        stop: &Stop,
+    ) -> Result<Snapshot, StoreError> {
+        let folded = fold::fold(&self.store, lease, layers, stop)?;
         let lower = self.store.layers_view(&folded)?;
         let work = WorkDirectory::new(&self.store)?;
         let (upper_path, work_path) = (work.make("fs")?, work.make("work")?);
@@ -85,8 +90,8 @@ impl Snapshotter for Overlay {
         })
     }
 
-    fn view(&self, lease: &Lease, layers: &[Content]) -> Result<Snapshot, StoreError> {
-        let folded = fold::fold(&self.store, lease, layers)?;
+    fn view(&self, lease: &Lease, layers: &[Content], stop: &Stop) -> Result<Snapshot, StoreError> {
+        let folded = fold::fold(&self.store, lease, layers, stop)?;
         let lower = self.store.layers_view(&folded)?;
         let work = WorkDirectory::new(&self.store)?;
         // The merged root looks as the highest directory does, and without an upper there must be

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use kiln_store::{Content, Policy, Snapshot, Snapshotter, StoreError, Strategy};
-use kiln_tree::{Kind, Manifest, OverlayXattrs, TreePath};
+use kiln_tree::{Kind, Manifest, OverlayXattrs, Stop, TreePath};
 
 use crate::fixture::{Fixture, can_mount, fixture, fixture_with_marks, layer};
 
@@ -66,7 +66,9 @@ fn check(
         let f = fixture_with_marks(marks);
         let mut layers = layers(&f);
         let snapshotter = f.store.snapshotter(strategy);
-        let snapshot = snapshotter.prepare(&f.lease, &layers).unwrap();
+        let snapshot = snapshotter
+            .prepare(&f.lease, &layers, &Stop::NEVER)
+            .unwrap();
         assert!(snapshot.is_mount() && snapshot.writable());
         work(&snapshot);
         let shown = tree(&snapshot);
@@ -84,7 +86,7 @@ fn check(
                 let view = f
                     .store
                     .snapshotter(strategy)
-                    .view(&f.lease, &layers)
+                    .view(&f.lease, &layers, &Stop::NEVER)
                     .unwrap();
                 assert_eq!(tree(&view), shown, "{strategy}");
             }
@@ -255,7 +257,9 @@ fn modes_and_owners_alone_are_changes() {
 fn the_root_keeps_the_attributes_of_a_lower_one() {
     let layers = |f: &Fixture| {
         let snapshotter = f.store.snapshotter(Strategy::Copy);
-        let snapshot = snapshotter.prepare(&f.lease, &base(f)).unwrap();
+        let snapshot = snapshotter
+            .prepare(&f.lease, &base(f), &Stop::NEVER)
+            .unwrap();
         fs::set_permissions(at(&snapshot, "."), fs::Permissions::from_mode(0o1777)).unwrap();
         std::os::unix::fs::chown(at(&snapshot, "."), Some(3), Some(4)).unwrap();
         let sealed = snapshotter.seal(snapshot, f.store.seal_options()).unwrap();
@@ -303,7 +307,7 @@ fn hard_links_stay_together() {
 fn directories_passed_through_look_as_below() {
     let layers = |f: &Fixture| {
         let snapshotter = f.store.snapshotter(Strategy::Copy);
-        let snapshot = snapshotter.prepare(&f.lease, &[]).unwrap();
+        let snapshot = snapshotter.prepare(&f.lease, &[], &Stop::NEVER).unwrap();
         fs::create_dir_all(at(&snapshot, "var/spool")).unwrap();
         fs::set_permissions(
             at(&snapshot, "var/spool"),
@@ -373,13 +377,17 @@ fn more_layers_than_the_kernel_stacks() {
     for strategy in STRATEGIES {
         let snapshotter = f.store.snapshotter(strategy);
         for count in [400, 401, 699, 705] {
-            let view = snapshotter.view(&f.lease, &layers[..count]).unwrap();
+            let view = snapshotter
+                .view(&f.lease, &layers[..count], &Stop::NEVER)
+                .unwrap();
             assert_eq!(view.layers().len(), count);
             let latest = fs::read_to_string(at(&view, "latest")).unwrap();
             assert_eq!(latest, (count - 1).to_string());
             assert_eq!(fs::read_dir(at(&view, ".")).unwrap().count(), count + 1);
         }
-        let snapshot = snapshotter.prepare(&f.lease, &layers).unwrap();
+        let snapshot = snapshotter
+            .prepare(&f.lease, &layers, &Stop::NEVER)
+            .unwrap();
         write(&snapshot, "new", "");
         let sealed = snapshotter.seal(snapshot, f.store.seal_options()).unwrap();
         assert_eq!(lines(&sealed.manifest), ["new file 0 644 0:0"]);
@@ -397,7 +405,7 @@ fn a_view_cannot_be_sealed_and_an_overlay_view_not_written() {
         let f = fixture();
         let layers = base(&f);
         let snapshotter = f.store.snapshotter(strategy);
-        let view = snapshotter.view(&f.lease, &layers).unwrap();
+        let view = snapshotter.view(&f.lease, &layers, &Stop::NEVER).unwrap();
         assert!(!view.writable());
         if strategy == Strategy::Overlay {
             let error = fs::write(at(&view, "x"), "").unwrap_err();
@@ -409,7 +417,9 @@ fn a_view_cannot_be_sealed_and_an_overlay_view_not_written() {
             .into_iter()
             .find(|other| *other != strategy)
             .unwrap();
-        let snapshot = snapshotter.prepare(&f.lease, &layers).unwrap();
+        let snapshot = snapshotter
+            .prepare(&f.lease, &layers, &Stop::NEVER)
+            .unwrap();
         let error = f
             .store
             .snapshotter(other)
@@ -428,10 +438,12 @@ fn dropped_snapshots_leave_nothing() {
         let f = fixture();
         let layers = base(&f);
         let snapshotter: Box<dyn Snapshotter> = f.store.snapshotter(strategy);
-        let snapshot = snapshotter.prepare(&f.lease, &layers).unwrap();
+        let snapshot = snapshotter
+            .prepare(&f.lease, &layers, &Stop::NEVER)
+            .unwrap();
         write(&snapshot, "x", "x");
         drop(snapshot);
-        drop(snapshotter.view(&f.lease, &layers).unwrap());
+        drop(snapshotter.view(&f.lease, &layers, &Stop::NEVER).unwrap());
         let work = f.store.root().join("work");
         let own = fs::read_dir(work).unwrap().next().unwrap().unwrap().path();
         assert_eq!(fs::read_dir(own).unwrap().count(), 0);
@@ -444,6 +456,30 @@ fn dropped_snapshots_leave_nothing() {
 }
 
 #[test]
+fn a_copy_that_is_stopped_leaves_nothing() {
+    let f = &fixture();
+    let layers = base(f);
+    let whole = f.store.snapshotter(Strategy::Copy);
+    // Stopped at the first question, at the second, and so on, until it is not stopped any more.
+    let stopped = (0..).map_while(|patience| {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let stop = Stop::when(move || {
+            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= patience
+        });
+        whole.prepare(&f.lease, &layers, &stop).err()
+    });
+    let stopped: Vec<String> = stopped.map(|error| format!("{error:?}")).collect();
+    assert!(stopped.len() > 3, "{stopped:?}");
+    assert!(
+        stopped.iter().all(|error| error.contains("stopped")),
+        "{stopped:?}"
+    );
+    let work = f.store.root().join("work");
+    let own = fs::read_dir(work).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_dir(own).unwrap().count(), 0);
+}
+
+#[test]
 fn a_missing_layer_is_named() {
     let f = fixture();
     let gone = Content::Layer(kiln_tree::LayerId([1; 32]));
@@ -451,7 +487,7 @@ fn a_missing_layer_is_named() {
         let error = f
             .store
             .snapshotter(strategy)
-            .prepare(&f.lease, &[gone])
+            .prepare(&f.lease, &[gone], &Stop::NEVER)
             .unwrap_err();
         assert!(
             matches!(error, StoreError::NoSuchLayer(content) if content == gone),
