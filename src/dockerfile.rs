@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kiln_executor::{
     Error as ExecutorError, Locals, ResolvedImage, Resolver, host_platform, words,
 };
+use kiln_frontend::dockerfile::Parsed;
 use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, TimeAnswer,
@@ -60,6 +61,8 @@ pub(crate) struct Loaded {
     pub(crate) place: Place,
     ignore: Option<IgnoreFile>,
     pub(crate) lock: LockFile,
+    /// What the text of `input` is parsed to.
+    pub(crate) parsed: Parsed,
 }
 
 /// Lowers with every base image that no lock knows taken to have an empty config: nothing is asked.
@@ -254,6 +257,7 @@ fn finish(
         place,
         ignore,
         lock,
+        parsed: _,
     } = loaded;
     let findings = |diagnostics| Findings {
         file_name: input.file_name.clone(),
@@ -373,6 +377,7 @@ fn load_on(
         place,
         ignore,
         lock,
+        parsed,
     })
 }
 

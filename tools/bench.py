@@ -573,7 +573,39 @@ class ManyStages(Row):
         return bench.kiln_build(self.root, self.at)
 
 
-ROWS = [Runs, Unchanged, UnchangedLarge, OneChanged, CopyCold, Stages, Archive, Pull, ManyStages]
+class Parse(Row):
+    name, title = "parse", "parse a Dockerfile of 1 MiB, process included"
+    plain_tool, target = "wc", 0.05
+    runs = 15
+    buildah_runs = 0
+
+    def prepare(self, bench):
+        # A question that lowers nothing: all of the file is parsed, and its stages are listed.
+        lines = [f"FROM {BASE} AS all\n"]
+        length = 0
+        index = 0
+        while length < MIB:
+            lines.append(
+                f"# comment {index}\nENV NAME{index}=\"a value {index}\" OTHER=$NAME{index}\n"
+                f"RUN --mount=type=cache,target=/c{index} echo {index} && \\\n    true $OTHER\n"
+                f"COPY --chown=1:1 src/{index} ./lib /dst/{index}/\n"
+                f"RUN <<EOF\necho here {index}\nEOF\n"
+            )
+            length += len(lines[-1])
+            index += 1
+        self.root = bench.fresh("kiln")
+        self.at = bench.context("parse", "".join(lines))
+
+    def kiln(self, bench):
+        return bench.kiln(self.root, "build", "--call", "targets", self.at)
+
+    def plain(self, bench):
+        return bench.run(["wc", os.path.join(self.at, "Dockerfile")])
+
+
+ROWS = [
+    Runs, Unchanged, UnchangedLarge, OneChanged, CopyCold, Stages, Archive, Pull, ManyStages, Parse,
+]  # fmt: skip
 
 
 def measure(bench, row, runs):

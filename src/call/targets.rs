@@ -1,6 +1,5 @@
 //! The targets of a Dockerfile, as they are written.
 
-use kiln_frontend::dockerfile::parse;
 use kiln_frontend::dockerfile::span::LineRange;
 use serde::Serialize;
 
@@ -61,7 +60,7 @@ impl Targets {
     }
 
     fn of(loaded: Loaded) -> Result<Targets, Error> {
-        let parsed = parse(&loaded.input.text);
+        let parsed = loaded.parsed;
         if parsed.has_errors() {
             return Err(Error::Dockerfile(Box::new(Findings {
                 file_name: loaded.input.file_name,
