@@ -15,12 +15,13 @@ use kiln_solver::{
     certain_runs,
 };
 
+use crate::arguments::arguments;
 use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
 use crate::lock::{LockFile, pull_words};
 use crate::missing::Contexts;
-use crate::record::{BuildRecord, StepRecord};
+use crate::record::{BuildDetails, BuildRecord, Ended, Outcome};
 use crate::steps::{Steps, Teller};
 use crate::{
     BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Kiln, Warnings,
@@ -64,6 +65,7 @@ impl Kiln {
         sink: impl Fn(Event) + Send + Sync + 'static,
         cancel: Cancel,
     ) -> Result<Built, Error> {
+        let asked = arguments(&request);
         let mut request = request;
         let sink = Arc::new(sink);
         let tell: Tell = sink.clone();
@@ -130,7 +132,9 @@ impl Kiln {
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
         self.check_limits(&plan).await?;
-        let teller = Arc::new(Teller::new(Steps::of(&plan), move |event| sink(event)));
+        let teller = Arc::new(Teller::new(Steps::of(&plan), clock, move |event| {
+            sink(event);
+        }));
         let notes = teller
             .steps
             .notes(&lineage, &declared_args, &request.source.no_cache);
@@ -138,8 +142,12 @@ impl Kiln {
             .solve_and_export(&request, &plan, notes, &teller, &worker, &contexts, cancel)
             .await;
         let took = clock.elapsed();
-        let endings = teller.endings();
-        let steps = teller.steps.infos.iter().enumerate();
+        let (traces, exports) = teller.take_trace();
+        let platforms = plan.results.keys().filter(|name| !name.is_empty());
+        let mut platforms: Vec<String> = platforms.cloned().collect();
+        if platforms.is_empty() {
+            platforms = source_platforms(&request);
+        }
         let record = BuildRecord {
             id: build_id(started),
             age: String::new(),
@@ -153,12 +161,29 @@ impl Kiln {
                 Ok(exported) => exported.image_id.clone().unwrap_or_default(),
                 Err(error) => words(error),
             },
-            steps: steps
-                .map(|(index, info)| StepRecord::new(info, endings.get(&index)))
-                .collect(),
+            details: BuildDetails {
+                outcome: Some(match &result {
+                    Ok(_) => Outcome::Done,
+                    Err(Error::Cancelled) => Outcome::Interrupted,
+                    Err(_) => Outcome::Failed,
+                }),
+                kiln: env!("CARGO_PKG_VERSION").to_owned(),
+                platforms,
+                arguments: asked,
+                exports,
+            },
+            steps: Vec::new(),
+        };
+        let ended = Ended {
+            build: record,
+            plan: &plan,
+            infos: &teller.steps.infos,
+            needs: teller.steps.needs(&plan),
+            endings: teller.endings(),
+            traces,
         };
         // A build that cannot be remembered is a build all the same, but its user should know.
-        if let Err(error) = self.remember(record) {
+        if let Err(error) = self.remember(ended) {
             teller.tell(Event::Notice(format!(
                 "this build is not remembered: {}",
                 words(&error)
@@ -544,16 +569,26 @@ fn written(plan: &Plan, node: NodeId) -> Option<(String, u32, Vec<String>)> {
     (!lines.is_empty()).then(|| (file.clone(), range.start_line, lines))
 }
 
-/// An id that sorts by time and is unique in practice: nanoseconds since the epoch, in base 36.
+/// The platforms that a build with a nameless result is for.
+fn source_platforms(request: &BuildRequest) -> Vec<String> {
+    match &request.source.platforms[..] {
+        [] => vec![kiln_executor::host_platform().to_string()],
+        platforms => platforms.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// An id that is unique in practice, and told apart by its first digits: nanoseconds since the epoch,
+/// mixed, in base 36.
 fn build_id(started: SystemTime) -> String {
-    let mut number = started
+    let since = started
         .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos();
-    let mut digits = Vec::new();
-    while number > 0 {
-        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
+        .unwrap_or_default();
+    // An odd factor maps no two numbers to one; this one changes the highest bits most.
+    let mut number = (since.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut digits = [b'0'; 13];
+    for digit in &mut digits {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize];
         number /= 36;
     }
-    digits.iter().rev().collect()
+    digits.iter().map(|&digit| char::from(digit)).collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kiln_solver::WaitsFor;
 
-use crate::Findings;
+use crate::{Explanation, Findings};
 
 /// A step as people see it, by its index in [`Event::Planned`].
 pub type StepIndex = usize;
@@ -98,6 +98,15 @@ pub enum Event {
         what: WaitsFor,
         /// The other process, where known.
         pid: Option<u32>,
+    },
+    /// Everything behind what became of a step; comes right before [`Event::Finished`].
+    Explained {
+        /// Which.
+        step: StepIndex,
+        /// How it ended.
+        status: StepStatus,
+        /// Why, with all that was looked at.
+        explanation: Explanation,
     },
     /// A step is done.
     Finished {

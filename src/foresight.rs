@@ -177,7 +177,11 @@ impl Kiln {
         let worker = BuildWorker::new(&self.executor, resolver, source.locals.clone())
             .with_configs(source.lock.configs(&plan));
         let worker = Arc::new(Looker::new(worker));
-        let teller = Arc::new(Teller::new(Steps::of(&plan), drop));
+        let teller = Arc::new(Teller::new(
+            Steps::of(&plan),
+            std::time::Instant::now(),
+            drop,
+        ));
         let notes: BTreeMap<NodeId, NodeNote> =
             teller
                 .steps

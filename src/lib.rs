@@ -21,9 +21,11 @@
 
 mod error;
 mod event;
+mod explanation;
 mod lines;
 mod request;
 
+mod arguments;
 mod build;
 mod call;
 mod delivery;
@@ -32,12 +34,14 @@ mod entitlement;
 mod foresight;
 mod ignore;
 mod lock;
+mod log;
 mod missing;
 mod open;
 mod outside;
 mod plan;
 mod record;
 mod steps;
+mod trace;
 
 pub use build::Built;
 pub use call::{
@@ -47,6 +51,7 @@ pub use call::{
 pub use entitlement::Entitlement;
 pub use error::{Error, FailedStep, Findings};
 pub use event::{Event, StepIndex, StepInfo, StepStatus, Stream, Warnings};
+pub use explanation::{Explanation, FoundBy, RecordRef};
 pub use foresight::{Fate, Foresight};
 pub use ignore::IgnoreRule;
 pub use lines::OutputLines;
@@ -54,7 +59,7 @@ pub use lock::{LockChange, LockError, LockOptions, LockOutcome, LockRequest, pul
 pub use open::{Kiln, Options};
 pub use outside::{FrontendFailure, FrontendProblem};
 pub use plan::{PlanForm, Planned};
-pub use record::{BuildRecord, StepRecord};
+pub use record::{BuildDetails, BuildRecord, ExportRecord, Outcome, StepRecord};
 pub use request::{
     ASSUMED_PLATFORM, BuildRequest, ContextRequest, Delivery, DockerfileRequest, Frontend,
     Frontends, ReadOnce, SourceRequest,
@@ -63,11 +68,11 @@ pub use request::{
 pub use kiln_executor::{
     AgentSource, ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
     ImageDetails, ImageSummary, ImportedImage, Keep, PlatformDetails, Program, ProgramStdio,
-    PullEvent, PullObserver, SecretSource, Secrets, SpaceLine, Swept, Terminal, Volume,
+    PullEvent, PullObserver, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal, Volume,
     host_platform, init_if_requested, probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;
 pub use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
-pub use kiln_solver::{Cancel, WaitsFor};
+pub use kiln_solver::{Cancel, Comparison, Reason, WaitsFor};

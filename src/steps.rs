@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{NodeId, Op, Plan, SourceOp};
 use kiln_solver::{NodeNote, Slot};
 
 use crate::event::{Event, StepIndex, StepInfo, StepStatus, Stream};
+use crate::explanation::RecordRef;
 use crate::lines::OutputLines;
+use crate::record::ExportRecord;
+use crate::trace::{StepTrace, Trace};
 
 /// Lines of output kept of each step, for when it fails.
 const TAIL_LINES: usize = 30;
@@ -84,6 +87,30 @@ impl Steps {
 
     pub(crate) fn index(&self, node: NodeId) -> Option<StepIndex> {
         self.by_node.get(&node).copied()
+    }
+
+    /// The steps that each reads from, directly or through nodes that are none.
+    pub(crate) fn needs(&self, plan: &Plan) -> Vec<Vec<StepIndex>> {
+        let mut needs = vec![BTreeSet::new(); self.infos.len()];
+        let mut through: BTreeMap<NodeId, BTreeSet<StepIndex>> = BTreeMap::new();
+        for node in plan.order() {
+            let mut read = BTreeSet::new();
+            for input in &plan.graph.node(node).inputs {
+                match self.index(input.node) {
+                    Some(step) => drop(read.insert(step)),
+                    None => read.extend(through.get(&input.node).into_iter().flatten()),
+                }
+            }
+            match self.index(node) {
+                Some(step) => needs[step].extend(read),
+                None => drop(through.insert(node, read)),
+            }
+        }
+        let without_itself = |(step, mut needs): (StepIndex, BTreeSet<StepIndex>)| {
+            needs.remove(&step);
+            needs.into_iter().collect()
+        };
+        needs.into_iter().enumerate().map(without_itself).collect()
     }
 
     /// What the solver cannot know: the place of each step in the file.
@@ -173,8 +200,8 @@ pub(crate) struct Teller<F> {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    trace: Trace,
     tails: BTreeMap<NodeId, Tail>,
     /// Identities of sources, in words.
     labels: BTreeMap<NodeId, String>,
@@ -190,18 +217,30 @@ struct Tail {
 }
 
 impl<F: Fn(Event) + Send + Sync> Teller<F> {
-    pub(crate) fn new(steps: Steps, sink: F) -> Teller<F> {
+    /// Tells `sink`; times are counted from `clock` on.
+    pub(crate) fn new(steps: Steps, clock: Instant, sink: F) -> Teller<F> {
         sink(Event::Planned {
             steps: steps.infos.clone(),
         });
         Teller {
             steps,
             sink,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                trace: Trace::new(clock),
+                tails: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                brought: BTreeMap::new(),
+                ended: BTreeMap::new(),
+            }),
         }
     }
 
     pub(crate) fn tell(&self, event: Event) {
+        match &event {
+            Event::Exporting(what) => self.state().trace.exporting(what),
+            Event::Exported { what, .. } => self.state().trace.exported(what),
+            _ => {}
+        }
         (self.sink)(event);
     }
 
@@ -221,6 +260,51 @@ impl<F: Fn(Event) + Send + Sync> Teller<F> {
     /// How each step ended, by its index.
     pub(crate) fn endings(&self) -> BTreeMap<StepIndex, (StepStatus, String)> {
         self.state().ended.clone()
+    }
+
+    /// What is to be remembered of the steps and of what was written at the end.
+    pub(crate) fn take_trace(&self) -> (BTreeMap<StepIndex, StepTrace>, Vec<ExportRecord>) {
+        self.state().trace.take()
+    }
+
+    /// Takes in what is remembered beside what is told.
+    fn trace(&self, event: &kiln_solver::Event) {
+        use kiln_solver::Event as Solver;
+        let (Solver::Started { node }
+        | Solver::Output { node, .. }
+        | Solver::Progress { node, .. }
+        | Solver::Compared { node, .. }
+        | Solver::Recorded { node, .. }) = event
+        else {
+            return;
+        };
+        let Some(step) = self.steps.index(*node) else {
+            return;
+        };
+        let is_part = self.steps.parts.contains(node);
+        let trace = &mut self.state().trace;
+        match event {
+            Solver::Started { .. } => trace.started(step),
+            Solver::Output { bytes, .. } => trace.step(step).log.push(bytes),
+            Solver::Progress { what, current, .. } => trace.moved(step, what, *current),
+            // What stands for a part says nothing of the whole.
+            Solver::Compared { comparison, .. } if !is_part => {
+                trace.step(step).explanation.comparison = Some(comparison.clone());
+            }
+            Solver::Recorded {
+                record,
+                created_unix_nanos,
+                outputs,
+                ..
+            } if !is_part => {
+                trace.recorded(step, outputs.clone());
+                trace.step(step).explanation.record = Some(RecordRef {
+                    id: record.0,
+                    created_unix_millis: created_unix_nanos / 1_000_000,
+                });
+            }
+            _ => {}
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -248,6 +332,7 @@ impl<F: Fn(Event) + Send + Sync> Teller<F> {
 impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
     fn event(&self, event: kiln_solver::Event) {
         use kiln_solver::Event as Solver;
+        self.trace(&event);
         let step = |node: &NodeId| self.steps.index(*node);
         match event {
             Solver::Pinned { node, label } => {
@@ -307,6 +392,10 @@ impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
             } => {
                 let Some(step) = step(&node) else { return };
                 use kiln_solver::StepStatus as Ended;
+                let road = match status {
+                    Ended::Cached { road } => Some(road.into()),
+                    _ => None,
+                };
                 let status = match status {
                     Ended::Cached { .. } => StepStatus::Cached,
                     Ended::Ran { duration } | Ended::Fetched { duration } => {
@@ -329,17 +418,28 @@ impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
                 {
                     return;
                 }
-                let reason = match reason {
+                let words = match &reason {
                     Some(reason) => reason.to_string(),
                     None => self.state().labels.get(&node).cloned().unwrap_or_default(),
                 };
-                self.state()
-                    .ended
-                    .insert(step, (status.clone(), reason.clone()));
+                let explanation = {
+                    let mut state = self.state();
+                    state.ended.insert(step, (status.clone(), words.clone()));
+                    state.trace.ended(step);
+                    let trace = state.trace.step(step);
+                    trace.explanation.road = road;
+                    trace.explanation.reason = reason;
+                    trace.explanation.clone()
+                };
+                self.tell(Event::Explained {
+                    step,
+                    status: status.clone(),
+                    explanation,
+                });
                 self.tell(Event::Finished {
                     step,
                     status,
-                    reason,
+                    reason: words,
                 });
             }
         }

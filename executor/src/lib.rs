@@ -46,7 +46,7 @@ mod peek;
 mod piped;
 mod space;
 
-pub use builds::Build;
+pub use builds::{Build, FoundBuild, NewBuild, StepLog};
 pub use cachemounts::CacheMounts;
 pub use container::{
     ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,

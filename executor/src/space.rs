@@ -56,6 +56,7 @@ impl Executor {
             line("running steps", usage.work),
             line("trash", usage.trash),
             line("records", usage.records),
+            line("builds", usage.builds),
             line("other", usage.other),
         ])
     }
@@ -80,6 +81,7 @@ impl Executor {
             ("cache mounts", report.cache_mounts),
             ("repositories", report.repositories),
             ("contexts", report.contexts),
+            ("builds", report.builds),
             (
                 "leftovers of dead processes",
                 report.dead_processes + report.orphans,

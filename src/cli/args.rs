@@ -136,7 +136,53 @@ Example:
 #[derive(Debug, Subcommand)]
 pub(crate) enum BuildsCommand {
     /// List earlier builds, newest first
-    Ls,
+    Ls {
+        /// At most so many
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+        /// How to write it: text, or json with one build a line
+        #[arg(long, value_enum, default_value = "text", hide_possible_values = true)]
+        format: RecordFormat,
+    },
+    /// Show one build: its steps with times, bytes and reasons; * marks the critical path
+    Show {
+        /// The beginning of its id, latest, or latest~N for the one N before
+        #[arg(default_value = "latest")]
+        id: String,
+        /// How to write it: text or json
+        #[arg(long, value_enum, default_value = "text", hide_possible_values = true)]
+        format: RecordFormat,
+    },
+    /// Print what steps wrote, as far as it is kept
+    ///
+    /// Of each step the first 32 kB and the last 96 kB are kept, of a build at most 8 MB. What a step
+    /// prints is kept as it is: a secret that it prints is in there.
+    Logs {
+        /// The beginning of its id, latest, or latest~N for the one N before
+        #[arg(default_value = "latest")]
+        id: String,
+        /// Only the step with this number, the steps of this stage, or whose text holds this
+        step: Option<String>,
+        /// How to write it: text, or json with one step a line
+        #[arg(long, value_enum, default_value = "text", hide_possible_values = true)]
+        format: RecordFormat,
+    },
+    /// Forget builds, with what their steps wrote; images and cache stay
+    Rm {
+        /// The beginnings of their ids
+        ids: Vec<String>,
+        /// Forget all
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecordFormat {
+    /// For people
+    Text,
+    /// For other programs: docs/formats/build-json.md
+    Json,
 }
 
 /// What lowering needs to know; the same for `build` and `plan`.
@@ -264,6 +310,9 @@ pub(crate) struct BuildArgs {
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: Progress,
+    /// Say of each step all that its reason goes by, as soon as it is known
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Print nothing but the image id
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -393,12 +442,16 @@ pub(crate) struct LockArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
-    /// Only the steps of this stage, or whose text holds this
+    /// Only the steps of this stage, whose text holds this, or the one with this number; with all
+    /// that was compared, and every changed file
     #[arg(value_name = "STEP")]
     pub(crate) step: Option<String>,
-    /// Another build than the last: the beginning of its id in `kiln builds ls`
+    /// Another build than the last: the beginning of its id in `kiln builds ls`, or latest~N
     #[arg(long, value_name = "ID")]
     pub(crate) build: Option<String>,
+    /// How to write it: text or json
+    #[arg(long, value_enum, default_value = "text", hide_possible_values = true)]
+    pub(crate) format: RecordFormat,
 }
 
 #[derive(Debug, Args)]

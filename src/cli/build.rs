@@ -191,7 +191,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     let runtime = host::runtime()?;
     let cancel = Cancel::new();
     host::watch_signals(&runtime, cancel.clone());
-    let drawer = Drawer::new(args.progress, args.quiet);
+    let drawer = Drawer::new(args.progress, args.quiet, args.explain);
     let built = runtime.block_on(kiln.build(request, drawer.sink(), cancel));
     let ending = Ending {
         took: clock.elapsed(),

@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod builds;
 mod call;
 mod host;
 mod images;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{BuildsCommand, Cli, Command};
+use args::{Cli, Command};
 use spec::SpecError;
 
 /// Why a command has no result.
@@ -78,9 +79,7 @@ pub(crate) fn main() -> ExitCode {
             no_trunc,
             platform,
         } => images::history(&image, no_trunc, platform.as_deref()),
-        Command::Builds {
-            command: None | Some(BuildsCommand::Ls),
-        } => why::builds(),
+        Command::Builds { command } => builds::builds(command.as_ref()),
         Command::Du => space::du(),
         Command::Prune {
             all,

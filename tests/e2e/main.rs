@@ -15,6 +15,7 @@ mod failures;
 mod foresight;
 mod frontends;
 mod heredocs;
+mod history;
 mod images;
 mod instructions;
 mod interrupts;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     support::settle();
     let rooms: [Room; 23] = [
         ("reasons", reasons::cases),
+        ("history", history::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
         ("interrupts", interrupts::cases),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, Transaction};
 
 use crate::StoreError;
 use crate::store::{Store, millis, time};
@@ -28,11 +28,49 @@ pub struct Build {
     pub result: String,
     /// What became of each step and why, encoded by the caller.
     pub steps: Vec<u8>,
+    /// What else there is to know of it, encoded by the caller.
+    pub details: Vec<u8>,
+}
+
+/// A build that is to be remembered, with what is too much to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBuild {
+    /// The build.
+    pub build: Build,
+    /// Its plan, encoded by the caller.
+    pub plan: Vec<u8>,
+    /// What its steps wrote.
+    pub logs: Vec<StepLog>,
+}
+
+/// What a step wrote: the beginning and the end, if it was too much to keep all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepLog {
+    /// The number of the step, as the caller counts them.
+    pub step: u32,
+    /// How much it was in all.
+    pub bytes: u64,
+    /// The beginning.
+    pub head: Vec<u8>,
+    /// The end, where that is not in the beginning.
+    pub tail: Vec<u8>,
+}
+
+/// What a prefix of an id finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundBuild {
+    /// No build.
+    None,
+    /// One.
+    One(Box<Build>),
+    /// Several, whose ids these are; not all of them if there are many.
+    Several(Vec<String>),
 }
 
 impl Store {
     /// Remembers a build, and forgets the oldest beyond the number kept.
-    pub fn put_build(&self, build: &Build) -> Result<(), StoreError> {
+    pub fn put_build(&self, new: &NewBuild) -> Result<(), StoreError> {
+        let build = &new.build;
         let tags = serde_json::to_string(&build.tags).expect("BUG: strings are always JSON");
         let duration = i64::try_from(build.duration.as_micros()).unwrap_or(i64::MAX);
         self.database().write("remember a build", |t| {
@@ -51,11 +89,63 @@ impl Store {
                     &build.steps,
                 ),
             )?;
-            t.execute(
+            let seq = t.last_insert_rowid();
+            t.prepare_cached("INSERT INTO build_detail (build, details, plan) VALUES (?1, ?2, ?3)")?
+                .execute((seq, &build.details, &new.plan))?;
+            let mut insert = t.prepare_cached(
+                "INSERT INTO build_log (build, step, bytes, head, tail) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            for log in &new.logs {
+                let bytes = i64::try_from(log.bytes).unwrap_or(i64::MAX);
+                insert.execute((seq, log.step, bytes, &log.head, &log.tail))?;
+            }
+            let forgotten = t.execute(
                 "DELETE FROM build WHERE seq NOT IN (SELECT seq FROM build ORDER BY seq DESC LIMIT ?1)",
                 [self.options().keep_builds],
             )?;
+            if forgotten > 0 {
+                forget_details(t)?;
+            }
             Ok(())
+        })
+    }
+
+    /// Returns the plan of a build, as it was encoded; none if the build is forgotten or had none.
+    pub fn build_plan(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.database().read("read the plan of a build", |c| {
+            c.prepare_cached(
+                "SELECT d.plan FROM build_detail d JOIN build b ON b.seq = d.build WHERE b.id = ?1",
+            )?
+            .query_row([id], |row| row.get(0))
+            .optional()
+        })
+    }
+
+    /// Returns what the steps of a build wrote, in the order of the steps.
+    pub fn build_logs(&self, id: &str) -> Result<Vec<StepLog>, StoreError> {
+        self.database().read("read the output of a build", |c| {
+            c.prepare_cached(
+                "SELECT l.step, l.bytes, l.head, l.tail FROM build_log l
+                 JOIN build b ON b.seq = l.build WHERE b.id = ?1 ORDER BY l.step",
+            )?
+            .query_map([id], |row| {
+                Ok(StepLog {
+                    step: row.get(0)?,
+                    bytes: row.get::<_, i64>(1)?.unsigned_abs(),
+                    head: row.get(2)?,
+                    tail: row.get(3)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// Forgets a build with all that is kept of it; tells whether it was there.
+    pub fn forget_build(&self, id: &str) -> Result<bool, StoreError> {
+        self.database().write("forget a build", |t| {
+            let forgotten = t.execute("DELETE FROM build WHERE id = ?1", [id])?;
+            forget_details(t)?;
+            Ok(forgotten > 0)
         })
     }
 
@@ -63,28 +153,57 @@ impl Store {
     pub fn builds(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.database().read("list builds", |c| {
-            c.prepare_cached(&select("ORDER BY seq DESC LIMIT ?1"))?
+            c.prepare_cached(&select("ORDER BY b.seq DESC LIMIT ?1"))?
                 .query_map([limit], build)?
                 .collect()
         })
     }
 
-    /// Returns the build whose id begins with `prefix`; the latest, if there are several.
-    pub fn build(&self, prefix: &str) -> Result<Option<Build>, StoreError> {
-        self.database().read("look up a build", |c| {
+    /// Finds the build whose id begins with `prefix`, or is all of it.
+    pub fn build(&self, prefix: &str) -> Result<FoundBuild, StoreError> {
+        /// So many are named where there are several.
+        const NAMED: usize = 6;
+        let mut found: Vec<Build> = self.database().read("look up a build", |c| {
             c.prepare_cached(&select(
-                "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY seq DESC LIMIT 1",
+                "WHERE substr(b.id, 1, length(?1)) = ?1 ORDER BY b.seq DESC LIMIT ?2",
             ))?
-            .query_row([prefix], build)
-            .optional()
+            .query_map((prefix, NAMED as i64), build)?
+            .collect()
+        })?;
+        if let Some(whole) = found.iter().position(|build| build.id == prefix) {
+            return Ok(FoundBuild::One(Box::new(found.swap_remove(whole))));
+        }
+        Ok(match found.len() {
+            0 => FoundBuild::None,
+            1 => FoundBuild::One(Box::new(found.swap_remove(0))),
+            _ => FoundBuild::Several(found.into_iter().map(|build| build.id).collect()),
         })
     }
 }
 
+/// Removes what belongs to builds that are not there any more; returns how many had any.
+pub(crate) fn forget_details(t: &Transaction<'_>) -> rusqlite::Result<usize> {
+    t.execute(
+        "DELETE FROM build_log WHERE build NOT IN (SELECT seq FROM build)",
+        [],
+    )?;
+    t.execute(
+        "DELETE FROM build_detail WHERE build NOT IN (SELECT seq FROM build)",
+        [],
+    )
+}
+
+/// Forgets the builds that began before a time; returns how many.
+pub(crate) fn forget_older(t: &Transaction<'_>, before: i64) -> rusqlite::Result<usize> {
+    let forgotten = t.execute("DELETE FROM build WHERE started < ?1", [before])?;
+    forget_details(t)?;
+    Ok(forgotten)
+}
+
 fn select(rest: &str) -> String {
     format!(
-        "SELECT id, started, duration, context, dockerfile, target, tags, result, steps
-         FROM build {rest}"
+        "SELECT b.id, b.started, b.duration, b.context, b.dockerfile, b.target, b.tags, b.result,
+         b.steps, coalesce(d.details, x'') FROM build b LEFT JOIN build_detail d ON d.build = b.seq {rest}"
     )
 }
 
@@ -100,5 +219,6 @@ fn build(row: &Row<'_>) -> rusqlite::Result<Build> {
         tags: serde_json::from_str(&tags).unwrap_or_default(),
         result: row.get(7)?,
         steps: row.get(8)?,
+        details: row.get(9)?,
     })
 }

@@ -49,7 +49,7 @@ mod sweep;
 mod usage;
 
 pub use blobs::BlobWriter;
-pub use builds::Build;
+pub use builds::{Build, FoundBuild, NewBuild, StepLog};
 pub use cachemounts::{CacheMount, CacheMountAttempt, CacheMountInfo, Sharing};
 pub use compressed::{AS_PULLED, Compressed};
 pub use content::{BlobDigest, Content, DiffId, ImageId, Key, Lineage, OpKey, ParseIdError};

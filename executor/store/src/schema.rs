@@ -1,12 +1,13 @@
 //! The SQL of the database, as docs/formats/store.md explains it.
 
 /// The version that [`SQL`] makes, in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// What turns a database of a version into one of the next, by that version.
-pub(crate) const UPGRADES: [(i64, &str); 1] = [(
-    1,
-    "
+pub(crate) const UPGRADES: [(i64, &str); 2] = [
+    (
+        1,
+        "
 CREATE TABLE image_member (
     image    INTEGER NOT NULL,
     place    INTEGER NOT NULL,
@@ -16,7 +17,27 @@ CREATE TABLE image_member (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_member_member ON image_member (member);
 ",
-)];
+    ),
+    (
+        2,
+        "
+CREATE TABLE build_detail (
+    build   INTEGER PRIMARY KEY,
+    details BLOB NOT NULL,
+    plan    BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE build_log (
+    build INTEGER NOT NULL,
+    step  INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    head  BLOB NOT NULL,
+    tail  BLOB NOT NULL,
+    PRIMARY KEY (build, step)
+) STRICT;
+",
+    ),
+];
 
 /// Makes an empty database of [`VERSION`].
 ///
@@ -193,6 +214,21 @@ CREATE TABLE build (
     steps      BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE build_detail (
+    build   INTEGER PRIMARY KEY,
+    details BLOB NOT NULL,
+    plan    BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE build_log (
+    build INTEGER NOT NULL,
+    step  INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    head  BLOB NOT NULL,
+    tail  BLOB NOT NULL,
+    PRIMARY KEY (build, step)
+) STRICT;
+
 CREATE TABLE tree (
     digest BLOB NOT NULL PRIMARY KEY,
     bytes  BLOB NOT NULL,
@@ -221,7 +257,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
         let schema = store.database().dump_schema().join(";\n");
-        insta::assert_snapshot!("schema_v2", schema);
+        insta::assert_snapshot!("schema_v3", schema);
     }
 
     /// The lines of SQL that would make a database, sorted.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Transaction;
 
+use crate::builds::forget_older;
 use crate::cachemounts::CacheMountInfo;
 use crate::compressed::AS_PULLED;
 use crate::database::Abort;
@@ -60,6 +61,8 @@ pub struct SweepReport {
     pub repositories: u64,
     /// Context directories, file hashes and what was learnt of URLs forgotten.
     pub contexts: u64,
+    /// Builds forgotten, with what their steps wrote.
+    pub builds: u64,
     /// Processes that died without cleaning up.
     pub dead_processes: u64,
     /// Directories and files that no row named.
@@ -151,6 +154,9 @@ impl Store {
                     }
                 }
                 Self::free(t, &mut report)?;
+                if let Policy::KeepDuration(age) = policy {
+                    report.builds += forget_older(t, cutoff(age))? as u64;
+                }
                 if taken < at_once {
                     self.forget_contexts(t, policy, &mut report)?;
                 }

@@ -44,8 +44,10 @@ pub struct Usage {
     pub work: UsageLine,
     /// What is being removed.
     pub trash: UsageLine,
-    /// The database; its count is that of records.
+    /// The database without what is kept of builds; its count is that of records.
     pub records: UsageLine,
+    /// Builds that are remembered, their plans and what their steps wrote: a part of the database.
+    pub builds: UsageLine,
     /// The rest: the root itself, locks, processes.
     pub other: UsageLine,
 }
@@ -62,6 +64,7 @@ impl Usage {
             &self.work,
             &self.trash,
             &self.records,
+            &self.builds,
             &self.other,
         ];
         lines.iter().map(|line| line.bytes).sum()
@@ -106,6 +109,22 @@ impl Store {
                 };
             }
         }
+        let (builds, bytes): (i64, i64) = self.database().read("count builds", |c| {
+            c.query_row(
+                "SELECT (SELECT count(*) FROM build),
+                 (SELECT coalesce(sum(length(steps)), 0) FROM build)
+                 + (SELECT coalesce(sum(length(details) + length(plan)), 0) FROM build_detail)
+                 + (SELECT coalesce(sum(length(head) + length(tail)), 0) FROM build_log)",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+        })?;
+        usage.builds = UsageLine {
+            count: builds.unsigned_abs(),
+            // A database whose log was not moved into it yet may be smaller than what it holds.
+            bytes: bytes.unsigned_abs().min(usage.records.bytes),
+        };
+        usage.records.bytes -= usage.builds.bytes;
         let counts: [i64; 4] = self.database().read("count rows", |c| {
             c.query_row(
                 "SELECT (SELECT count(*) FROM layer), (SELECT count(*) FROM blob),

@@ -112,6 +112,7 @@ impl Board {
             }
             // Warned of below the last picture.
             Event::Understood(_) => {}
+            Event::Explained { .. } => {}
             Event::Notice(text) => self.notices.push(words::visible(text)),
             Event::Exporting(what) => self.exporting.push((words::visible(what), now)),
             Event::Exported { what, .. } => {

@@ -28,10 +28,12 @@ pub(super) struct Live {
     started: Instant,
     drawn_lines: usize,
     shown_notices: usize,
+    /// Everything behind a reason is said, too.
+    explain: bool,
 }
 
 impl Live {
-    pub(super) fn new() -> Live {
+    pub(super) fn new(explain: bool) -> Live {
         let paint = Paint(super::colours(true));
         Live {
             board: Board::default(),
@@ -39,10 +41,23 @@ impl Live {
             started: Instant::now(),
             drawn_lines: 0,
             shown_notices: 0,
+            explain,
         }
     }
 
     pub(super) fn on(&mut self, event: Event) {
+        if let (
+            true,
+            Event::Explained {
+                step,
+                status,
+                explanation,
+            },
+        ) = (self.explain, &event)
+        {
+            let lines = table::explain(&self.board, *step, status, explanation);
+            self.board.notices.extend(lines);
+        }
         self.board.on(&event, Instant::now());
     }
 

@@ -38,14 +38,16 @@ enum Inner {
 
 impl Drawer {
     /// Picks the view that was asked for, or the one that fits standard error.
-    pub(crate) fn new(progress: Progress, quiet: bool) -> Drawer {
+    pub(crate) fn new(progress: Progress, quiet: bool, explain: bool) -> Drawer {
         let terminal = std::io::stderr().is_terminal();
         let inner = match progress {
             _ if quiet => Inner::Quiet,
             Progress::Quiet => Inner::Quiet,
-            Progress::Tty => Inner::Live(live::Live::new()),
-            Progress::Auto if terminal => Inner::Live(live::Live::new()),
-            Progress::Auto | Progress::Plain => Inner::Plain(plain::Plain::new(colours(terminal))),
+            Progress::Tty => Inner::Live(live::Live::new(explain)),
+            Progress::Auto if terminal => Inner::Live(live::Live::new(explain)),
+            Progress::Auto | Progress::Plain => {
+                Inner::Plain(plain::Plain::new(colours(terminal), explain))
+            }
         };
         let is_live = matches!(inner, Inner::Live(_));
         let inner = Arc::new(Mutex::new(inner));

@@ -12,13 +12,16 @@ use super::words;
 pub(super) struct Plain {
     board: Board,
     paint: Paint,
+    /// Everything behind a reason is said, too.
+    explain: bool,
 }
 
 impl Plain {
-    pub(super) fn new(colours: bool) -> Plain {
+    pub(super) fn new(colours: bool, explain: bool) -> Plain {
         Plain {
             board: Board::default(),
             paint: Paint(colours),
+            explain,
         }
     }
 
@@ -29,6 +32,17 @@ impl Plain {
             | Event::Output { step, .. }
             | Event::Waiting { step, .. }
             | Event::Finished { step, .. } => *step,
+            Event::Explained {
+                step,
+                status,
+                explanation,
+            } => {
+                if self.explain {
+                    let lines = table::explain(&self.board, *step, status, explanation);
+                    lines.iter().for_each(|line| say(&format!("{line}\n")));
+                }
+                return;
+            }
             Event::Notice(text) => return say(&format!("{}\n", words::visible(text))),
             Event::Exported { what, took } => {
                 let what = words::visible(what);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use console::{measure_text_width, pad_str};
-use kiln::StepStatus;
+use kiln::{Explanation, StepIndex, StepStatus};
 
 use super::board::{Board, Step};
 use super::words;
@@ -124,6 +124,31 @@ pub(super) fn draw(board: &Board, ending: &Ending, width: Option<usize>, paint: 
     out.push_str(&wrapped(&parts, width.unwrap_or(usize::MAX)));
     out.push('\n');
     out
+}
+
+/// A step, what became of it, and below that everything behind its reason.
+pub(super) fn explain(
+    board: &Board,
+    step: StepIndex,
+    status: &StepStatus,
+    explanation: &Explanation,
+) -> Vec<String> {
+    let Some(step) = board.steps.get(step) else {
+        return Vec::new();
+    };
+    let mut lines = vec![format!(
+        "{}  {}: {}",
+        step.info.stage,
+        step.info.text,
+        status_words(status)
+    )];
+    let below = explanation.lines();
+    lines.extend(
+        below
+            .iter()
+            .map(|line| format!("    {}", words::visible(line))),
+    );
+    lines
 }
 
 /// The width of the first column: of the longest stage name, but in a view that clips no more than a

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use kiln_store::{BlobDigest, Build, Content, DiffId, ImageId, Pulled, Store, StoreError};
+use kiln_store::{
+    BlobDigest, Build, Content, DiffId, FoundBuild, ImageId, Pulled, Store, StoreError,
+};
 
 use crate::fixture::{Fixture, diff_layer, fixture, image, layer};
 
@@ -168,8 +170,20 @@ fn builds_are_kept_up_to_a_number() {
             tags: vec!["a".into(), "b".into()],
             result: "ok".into(),
             steps: vec![number],
+            details: vec![9],
         };
-        store.put_build(&build).unwrap();
+        let log = kiln_store::StepLog {
+            step: 1,
+            bytes: 10,
+            head: vec![number],
+            tail: vec![],
+        };
+        let new = kiln_store::NewBuild {
+            build,
+            plan: vec![number],
+            logs: vec![log],
+        };
+        store.put_build(&new).unwrap();
     }
     let ids = |limit| {
         store
@@ -181,9 +195,30 @@ fn builds_are_kept_up_to_a_number() {
     };
     assert_eq!(ids(10), ["b4", "b3", "b2"]);
     assert_eq!(ids(1), ["b4"]);
-    assert_eq!(store.build("b3").unwrap().unwrap().tags, ["a", "b"]);
-    assert_eq!(store.build("b").unwrap().unwrap().id, "b4");
-    assert_eq!(store.build("b0").unwrap(), None);
+    let FoundBuild::One(found) = store.build("b3").unwrap() else {
+        panic!("`b3` is not found");
+    };
+    assert_eq!(
+        (found.tags, found.details),
+        (vec!["a".into(), "b".into()], vec![9])
+    );
+    let several = ["b4", "b3", "b2"].map(str::to_owned).to_vec();
+    assert_eq!(store.build("b").unwrap(), FoundBuild::Several(several));
+    assert_eq!(store.build("b0").unwrap(), FoundBuild::None);
+    // What was kept of a build goes with it.
+    assert_eq!(store.build_plan("b3").unwrap(), Some(vec![3]));
+    assert_eq!(store.build_logs("b3").unwrap()[0].head, [3]);
+    assert_eq!(store.build_logs("b0").unwrap(), []);
+    assert!(store.forget_build("b3").unwrap());
+    assert!(!store.forget_build("b3").unwrap());
+    assert_eq!(store.build_plan("b3").unwrap(), None);
+    assert_eq!(store.usage().unwrap().builds.count, 2);
+    let swept = store.sweep(kiln_store::Policy::KeepDuration(Duration::from_secs(1)));
+    assert_eq!(swept.unwrap().builds, 2);
+    assert_eq!(
+        store.usage().unwrap().builds,
+        kiln_store::UsageLine::default()
+    );
 }
 
 #[test]

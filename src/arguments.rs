@@ -1,0 +1,154 @@
+//! What a build was asked for, as arguments of the command, without anything that is secret.
+
+use kiln_executor::Export;
+use kiln_frontend::lower::NoCache;
+use kiln_ir::{NetworkMode, ResolveMode};
+
+use crate::{BuildRequest, ContextRequest};
+
+/// Build arguments whose values may hold credentials: those of proxies.
+const PROXIES: [&str; 5] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "all_proxy",
+];
+
+/// Lists what was asked for beyond the context and the Dockerfile.
+///
+/// Of secrets and ssh agents the ids are told, of addresses all but who asks there.
+pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
+    let source = &request.source;
+    let mut words = Vec::new();
+    let mut say = |flag: &str, value: &str| match value {
+        "" => words.push(flag.to_owned()),
+        value => words.push(format!("{flag}={value}")),
+    };
+    if request.plan.is_some() {
+        say("--plan", "");
+    }
+    if let Some(target) = &source.target {
+        say("--target", target);
+    }
+    for (name, value) in &source.build_args {
+        let is_proxy = PROXIES.contains(&name.to_lowercase().as_str());
+        match value {
+            Some(value) if !is_proxy => say("--build-arg", &format!("{name}={value}")),
+            _ => say("--build-arg", name),
+        }
+    }
+    for (name, context) in &source.contexts {
+        let value = match context {
+            ContextRequest::Directory(path) => path.display().to_string(),
+            ContextRequest::Image(reference) => format!("docker-image://{reference}"),
+            ContextRequest::Url(url) => without_credentials(url),
+            ContextRequest::OciLayout { path, .. } => format!("oci-layout://{}", path.display()),
+        };
+        say("--build-context", &format!("{name}={value}"));
+    }
+    for platform in &source.platforms {
+        say("--platform", &platform.to_string());
+    }
+    for (name, value) in &source.labels {
+        say("--label", &format!("{name}={value}"));
+    }
+    match source.network {
+        NetworkMode::Default => {}
+        NetworkMode::Host => say("--network", "host"),
+        NetworkMode::None => say("--network", "none"),
+    }
+    for host in &source.add_hosts {
+        say("--add-host", &host.host);
+    }
+    for limit in &source.ulimits {
+        let value = format!("{}={}:{}", limit.name, limit.soft, limit.hard);
+        say("--ulimit", &value);
+    }
+    if let Some(bytes) = source.shm_size_bytes {
+        say("--shm-size", &bytes.to_string());
+    }
+    match &source.no_cache {
+        NoCache::No => {}
+        NoCache::All => say("--no-cache", ""),
+        NoCache::Stages(stages) => stages
+            .iter()
+            .for_each(|stage| say("--no-cache-filter", stage)),
+    }
+    if source.resolve_mode == ResolveMode::Pull {
+        say("--pull", "");
+    }
+    for id in request.secrets.values.keys() {
+        say("--secret", &format!("id={id}"));
+    }
+    for id in request.secrets.agents.keys() {
+        say("--ssh", id);
+    }
+    for entitlement in &request.allow {
+        say("--allow", &entitlement.to_string());
+    }
+    if let Some(jobs) = request.jobs {
+        say("--jobs", &jobs.to_string());
+    }
+    if request.keep_going {
+        say("--keep-going", "");
+    }
+    for export in &request.exports {
+        say("--output", &format!("type={}", kind(export)));
+    }
+    words
+}
+
+fn kind(export: &Export) -> &'static str {
+    match export {
+        Export::Image { .. } => "image",
+        Export::OciArchive { .. } | Export::OciDirectory { .. } => "oci",
+        Export::DockerArchive { .. } => "docker",
+        Export::Local { .. } => "local",
+        Export::Tar { .. } => "tar",
+        Export::CacheOnly => "cacheonly",
+    }
+}
+
+/// An address without the user and the password in it.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = match rest.find(['/', '?', '#']) {
+        Some(end) => rest.split_at(end),
+        None => (rest, ""),
+    };
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_left_out() {
+        let mut request = BuildRequest::default();
+        let arg = |value: &str| Some(value.to_owned());
+        let args = [
+            ("HTTPS_PROXY", arg("http://me:secret@proxy")),
+            ("LEVEL", arg("2")),
+            ("UNSET", None),
+        ];
+        request.source.build_args = args.map(|(name, value)| (name.to_owned(), value)).into();
+        let url = ContextRequest::Url("https://me:token@x.org/a.git#main".to_owned());
+        request.source.contexts.insert("a".to_owned(), url);
+        assert_eq!(
+            arguments(&request),
+            [
+                "--build-arg=HTTPS_PROXY",
+                "--build-arg=LEVEL=2",
+                "--build-arg=UNSET",
+                "--build-context=a=https://x.org/a.git#main",
+            ]
+        );
+    }
+}
