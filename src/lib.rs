@@ -40,8 +40,10 @@ mod open;
 mod outside;
 mod plan;
 mod record;
+mod report;
 mod steps;
 mod trace;
+pub mod words;
 
 pub use build::Built;
 pub use call::{

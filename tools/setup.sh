@@ -53,6 +53,8 @@ test)
     need qemu-img qemu-utils
     need debugfs e2fsprogs
     need openssl openssl
+    # For pages of builds, looked at as people do.
+    need chromium chromium
     # For steps of other processors.
     need qemu-aarch64-static qemu-user-static
     ;;

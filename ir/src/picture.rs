@@ -11,4 +11,4 @@ mod svg;
 
 pub use dot::to_dot;
 pub use mermaid::to_mermaid;
-pub use svg::to_svg;
+pub use svg::{Mark, to_marked_svg, to_svg};

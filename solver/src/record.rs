@@ -110,11 +110,15 @@ pub struct Nearest {
 }
 
 impl fmt::Display for StepName {
-    /// As a reason names it: `` `RUN make` (line 3) ``.
+    /// As a reason names it: `` `RUN make` (line 3) ``; a long one by its beginning.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 72;
         let mut lines = self.text.lines();
-        write!(f, "`{}", lines.next().unwrap_or_default())?;
-        f.write_str(if lines.next().is_some() { " …`" } else { "`" })?;
+        let line = lines.next().unwrap_or_default();
+        let end = line.char_indices().nth(LONGEST).map(|(end, _)| end);
+        write!(f, "`{}", line[..end.unwrap_or(line.len())].trim_end())?;
+        let is_cut = end.is_some() || lines.next().is_some();
+        f.write_str(if is_cut { " …`" } else { "`" })?;
         match self.line {
             Some(line) => write!(f, " (line {line})"),
             None => Ok(()),

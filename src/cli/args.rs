@@ -167,6 +167,18 @@ pub(crate) enum BuildsCommand {
         #[arg(long, value_enum, default_value = "text", hide_possible_values = true)]
         format: RecordFormat,
     },
+    /// Write one HTML page of a build: graph, timeline, costs, reasons and output
+    ///
+    /// The page needs nothing but a browser: it loads nothing and runs no script. What steps printed is in
+    /// it, as in `kiln builds logs`.
+    Report {
+        /// The beginning of its id, latest, or latest~N for the one N before
+        #[arg(default_value = "latest")]
+        id: String,
+        /// Where to write it; - is standard output [default: kiln-build-ID.html]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Forget builds, with what their steps wrote; images and cache stay
     Rm {
         /// The beginnings of their ids

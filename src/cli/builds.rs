@@ -1,8 +1,9 @@
 //! `kiln builds`: the builds that are remembered, and all that is known of one.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use kiln::{BuildRecord, Kiln, StepLog};
+use kiln::{BuildRecord, Error, Kiln, StepLog};
 
 use super::args::{BuildsCommand, RecordFormat};
 use super::host::{self, Needs};
@@ -16,6 +17,8 @@ const LISTED: usize = 50;
 
 /// Longer instructions are cut in tables.
 const TEXT_WIDTH: usize = 60;
+/// The same of reasons.
+const WHY_WIDTH: usize = 110;
 
 pub(crate) fn builds(command: Option<&BuildsCommand>) -> Done {
     let kiln = host::open(Needs::Records, true)?;
@@ -25,6 +28,9 @@ pub(crate) fn builds(command: Option<&BuildsCommand>) -> Done {
         Some(BuildsCommand::Show { id, format }) => show(&kiln, &kiln.recall(id)?, *format),
         Some(BuildsCommand::Logs { id, step, format }) => {
             logs(&kiln, &kiln.recall(id)?, step.as_deref(), *format)
+        }
+        Some(BuildsCommand::Report { id, output }) => {
+            report_page(&kiln, &kiln.recall(id)?, output.as_deref())
         }
         Some(BuildsCommand::Rm { ids, all }) => rm(&kiln, ids, *all),
     }
@@ -132,11 +138,8 @@ fn steps_table(kiln: &Kiln, build: &BuildRecord) -> Result<String, Failure> {
             })
         };
         let bytes = |bytes: Option<u64>| bytes.map_or(String::new(), words_bytes);
-        let mut instruction = words_visible(&step.text);
-        if let Some((end, _)) = instruction.char_indices().nth(TEXT_WIDTH) {
-            instruction.truncate(end);
-            instruction.push_str("..");
-        }
+        let instruction = cut(&words_visible(&step.text), TEXT_WIDTH);
+        let why = words_visible(&because(step, index, &origins));
         rows.push([
             format!("{}{mark}", index + 1),
             words_visible(&step.stage),
@@ -145,10 +148,17 @@ fn steps_table(kiln: &Kiln, build: &BuildRecord) -> Result<String, Failure> {
             micros(step.started_micros),
             bytes(step.written_bytes),
             bytes(step.pulled_bytes),
-            words_visible(&because(step, index, &origins)),
+            cut(&why, WHY_WIDTH),
         ]);
     }
     Ok(columns(&rows))
+}
+
+fn cut(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        Some((end, _)) => format!("{}..", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn logs(kiln: &Kiln, build: &BuildRecord, step: Option<&str>, format: RecordFormat) -> Done {
@@ -163,7 +173,7 @@ fn logs(kiln: &Kiln, build: &BuildRecord, step: Option<&str>, format: RecordForm
             let line = serde_json::json!({
                 "step": log.step + 1,
                 "bytes": log.bytes,
-                "left_out_bytes": left_out(log),
+                "left_out_bytes": log.left_out_bytes(),
                 "head": String::from_utf8_lossy(&log.head),
                 "tail": String::from_utf8_lossy(&log.tail),
             });
@@ -182,9 +192,9 @@ fn logs(kiln: &Kiln, build: &BuildRecord, step: Option<&str>, format: RecordForm
             out.extend(format!("==> {} {about}\n", log.step + 1).into_bytes());
         }
         out.extend_from_slice(&log.head);
-        if left_out(log) > 0 {
+        if log.left_out_bytes() > 0 {
             end_line(&mut out);
-            out.extend(format!("[{} bytes left out]\n", left_out(log)).into_bytes());
+            out.extend(format!("[{} bytes left out]\n", log.left_out_bytes()).into_bytes());
         }
         out.extend_from_slice(&log.tail);
         end_line(&mut out);
@@ -210,9 +220,20 @@ fn end_line(out: &mut Vec<u8>) {
     }
 }
 
-/// The bytes that a step wrote and nobody kept.
-fn left_out(log: &StepLog) -> u64 {
-    log.bytes - ((log.head.len() + log.tail.len()) as u64).min(log.bytes)
+/// Writes the page of a build to a file, or to standard output for `-`.
+fn report_page(kiln: &Kiln, build: &BuildRecord, output: Option<&Path>) -> Done {
+    let page = kiln.report(build)?;
+    let path = match output {
+        Some(path) if path == Path::new("-") => return print(&page),
+        Some(path) => path.to_owned(),
+        None => format!("kiln-build-{}.html", build.id).into(),
+    };
+    std::fs::write(&path, page).map_err(|source| Error::File {
+        attempt: "write",
+        path: path.clone(),
+        source,
+    })?;
+    print(&format!("{}\n", path.display()))
 }
 
 fn rm(kiln: &Kiln, ids: &[String], all: bool) -> Done {

@@ -27,6 +27,7 @@ mod platforms;
 mod reasons;
 mod registries;
 mod remotes;
+mod reports;
 mod robustness;
 mod run;
 mod seed;
@@ -45,9 +46,10 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 23] = [
+    let rooms: [Room; 25] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
+        ("reports", reports::cases),
         ("builds", builds::cases),
         ("failures", failures::cases),
         ("interrupts", interrupts::cases),

@@ -56,6 +56,14 @@ pub struct StepLog {
     pub tail: Vec<u8>,
 }
 
+impl StepLog {
+    /// How much of it was not kept.
+    pub fn left_out_bytes(&self) -> u64 {
+        let kept = (self.head.len() + self.tail.len()) as u64;
+        self.bytes.saturating_sub(kept)
+    }
+}
+
 /// What a prefix of an id finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundBuild {

@@ -1,10 +1,11 @@
 //! A plan as an SVG document that needs nothing but a browser, light or dark.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::layout::{Cell, Layout};
 use super::sketch::{Arrow, Box, Kind, Sketch};
-use crate::Plan;
+use crate::{NodeId, Plan};
 
 // All in pixels.
 const BOX_WIDTH: usize = 250;
@@ -33,12 +34,48 @@ text{fill:currentColor}.f{fill:#f4f5f7;stroke:#c9ced6}.n{fill:#667085}\
 .combine,.build{fill:#33234a}.result{fill:#e6e8eb}.result+text{fill:#16181c}.a{stroke:#6b7485}\
 .h{fill:#6b7485}.c{stroke:#f97066}.k{fill:#f97066}}";
 
+/// What a picture says of an op beyond the plan, such as what became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// A class of the box's group, for a style around the picture; a plain word.
+    pub class: &'static str,
+    /// Where a click on the box leads; empty is nowhere.
+    pub link: String,
+    /// Stands in the tooltip below the label.
+    pub note: String,
+    /// Whether it is on the critical path, which is then not the plan's own estimate.
+    pub critical: bool,
+}
+
 /// Draws a valid plan: stages in frames, inputs above what reads them, the critical path marked.
 pub fn to_svg(plan: &Plan) -> String {
-    let sketch = Sketch::of(plan);
-    let layout = Layout::of(&sketch);
+    draw(&Sketch::of(plan), &[])
+}
+
+/// Draws a valid plan, and says more of some of its ops.
+pub fn to_marked_svg(plan: &Plan, marks: &BTreeMap<NodeId, Mark>) -> String {
+    let mut sketch = Sketch::of(plan);
+    // The boxes of ops come first, in the plan's order.
+    let marks: Vec<Option<&Mark>> = plan.order().iter().map(|id| marks.get(id)).collect();
+    let is_critical = |number: usize| {
+        let mark = marks.get(number).copied().flatten();
+        mark.is_some_and(|mark| mark.critical)
+    };
+    for (number, drawn) in sketch.boxes.iter_mut().enumerate() {
+        drawn.critical = is_critical(number);
+    }
+    for arrow in &mut sketch.arrows {
+        arrow.critical = is_critical(arrow.from) && is_critical(arrow.to);
+    }
+    draw(&sketch, &marks)
+}
+
+/// `marks[i]` is that of box `i`, where there is one.
+fn draw(sketch: &Sketch, marks: &[Option<&Mark>]) -> String {
+    let layout = Layout::of(sketch);
     let width = 2 * MARGIN + layout.columns.max(1) * (BOX_WIDTH + COLUMN_GAP) - COLUMN_GAP;
-    let width = width.max(2 * MARGIN + 460);
+    // Arrows run beside the last column, too.
+    let width = width.max(2 * MARGIN + 460) + COLUMN_GAP / 2;
     let height = HEADER + MARGIN + FRAME_TOP + layout.rows * (BOX_HEIGHT + ROW_GAP);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
@@ -57,7 +94,7 @@ pub fn to_svg(plan: &Plan) -> String {
         svg,
         "<text class=\"n\" x=\"{MARGIN}\" y=\"{}\">{}</text>",
         MARGIN,
-        escaped(&summary(&sketch, &layout))
+        escaped(&summary(sketch, &layout))
     );
     for frame in &layout.frames {
         let (x, y) = corner(Cell {
@@ -84,8 +121,8 @@ pub fn to_svg(plan: &Plan) -> String {
             draw_arrow(&mut svg, arrow, number % LANES, &layout);
         }
     }
-    for (drawn, &cell) in sketch.boxes.iter().zip(&layout.cells) {
-        draw_box(&mut svg, drawn, cell);
+    for (number, (drawn, &cell)) in sketch.boxes.iter().zip(&layout.cells).enumerate() {
+        draw_box(&mut svg, drawn, cell, marks.get(number).copied().flatten());
     }
     svg.push_str("</svg>\n");
     svg
@@ -122,7 +159,7 @@ fn corner(cell: Cell) -> (usize, usize) {
     )
 }
 
-fn draw_box(svg: &mut String, drawn: &Box, cell: Cell) {
+fn draw_box(svg: &mut String, drawn: &Box, cell: Cell, mark: Option<&Mark>) {
     let (x, y) = corner(cell);
     let class = match drawn.kind {
         Kind::Source => "source",
@@ -137,9 +174,23 @@ fn draw_box(svg: &mut String, drawn: &Box, cell: Cell) {
         Kind::Source | Kind::Result => BOX_HEIGHT / 2,
         _ => 4,
     };
+    let link = mark.map_or("", |mark| mark.link.as_str());
+    if !link.is_empty() {
+        let _ = write!(svg, "<a href=\"{}\">", quoted(link));
+    }
+    match mark {
+        Some(mark) => {
+            let _ = write!(svg, "<g class=\"{}\">", mark.class);
+        }
+        None => svg.push_str("<g>"),
+    }
+    let note = match mark {
+        Some(mark) if !mark.note.is_empty() => format!("\n{}", escaped(&mark.note)),
+        _ => String::new(),
+    };
     let _ = write!(
         svg,
-        "<g><title>{}</title><rect class=\"b {class}{critical}\" x=\"{x}\" y=\"{y}\" \
+        "<title>{}{note}</title><rect class=\"b {class}{critical}\" x=\"{x}\" y=\"{y}\" \
          width=\"{BOX_WIDTH}\" height=\"{BOX_HEIGHT}\" rx=\"{rounded}\"/>",
         escaped(&drawn.label)
     );
@@ -158,7 +209,16 @@ fn draw_box(svg: &mut String, drawn: &Box, cell: Cell) {
             escaped(line)
         );
     }
-    svg.push_str("</text></g>\n");
+    svg.push_str("</text></g>");
+    if !link.is_empty() {
+        svg.push_str("</a>");
+    }
+    svg.push('\n');
+}
+
+/// A text for an attribute in double quotes.
+fn quoted(text: &str) -> String {
+    escaped(text).replace('"', "&quot;")
 }
 
 /// Arrows run in the gaps between rows and columns, never through a box.

@@ -48,6 +48,8 @@ pub(crate) enum Capability {
     Cgroups,
     /// An emulator of arm64 that a sandbox may have for itself.
     Emulator,
+    /// `chromium`, able to show a page here.
+    Chromium,
 }
 
 impl Capability {
@@ -71,6 +73,7 @@ impl Capability {
             Self::Git => "git",
             Self::Strace => "strace and leave to trace",
             Self::Cgroups => "root, and cgroups of memory and processors that it may make",
+            Self::Chromium => "chromium",
             Self::Emulator => {
                 "qemu-user-static on a kernel whose user namespaces have binary formats"
             }
@@ -116,6 +119,7 @@ impl Capability {
             Self::Cgroups => ["memory", "cpuset", "pids"]
                 .iter()
                 .all(|controller| makes_cgroups(controller)),
+            Self::Chromium => find_program("chromium").is_some(),
             Self::Emulator => {
                 let mount = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc";
                 find_program("qemu-aarch64-static").is_some()
