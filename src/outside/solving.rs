@@ -47,7 +47,7 @@ impl Desk<'_> {
             };
             tell(Event::Notice(format!("{shown} {what} {}", texts[step])));
         };
-        let teller = Arc::new(Teller::new(steps, sink));
+        let teller = Arc::new(Teller::new(steps, std::time::Instant::now(), sink));
         let worker = BuildWorker::new(
             asker.resolver.executor(),
             Arc::clone(&asker.resolver),
