@@ -1,5 +1,6 @@
 //! Front ends from outside: programs and images that read build files, honest ones and others.
 
+mod examples;
 mod images;
 mod lies;
 mod programs;
@@ -10,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = programs::cases();
     cases.extend(lies::cases());
     cases.extend(images::cases());
+    cases.extend(examples::cases());
     cases
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Capability {
     DockerRegistry,
     /// `python3`.
     Python,
+    /// Python's own installer, and a Python that reads TOML.
+    Pip,
     /// `setpriv`.
     Setpriv,
     /// `bash`.
@@ -65,6 +67,7 @@ impl Capability {
             Self::Runc => "runc and cgroups",
             Self::DockerRegistry => "docker-registry",
             Self::Python => "python3",
+            Self::Pip => "pip and Python 3.11",
             Self::Setpriv => "setpriv",
             Self::Bash => "bash",
             Self::Uidmap => "newuidmap",
@@ -106,6 +109,7 @@ impl Capability {
             Self::Umoci => find_program("umoci").is_some(),
             Self::DockerRegistry => find_program("docker-registry").is_some(),
             Self::Python => find_program("python3").is_some(),
+            Self::Pip => succeeds("python3", &["-c", "import pip, tomllib"]),
             Self::Setpriv => find_program("setpriv").is_some(),
             Self::Bash => find_program("bash").is_some(),
             Self::Uidmap => find_program("newuidmap").is_some(),
