@@ -10,6 +10,7 @@
 mod builds;
 mod checks;
 mod commands;
+mod debian;
 mod exports;
 mod failures;
 mod foresight;
@@ -46,7 +47,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 25] = [
+    let rooms: [Room; 26] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ("plans", plans::cases),
         ("platforms", platforms::cases),
         ("foresight", foresight::cases),
+        ("debian", debian::cases),
         ("commands", commands::cases),
         ("checks", checks::cases),
         ("images", images::cases),

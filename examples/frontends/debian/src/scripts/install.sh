@@ -1,4 +1,5 @@
 # Installs packages with dpkg: batches, ended by --, each unpacked and then configured.
+# dpkg by its path: a shell that is a busybox would take its own.
 set -eu
 options=$1
 shift
@@ -28,12 +29,12 @@ for package; do
         continue
     fi
     # shellcheck disable=SC2086 # names of packages have no blanks
-    dpkg --force-unsafe-io $force --unpack $batch
-    dpkg --force-unsafe-io $force --configure --pending
+    /usr/bin/dpkg --force-unsafe-io $force --unpack $batch
+    /usr/bin/dpkg --force-unsafe-io $force --configure --pending
     batch=
 done
 # Forced or not, in the end everything has to be in order.
-wrong=$(dpkg --audit)
+wrong=$(/usr/bin/dpkg --audit)
 if [ -n "$wrong" ]; then
     printf '%s\n' "$wrong" >&2
     exit 1
