@@ -11,6 +11,7 @@ mod driver;
 mod event;
 mod explain;
 mod explainer;
+mod foreseen;
 mod hasher;
 mod inflight;
 mod key;
@@ -39,6 +40,7 @@ pub use event::{
     Event, Events, Road, StepSink, StepStatus, StepSummary, Stream, Summary, WaitsFor,
 };
 pub use explain::{Now, compare, explain, lay_out, name_files};
+pub use foreseen::foreseen_keys;
 pub use key::{ContentKey, DefinitionKey, OpKey};
 pub use part::{Origin, Part, PinnedSource};
 pub use reason::{
