@@ -42,6 +42,7 @@ mod container;
 mod delivery;
 mod images;
 mod import;
+mod layer_files;
 mod peek;
 mod piped;
 mod space;
@@ -59,9 +60,10 @@ pub use export::{
     Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor, ResultToExport,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
-pub use git::{GitAccess, GitError};
+pub use git::{GitAccess, GitError, Revision};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
+pub use layer_files::LayerFiles;
 pub use looker::Looker;
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};

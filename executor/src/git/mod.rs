@@ -8,6 +8,7 @@ mod checkout;
 mod command;
 mod mirror;
 mod reference;
+mod revision;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use command::Git;
 pub use command::GitAccess;
 use mirror::Mirror;
 pub(crate) use reference::PinnedCommit;
+pub use revision::Revision;
 
 /// A repository cannot be had, or not as asked.
 #[derive(Debug, thiserror::Error)]
