@@ -21,6 +21,7 @@ use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
 use crate::lock::{LockFile, pull_words};
 use crate::missing::Contexts;
+use crate::plan::read_plan;
 use crate::record::{BuildDetails, BuildRecord, Ended, Outcome};
 use crate::steps::{Steps, Teller};
 use crate::{
@@ -439,13 +440,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
             hint: Some("a plan names its repositories itself".to_owned()),
         });
     }
-    let refused = |message: String| Error::Plan { message };
-    let plan = if text.trim_start().starts_with('{') {
-        kiln_ir::json::from_json(text).map_err(|error| refused(words(&error)))?
-    } else {
-        kiln_ir::parse(text).map_err(|error| refused(words(&error)))?
-    };
-    plan.validate().map_err(|error| refused(words(&error)))?;
+    let plan = read_plan(text)?;
     let mut locals = Locals::default();
     locals
         .directories

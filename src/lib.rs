@@ -41,6 +41,8 @@ mod outside;
 mod plan;
 mod record;
 mod report;
+mod rerun;
+mod revision;
 mod steps;
 mod trace;
 pub mod words;
@@ -60,21 +62,26 @@ pub use lines::OutputLines;
 pub use lock::{LockChange, LockError, LockOptions, LockOutcome, LockRequest, pull_words};
 pub use open::{Kiln, Options};
 pub use outside::{FrontendFailure, FrontendProblem};
-pub use plan::{PlanForm, Planned};
+pub use plan::{PlanForm, Planned, read_plan};
 pub use record::{BuildDetails, BuildRecord, ExportRecord, Outcome, StepRecord};
 pub use request::{
     ASSUMED_PLATFORM, BuildRequest, ContextRequest, Delivery, DockerfileRequest, Frontend,
     Frontends, ReadOnce, SourceRequest,
 };
+pub use rerun::{Rerun, RerunStep, reruns};
+pub use revision::PlanContext;
 
 pub use kiln_executor::{
     AgentSource, ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
-    ImageDetails, ImageSummary, ImportedImage, Keep, PlatformDetails, Program, ProgramStdio,
-    PullEvent, PullObserver, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal, Volume,
-    host_platform, init_if_requested, probe_host, userns,
+    GitError, ImageDetails, ImageSummary, ImportedImage, Keep, LayerFiles, PlatformDetails,
+    Program, ProgramStdio, PullEvent, PullObserver, Revision, SecretSource, Secrets, SpaceLine,
+    StepLog, Swept, Terminal, Volume, host_platform, init_if_requested, probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;
-pub use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
+pub use kiln_ir::{
+    Comparison as PlanComparison, HostIp, NetworkMode, Plan, Platform, ProxyEnv, ResolveMode,
+    ResourceLimits, ResultEntry, Snapshot, SnapshotError, Ulimit, compare, expect,
+};
 pub use kiln_solver::{Cancel, Comparison, Reason, WaitsFor};

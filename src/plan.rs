@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_executor::{Resolver, Secrets};
+use kiln_executor::{Resolver, Secrets, words};
 use kiln_ir::{NodeId, Op, Plan, PrintOptions, SourceOp};
 
 use crate::delivery::Asker;
@@ -85,6 +85,20 @@ impl Planned {
 
     /// Plans a Dockerfile without asking anybody: a function of the file, its ignore file and the
     /// request alone, so that it is the same on every host.
+    ///
+    /// So a plan can be tested: its text as a snapshot, and what must hold of it in words.
+    ///
+    /// ```
+    /// use kiln::{Planned, Snapshot, SourceRequest, compare, expect};
+    ///
+    /// let source = SourceRequest { context: "examples/demo".into(), ..SourceRequest::default() };
+    /// let planned = Planned::assuming(&source)?;
+    /// // With insta: `insta::assert_snapshot!(planned.write(PlanForm::NamedText))`.
+    /// let kept = Snapshot::parse(&std::fs::read_to_string("examples/demo/kiln.plan")?)?;
+    /// assert_eq!(compare(&kept.plan, &planned.plan).to_text(), "");
+    /// expect::hold(&planned.plan, &["no-whole-context", "at-most-layers 2", "no-runs in final"])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn assuming(request: &SourceRequest) -> Result<Planned, Error> {
         lower_assuming(request).map(Planned::of)
     }
@@ -128,4 +142,16 @@ impl Kiln {
         asker.pin_remotes(&mut planned.plan).await?;
         Ok(planned)
     }
+}
+
+/// Reads a plan in its text or JSON form.
+pub fn read_plan(text: &str) -> Result<Plan, Error> {
+    let refused = |message: String| Error::Plan { message };
+    let plan = if text.trim_start().starts_with('{') {
+        kiln_ir::json::from_json(text).map_err(|error| refused(words(&error)))?
+    } else {
+        kiln_ir::parse(text).map_err(|error| refused(words(&error)))?
+    };
+    plan.validate().map_err(|error| refused(words(&error)))?;
+    Ok(plan)
 }

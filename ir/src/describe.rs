@@ -52,6 +52,13 @@ pub(crate) fn title(plan: &Plan, id: NodeId) -> String {
         .collect()
 }
 
+impl Plan {
+    /// Returns what people call a node: the name it was given, or else what it does, in one line.
+    pub fn title(&self, node: NodeId) -> String {
+        title(self, node)
+    }
+}
+
 fn describe_action(action: &FileActionKind) -> String {
     let kind = action.name();
     match action {

@@ -198,7 +198,7 @@ pub(crate) enum RecordFormat {
 }
 
 /// What lowering needs to know; the same for `build` and `plan`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SourceArgs {
     /// The Dockerfile, relative to the working directory (within the context if that is no
     /// directory here); - is standard input, and a URL works too [default: PATH/Dockerfile]

@@ -40,6 +40,30 @@ pub(crate) fn error(error: &Error) {
     say(&format!("{text}{hint}"));
 }
 
+/// What there is to say about an error, without colours.
+pub(crate) fn text(error: &Error) -> String {
+    match error {
+        Error::Dockerfile(findings) => draw_findings(findings, false),
+        other => {
+            let mut text = other.to_string();
+            let mut cause = other.source();
+            while let Some(error) = cause {
+                text.push_str(&format!("\n  because: {error}"));
+                cause = error.source();
+            }
+            text.split('\n')
+                .map(words_visible)
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+    }
+}
+
+/// Writes what was done, where standard output has something else.
+pub(crate) fn note(message: &str) {
+    say(&format!("{}\n", words_visible(message)));
+}
+
 /// Writes warnings.
 pub(crate) fn findings(findings: &Findings) {
     if !findings.diagnostics.is_empty() {

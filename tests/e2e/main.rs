@@ -24,6 +24,7 @@ mod language;
 mod limits;
 mod mounts;
 mod plans;
+mod plantests;
 mod platforms;
 mod reasons;
 mod registries;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ("limits", limits::cases),
         ("trust", trust::cases),
         ("plans", plans::cases),
+        ("plantests", plantests::cases),
         ("platforms", platforms::cases),
         ("foresight", foresight::cases),
         ("debian", debian::cases),

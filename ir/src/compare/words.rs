@@ -11,6 +11,8 @@ use crate::Pin;
 const NAME_LIMIT: usize = 80;
 /// Of two long texts, so much of what they have in common is shown on either side.
 const CONTEXT: usize = 16;
+/// Of ops that one reads, or that read it, so many are named.
+const NEIGHBOURS: usize = 6;
 /// A text that is longer is shown by the part that differs.
 const LONG: usize = 60;
 /// Of what differs in one text, so much is shown.
@@ -70,16 +72,20 @@ fn pin(pin: &Pin) -> String {
 fn write_around(text: &mut String, sign: char, around: &OpAround) {
     let _ = writeln!(text, "{sign} {}", called(&around.op));
     let list = |ops: &[OpName]| ops.iter().map(called).collect::<Vec<_>>();
-    if !around.reads.is_empty() {
-        let _ = writeln!(text, "    reads {}", list(&around.reads).join(", "));
-    }
-    let mut readers = list(&around.read_by);
-    readers.extend(around.results.iter().map(|name| match name.as_str() {
+    let results = around.results.iter().map(|name| match name.as_str() {
         "" => "the result".to_owned(),
         name => format!("result {}", one_line(name)),
-    }));
-    if !readers.is_empty() {
-        let _ = writeln!(text, "    read by {}", readers.join(", "));
+    });
+    let read_by = list(&around.read_by).into_iter().chain(results).collect();
+    for (words, mut ops) in [("reads", list(&around.reads)), ("read by", read_by)] {
+        let count: usize = ops.len();
+        if count > NEIGHBOURS {
+            ops.truncate(NEIGHBOURS);
+            ops.push(format!("and {} more", count - NEIGHBOURS));
+        }
+        if count > 0 {
+            let _ = writeln!(text, "    {words} {}", ops.join(", "));
+        }
     }
 }
 

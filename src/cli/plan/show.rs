@@ -22,12 +22,7 @@ pub(super) fn show(args: &PlanArgs) -> Done {
         true => source_request(&args.source)?,
         false => stated_request(&args.source)?,
     };
-    request.build_platform = spec::platform("--build-platform", args.build_platform.as_deref())?;
-    let allowed = trust::allow(&args.allow)?;
-    request.frontends.allow_exec = allowed.contains(&Entitlement::FrontendExec);
-    if request.has_outside_frontend() {
-        host::stop_on_signals(request.frontends.cancel.clone())?;
-    }
+    complete(args, &mut request)?;
     if args.would_run {
         return would_run(args, &request);
     }
@@ -74,7 +69,19 @@ fn would_run(args: &PlanArgs, request: &SourceRequest) -> Done {
     })
 }
 
-fn warn(args: &PlanArgs, planned: &Planned) {
+/// Adds what only planning is told.
+pub(super) fn complete(args: &PlanArgs, request: &mut SourceRequest) -> Result<(), Failure> {
+    request.build_platform = spec::platform("--build-platform", args.build_platform.as_deref())?;
+    let allowed = trust::allow(&args.allow)?;
+    request.frontends.allow_exec = allowed.contains(&Entitlement::FrontendExec);
+    if request.has_outside_frontend() {
+        host::stop_on_signals(request.frontends.cancel.clone())?;
+    }
+    Ok(())
+}
+
+/// Tells what is doubtful about a plan.
+pub(super) fn warn(args: &PlanArgs, planned: &Planned) {
     report::findings(&planned.findings);
     for line in &planned.notices {
         report::warning(line);
