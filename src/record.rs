@@ -387,7 +387,10 @@ fn recalled(build: Build) -> BuildRecord {
 mod tests {
     use super::*;
 
-    fn build(steps: &[(Option<(u64, u64)>, &[usize])]) -> BuildRecord {
+    /// When a step began and ended, and what it had to wait for.
+    type Ran<'a> = (Option<(u64, u64)>, &'a [usize]);
+
+    fn build(steps: &[Ran<'_>]) -> BuildRecord {
         let step = |(ran, needs): &(Option<(u64, u64)>, &[usize])| StepRecord {
             status: if ran.is_some() { "ran" } else { "cached" }.to_owned(),
             started_micros: ran.map(|(start, _)| start),
@@ -412,11 +415,11 @@ mod tests {
 
     #[test]
     fn the_critical_path_goes_back_from_the_last_end() {
-        let path = |steps: &[(Option<(u64, u64)>, &[usize])]| build(steps).critical_path();
+        let path = |steps: &[Ran<'_>]| build(steps).critical_path();
         assert!(path(&[]).is_empty());
         assert!(path(&[(None, &[]), (None, &[0])]).is_empty());
         // Two stages, the second of which took longer, and a step that needs both.
-        let diamond: [(Option<(u64, u64)>, &[usize]); 4] = [
+        let diamond: [Ran<'_>; 4] = [
             (None, &[]),
             (Some((0, 10)), &[0]),
             (Some((0, 30)), &[0]),
@@ -424,8 +427,7 @@ mod tests {
         ];
         assert_eq!(path(&diamond), [2, 3]);
         // What was cut off in between is not on it, but what is before that is.
-        let cut: [(Option<(u64, u64)>, &[usize]); 3] =
-            [(Some((0, 10)), &[]), (None, &[0]), (Some((12, 1)), &[1])];
+        let cut: [Ran<'_>; 3] = [(Some((0, 10)), &[]), (None, &[0]), (Some((12, 1)), &[1])];
         assert_eq!(path(&cut), [0, 2]);
     }
 }

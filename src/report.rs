@@ -182,13 +182,13 @@ impl Report<'_> {
             .and_then(|rest| rest.split('"').next());
         let is_wide = width.and_then(|width| width.parse().ok()).unwrap_or(0) > WIDE;
         let checked = if is_wide { " checked" } else { "" };
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<section id=\"graph\"><h2>Graph</h2>\
              <p class=\"legend\"><i class=\"s-ran\"></i>ran <i class=\"s-cached\"></i>cached \
              <i class=\"s-failed\"></i>failed <i class=\"s-critical\"></i>critical path \
              <label><input type=\"checkbox\" class=\"fit\"{checked}> fit to the window</label></p>\
-             <div class=\"picture\">{svg}</div></section>\n"
+             <div class=\"picture\">{svg}</div></section>"
         );
     }
 
