@@ -48,9 +48,9 @@ impl Executor {
         Ok(self.store().layer(&layer)?.map(|info| info.size_bytes))
     }
 
-    /// Tells whether a loss of power could take results of finished builds.
-    pub fn has_volatile(&self) -> Result<bool, Error> {
-        Ok(self.store().has_volatile()?)
+    /// Tells whether there is reason to call [`Executor::make_durable`].
+    pub fn wants_settling(&self) -> Result<bool, Error> {
+        Ok(self.store().wants_settling()?)
     }
 
     /// Lets the results of finished builds outlive a loss of power.

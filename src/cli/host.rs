@@ -211,7 +211,7 @@ pub(crate) fn settle_later(kiln: &Kiln) -> Result<(), Failure> {
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
-    if !kiln.has_volatile()? {
+    if !kiln.wants_settling()? {
         return Ok(());
     }
     let spawned = std::env::current_exe().and_then(|program| {

@@ -63,7 +63,7 @@ impl Database {
         let (connection, found) = match opened {
             // Without its shared memory a log cannot be read, and here it cannot be made.
             Err(error) if cannot_open(&error) && is_on_read_only_disk(root) => {
-                if fs::metadata(root.join("db.sqlite-wal")).is_ok_and(|log| log.len() > 0) {
+                if log_bytes(&path) > 0 {
                     return Err(StoreError::ReadOnly {
                         path: root.to_owned(),
                     });
@@ -126,6 +126,11 @@ impl Database {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Abort>,
     ) -> Result<T, StoreError> {
         self.transact(action, TransactionBehavior::Immediate, work)
+    }
+
+    /// How long the write-ahead log is.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        log_bytes(&self.path)
     }
 
     /// Moves the write-ahead log into the database if that waits for nobody.
@@ -250,6 +255,10 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn cannot_open(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
+}
+
+fn log_bytes(database: &Path) -> u64 {
+    fs::metadata(database.with_extension("sqlite-wal")).map_or(0, |log| log.len())
 }
 
 fn is_on_read_only_disk(root: &Path) -> bool {

@@ -12,11 +12,16 @@ use crate::StoreError;
 use crate::database::Abort;
 use crate::store::Store;
 
+/// Whoever opens the store first reads the whole write-ahead log; builds that find all of their
+/// steps cached add to it too, by what is remembered of them.
+const LONG_LOG_BYTES: u64 = 1 << 20;
+
 /// Tables whose rows stand for files, which a loss of power can take from them.
 const TABLES: [&str; 4] = ["layer", "blob", "record", "image"];
 
 impl Store {
-    /// Syncs the filesystem of the store, then marks what was complete before as durable.
+    /// Syncs the filesystem of the store, marks what was complete before as durable, and moves the
+    /// write-ahead log into the database.
     ///
     /// Takes as long as the disk does; call it once the result was delivered.
     pub fn mark_durable(&self) -> Result<(), StoreError> {
@@ -34,7 +39,7 @@ impl Store {
                 Ok(ids)
             })?;
         if complete.iter().all(Option::is_none) {
-            return Ok(());
+            return self.database().checkpoint();
         }
         let root = fs::File::open(self.root()).map_err(StoreError::io("open", self.root()))?;
         rustix::fs::syncfs(&root).map_err(StoreError::io("sync the filesystem of", self.root()))?;
@@ -51,8 +56,12 @@ impl Store {
         self.database().checkpoint()
     }
 
-    /// Tells whether a loss of power could take something that this boot wrote.
-    pub fn has_volatile(&self) -> Result<bool, StoreError> {
+    /// Tells whether there is reason to call [`Store::mark_durable`]: a loss of power could take
+    /// something that this boot wrote, or the log has grown so long that opening the store slows.
+    pub fn wants_settling(&self) -> Result<bool, StoreError> {
+        if self.database().log_bytes() > LONG_LOG_BYTES {
+            return Ok(true);
+        }
         let boot = &self.inner.boot;
         self.database()
             .read("look for what is not yet durable", |c| {

@@ -281,3 +281,33 @@ fn archives_are_found_by_all_that_decides_their_bytes() {
         .unwrap_err();
     assert!(matches!(error, StoreError::NoSuchBlob(_)), "{error}");
 }
+
+#[test]
+fn builds_that_only_remember_settle_too() {
+    let f = fixture();
+    f.store.mark_durable().unwrap();
+    assert!(!f.store.wants_settling().unwrap());
+    for number in 0..12 {
+        let build = Build {
+            id: format!("b{number}"),
+            started: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            context: ".".into(),
+            dockerfile: "Dockerfile".into(),
+            target: String::new(),
+            tags: vec![],
+            result: "ok".into(),
+            steps: vec![7; 100_000],
+            details: vec![],
+        };
+        let new = kiln_store::NewBuild {
+            build,
+            plan: vec![],
+            logs: vec![],
+        };
+        f.store.put_build(&new).unwrap();
+    }
+    assert!(f.store.wants_settling().unwrap());
+    f.store.mark_durable().unwrap();
+    assert!(!f.store.wants_settling().unwrap());
+}
