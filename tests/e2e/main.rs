@@ -48,7 +48,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 26] = [
+    let rooms: [Room; 27] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
