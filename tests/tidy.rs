@@ -328,6 +328,25 @@ fn files_are_named_for_what_they_hold() {
 }
 
 #[test]
+fn scripts_parse() {
+    let mut found = Vec::new();
+    let is_script = |path: &PathBuf| {
+        std::fs::read(root().join(path)).is_ok_and(|bytes| bytes.starts_with(b"#!/bin/sh"))
+    };
+    for path in files().into_iter().filter(is_script) {
+        let checked = std::process::Command::new("sh")
+            .arg("-n")
+            .arg(root().join(&path))
+            .output()
+            .unwrap();
+        if !checked.status.success() {
+            found.push(String::from_utf8_lossy(&checked.stderr).into_owned());
+        }
+    }
+    none("scripts that no shell reads", &found);
+}
+
+#[test]
 fn modules_begin_with_their_purpose() {
     let mut found = Vec::new();
     for (path, text) in rust_files() {

@@ -53,10 +53,8 @@ test)
     need qemu-img qemu-utils
     need debugfs e2fsprogs
     need openssl openssl
-<<<<<<< HEAD
     # For pages of builds, looked at as people do.
     need chromium chromium
-=======
     # For the archive of packages, and Debian's own.
     need dpkg-deb dpkg
     need gpg gpg
@@ -65,7 +63,6 @@ test)
     need gpgv gpgv
     need xz xz-utils
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
->>>>>>> d2bf2da (tests: build images of packages from archives, the test's own and Debian's)
     # For steps of other processors.
     need qemu-aarch64-static qemu-user-static
     ;;
