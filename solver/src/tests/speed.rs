@@ -90,5 +90,5 @@ fn two_hundred_cached_stages_cost_little() {
     let times = (0..5).map(|_| time_of_scheduling(&mut world, &script, &stages));
     let best = times.min().unwrap();
     // An order of magnitude above what it takes, for slow and busy machines and unoptimised code.
-    assert!(best < Duration::from_millis(50), "{best:?}");
+    assert!(best < Duration::from_millis(200), "{best:?}");
 }

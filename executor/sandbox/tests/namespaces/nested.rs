@@ -9,7 +9,7 @@ use std::process::Command;
 use kiln_sandbox::{Mount, MountSource, RootFs, Spec, User};
 
 use crate::helper::helper;
-use crate::rootfs::{Rootfs, open, run};
+use crate::rootfs::{Rootfs, copy_program, open, run};
 
 pub(crate) const TESTS: crate::ProbedTests = &[
     ("root_in_a_sandbox_has_sandboxes", || {
@@ -66,7 +66,7 @@ fn as_user(name: &str, uid: u32, expected: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let binary = dir.path().join("test");
-    std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &binary);
     let output = Command::new(binary)
         .args(helper(name))
         .arg(root.path())

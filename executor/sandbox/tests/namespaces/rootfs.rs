@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kiln_sandbox::{Error, Exit, RootFs, Spec, Stdio, spawn};
 
@@ -32,7 +33,7 @@ impl Rootfs {
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        std::fs::copy(busybox().unwrap(), bin.join("busybox")).unwrap();
+        copy_program(&busybox().unwrap(), &bin.join("busybox"));
         for applet in APPLETS {
             symlink("busybox", bin.join(applet)).unwrap();
         }
@@ -141,4 +142,13 @@ pub(crate) fn check_in(
         output.exit,
         output.notes
     );
+}
+
+/// Copies a program that is about to be executed.
+///
+/// Another process does it: what a thread spawns meanwhile would inherit the copy, open for writing,
+/// and a program that somebody writes cannot be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {} {}", from.display(), to.display());
 }
