@@ -45,7 +45,7 @@ impl PatternState {
         self.excluded
     }
 
-    /// Returns the index of the pattern that decided, of those that are not empty.
+    /// Returns the index of the pattern that decided, among those that the list was made of.
     pub fn decided_by(self) -> Option<usize> {
         self.decided.checked_sub(1)
     }
@@ -60,6 +60,8 @@ struct Pattern {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Matcher {
+    /// The pattern is empty. It stays in the list, so that an index is that of the pattern as given.
+    Nothing,
     /// No wildcard.
     Exact(String),
     /// `prefix**`.
@@ -71,12 +73,16 @@ enum Matcher {
 }
 
 impl PatternList {
-    /// Compiles patterns; blanks around them and empty ones are dropped, paths are cleaned.
+    /// Compiles patterns; blanks around them are dropped, empty ones match nothing, paths are cleaned.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, PatternError> {
         let mut list = Vec::with_capacity(patterns.len());
         for pattern in patterns {
             let pattern = pattern.as_ref().trim();
             if pattern.is_empty() {
+                list.push(Pattern {
+                    negated: false,
+                    matcher: Matcher::Nothing,
+                });
                 continue;
             }
             let (negated, path) = match pattern.strip_prefix('!') {
@@ -94,9 +100,10 @@ impl PatternList {
         Ok(Self { patterns: list })
     }
 
-    /// Returns whether there are no patterns.
+    /// Returns whether no pattern can match anything.
     pub fn is_empty(&self) -> bool {
-        self.patterns.is_empty()
+        let mut patterns = self.patterns.iter();
+        patterns.all(|pattern| pattern.matcher == Matcher::Nothing)
     }
 
     /// Returns whether a pattern takes back.
@@ -171,6 +178,7 @@ impl Matcher {
 
     fn matches(&self, path: &str) -> bool {
         match self {
+            Self::Nothing => false,
             Self::Exact(text) => path == text,
             Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
             Self::Suffix(suffix) => {
@@ -189,6 +197,7 @@ impl Matcher {
                 .is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
         };
         match self {
+            Self::Nothing => false,
             Self::Exact(text) => below(text),
             Self::Prefix(prefix) => below(prefix) || format!("{dir}/").starts_with(prefix.as_str()),
             Self::Suffix(_) => true,

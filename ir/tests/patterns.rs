@@ -157,6 +157,14 @@ fn root_is_never_excluded() {
 }
 
 #[test]
+fn the_pattern_that_decides_is_counted_as_given() {
+    let list = list(&["", "a", " ", "!a/b"]);
+    assert_eq!(list.decide("a").decided_by(), Some(1));
+    assert_eq!(list.decide("a/b").decided_by(), Some(3));
+    assert_eq!(list.decide("b").decided_by(), None);
+}
+
+#[test]
 fn blanks_and_empty_patterns_mean_nothing() {
     assert!(list(&["", "  "]).is_empty());
     check(&[" foo "], "foo", true);
