@@ -72,10 +72,11 @@ pub use rerun::{Rerun, RerunStep, reruns};
 pub use revision::PlanContext;
 
 pub use kiln_executor::{
-    AgentSource, ContainerRequest, Destination, Error as ExecutorError, Executor, Export, Exported,
-    GitError, ImageDetails, ImageSummary, ImportedImage, Keep, LayerFiles, PlatformDetails,
-    Program, ProgramStdio, PullEvent, PullObserver, Revision, SecretSource, Secrets, SpaceLine,
-    StepLog, Swept, Terminal, Volume, host_platform, init_if_requested, probe_host, userns,
+    AgentSource, BlobState, Compression, ContainerRequest, Destination, Error as ExecutorError,
+    Executor, Export, Exported, GitError, ImageDetails, ImageSummary, ImportedImage, Keep,
+    LayerFiles, PlatformDetails, Program, ProgramStdio, PullEvent, PullObserver, PushRequest,
+    PushedName, Revision, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal,
+    TransferEvent, TransferObserver, Volume, host_platform, init_if_requested, probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;

@@ -87,6 +87,20 @@ pub enum Error {
         /// As asked for.
         name: String,
     },
+    /// An image that is to be sent is not in the store.
+    #[error("there is no image `{name}` in the store to push")]
+    NothingToPush {
+        /// As asked for.
+        name: String,
+        /// Names that are like it.
+        near: Vec<String>,
+    },
+    /// An image that is to be sent was given by its id, and nobody said where to.
+    #[error("`{image}` is an id, which says no registry to push to")]
+    NoTarget {
+        /// As asked for.
+        image: String,
+    },
     /// An image that is needed and may not be asked for.
     #[error("`{reference}` is not in the store, and --offline forbids asking for it")]
     Offline {
@@ -396,6 +410,15 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Error::NoSuchImage { .. } => "`kiln images` lists those that are there".to_owned(),
+            Error::NothingToPush { name, near } if near.is_empty() => {
+                format!(
+                    "build it with `kiln build -t {name}`; `kiln images` lists those that are there"
+                )
+            }
+            Error::NothingToPush { near, .. } => format!("there is {}", near.join(", ")),
+            Error::NoTarget { image } => {
+                format!("say where to: kiln push {image} HOST/NAME:TAG")
+            }
             Error::Offline { reference } => {
                 format!("build once without --offline, or import `{reference}`")
             }

@@ -37,6 +37,10 @@ mod looker;
 mod compress;
 mod export;
 
+mod packed;
+mod push;
+mod transfer;
+
 mod builds;
 mod container;
 mod delivery;
@@ -67,11 +71,13 @@ pub use layer_files::LayerFiles;
 pub use looker::Looker;
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};
+pub use push::{PushRequest, PushedName};
 pub use remotes::lock_name;
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};
 pub use space::{Keep, SpaceLine, Swept};
 pub use ssh::AgentError;
+pub use transfer::{BlobState, TransferEvent, TransferObserver};
 pub use users::AccountError;
 pub use worker::{BuildWorker, Handle};
 

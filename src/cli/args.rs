@@ -54,6 +54,8 @@ pub(crate) enum Command {
     /// List images
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),
+    /// Send an image to a registry
+    Push(Box<PushArgs>),
     /// Give an image another name
     Tag {
         /// Name or id of the image
@@ -388,6 +390,61 @@ impl NotYet {
             (self.builder.is_some(), "--builder"),
         ];
         given.into_iter().find_map(|(is, name)| is.then_some(name))
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What the registry has already is not sent, and what another of its repositories has is taken from
+there. Standard output gets one line for each name, NAME:TAG@DIGEST, and nothing else.
+
+Examples:
+  kiln push registry.example/app:1              the image of that name
+  kiln push app registry.example/app:1          the image `app`, under this name there
+  kiln push -a registry.example/app             all tags of that repository
+  kiln push --platform linux/arm64 registry.example/app:1
+                                                of an image for several, the one for this")]
+pub(crate) struct PushArgs {
+    /// Name or id of the image; without a target it is also where to push to
+    pub(crate) image: String,
+    /// Push under these names instead
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Push all tags of the repository
+    #[arg(short, long, conflicts_with = "targets")]
+    pub(crate) all_tags: bool,
+    /// Of an image for several platforms, push only the one for this one
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// How to pack layers that were made here: gzip, zstd or uncompressed; pulled ones stay as they are
+    #[arg(long, value_enum, default_value = "gzip", hide_possible_values = true)]
+    pub(crate) compression: Packed,
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    pub(crate) progress: Progress,
+    /// Print nothing but the names
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// How layers are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Packed {
+    /// gzip, which everything reads
+    Gzip,
+    /// zstd: smaller and faster, not read by old tools
+    Zstd,
+    /// Not at all
+    Uncompressed,
+}
+
+impl From<Packed> for kiln::Compression {
+    fn from(packed: Packed) -> kiln::Compression {
+        match packed {
+            Packed::Gzip => kiln::Compression::Gzip,
+            Packed::Zstd => kiln::Compression::Zstd,
+            Packed::Uncompressed => kiln::Compression::None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod limits;
 mod lock;
 mod plan;
 mod progress;
+mod push;
 mod report;
 mod run;
 mod space;
@@ -70,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Why(args) => why::why(&args),
         Command::Run(args) => run_program(&args),
         Command::Images(args) => images::images(&args),
+        Command::Push(args) => push::push(&args),
         Command::Tag { image, name } => images::tag(&image, &name),
         Command::Rmi { images } => images::remove(&images),
         Command::Import { file, name } => images::import(&file, &name),

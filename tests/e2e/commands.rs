@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "build",
     "plan",
     "lock",
@@ -47,6 +47,7 @@ const COMMANDS: [&str; 16] = [
     "history",
     "builds",
     "du",
+    "push",
     "prune",
     "info",
     "completion",

@@ -6,6 +6,7 @@ mod debian;
 mod faults;
 mod hostile;
 mod layouts;
+mod pushes;
 pub(crate) mod server;
 
 use crate::support::Case;
@@ -17,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         faults::cases(),
         hostile::cases(),
         layouts::cases(),
+        pushes::cases(),
     ]
     .into_iter()
     .flatten()

@@ -235,6 +235,16 @@ impl Reference {
         }
     }
 
+    /// Returns the same repository at this digest alone, without a tag.
+    #[must_use]
+    pub fn at(&self, digest: Sha256Digest) -> Self {
+        Self {
+            tag: None,
+            digest: Some(digest),
+            ..self.clone()
+        }
+    }
+
     /// Returns the same repository at this tag, without a digest.
     pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
         if !is_tag(tag) {

@@ -227,7 +227,8 @@ pub(super) fn name(
     Ok(same)
 }
 
-fn describe(flavor: Flavor, blob: Blob) -> Descriptor {
+/// An archive in the store as a manifest lists it.
+pub(crate) fn describe(flavor: Flavor, blob: Blob) -> Descriptor {
     Descriptor::new(
         flavor.layer(blob.compression),
         Sha256Digest::from_bytes(blob.digest.0),
@@ -236,6 +237,6 @@ fn describe(flavor: Flavor, blob: Blob) -> Descriptor {
 }
 
 /// The store's word for a digest.
-pub(super) fn blob_digest(digest: &Sha256Digest) -> BlobDigest {
+pub(crate) fn blob_digest(digest: &Sha256Digest) -> BlobDigest {
     BlobDigest(*digest.as_bytes())
 }

@@ -37,23 +37,23 @@ const BLOCK: u64 = 512;
 
 /// A layer of an image.
 #[derive(Debug, Clone)]
-pub(super) struct Layer {
-    pub(super) content: Content,
-    pub(super) diff_id: DiffId,
+pub(crate) struct Layer {
+    pub(crate) content: Content,
+    pub(crate) diff_id: DiffId,
     /// When the store got it.
-    pub(super) created: SystemTime,
+    pub(crate) created: SystemTime,
     /// What its files hold.
-    pub(super) size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// Where its archive is in the store, once it is packed.
-    pub(super) blob: Option<Blob>,
+    pub(crate) blob: Option<Blob>,
 }
 
 /// An archive in the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Blob {
-    pub(super) digest: BlobDigest,
-    pub(super) size: u64,
-    pub(super) compression: Compression,
+pub(crate) struct Blob {
+    pub(crate) digest: BlobDigest,
+    pub(crate) size: u64,
+    pub(crate) compression: Compression,
 }
 
 /// Finds the diff ids of a leased stack's layers; those that nobody asked for before are hashed,
@@ -268,21 +268,57 @@ impl LayerArchive {
 }
 
 /// Makes blobs of layers.
-pub(super) struct Packer<'a> {
-    pub(super) store: &'a Store,
-    pub(super) lease: &'a Lease,
-    pub(super) mtime: MtimePolicy,
-    pub(super) compression: Compression,
-    pub(super) stop: &'a Stop,
+pub(crate) struct Packer<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) lease: &'a Lease,
+    pub(crate) mtime: MtimePolicy,
+    pub(crate) compression: Compression,
+    pub(crate) stop: &'a Stop,
     /// Brings the archive that a layer was pulled as here once more; `false` where nobody has it.
-    pub(super) bring: &'a dyn Fn(DiffId) -> Result<bool, Error>,
+    pub(crate) bring: &'a dyn Fn(DiffId) -> Result<bool, Error>,
 }
 
 impl Packer<'_> {
     /// Finds the blobs of a leased stack's layers, and makes and leases those that are not there.
-    pub(super) fn pack(&self, layers: &[Content]) -> Result<Vec<Layer>, Error> {
+    pub(crate) fn pack(&self, layers: &[Content]) -> Result<Vec<Layer>, Error> {
         let packed = layers.iter().enumerate().map(|(index, content)| {
-            let (diff_id, blob) = self.top(&layers[..=index])?;
+            // A layer of an image keeps its times: they are in its diff id.
+            let mtime = match content {
+                Content::DiffId(_) => MtimePolicy::Keep,
+                Content::Layer(_) => self.mtime,
+            };
+            let (diff_id, blob) = self.top(&layers[..=index], mtime)?;
+            Ok(Layer {
+                blob: Some(blob),
+                ..layer(self.store, content, diff_id)?
+            })
+        });
+        packed.collect()
+    }
+
+    /// The same for layers of an image, whose config has their diff ids already.
+    pub(crate) fn pack_as(
+        &self,
+        layers: &[Content],
+        diff_ids: &[DiffId],
+    ) -> Result<Vec<Layer>, Error> {
+        let packed = layers.iter().zip(diff_ids).enumerate();
+        let packed = packed.map(|(index, (content, expected))| {
+            let mtime = match content {
+                Content::DiffId(_) => MtimePolicy::Keep,
+                Content::Layer(_) => match self.store.archived_as(content, expected)? {
+                    Some(words) => times(&words),
+                    None => self.mtime,
+                },
+            };
+            let (diff_id, blob) = self.top(&layers[..=index], mtime)?;
+            if diff_id != *expected {
+                return Err(Error::DamagedLayer {
+                    layer: *content,
+                    expected: *expected,
+                    found: diff_id,
+                });
+            }
             Ok(Layer {
                 blob: Some(blob),
                 ..layer(self.store, content, diff_id)?
@@ -292,15 +328,10 @@ impl Packer<'_> {
     }
 
     /// The blob of a stack's highest layer.
-    fn top(&self, stack: &[Content]) -> Result<(DiffId, Blob), Error> {
+    fn top(&self, stack: &[Content], mtime: MtimePolicy) -> Result<(DiffId, Blob), Error> {
         let (store, lease, compression) = (self.store, self.lease, self.compression);
         let Some(content) = stack.last() else {
             unreachable!("BUG: no layer is to be packed");
-        };
-        // A layer of an image keeps its times: they are in its diff id.
-        let mtime = match content {
-            Content::DiffId(_) => MtimePolicy::Keep,
-            Content::Layer(_) => self.mtime,
         };
         if let Some(pulled) = as_pulled(store, lease, content)? {
             return Ok(pulled);
@@ -355,7 +386,7 @@ impl Packer<'_> {
 }
 
 /// The blob that a layer was pulled as, if it is still there.
-pub(super) fn as_pulled(
+pub(crate) fn as_pulled(
     store: &Store,
     lease: &Lease,
     content: &Content,

@@ -29,8 +29,8 @@ use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 
 use image::Image;
-use layers::Packer;
-pub(crate) use layers::{Hashing, LayerArchive};
+pub(crate) use image::{blob_digest, describe};
+pub(crate) use layers::{Hashing, LayerArchive, Packer, as_pulled};
 use output::Output;
 
 use crate::error::Error;

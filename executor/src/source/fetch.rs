@@ -77,6 +77,13 @@ pub(crate) async fn fetch(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
+    if let Place::Registry { reference, blobs } = &image.place {
+        let blobs: Vec<BlobDigest> = blobs
+            .iter()
+            .map(|blob| BlobDigest(bytes_of(&blob.digest)))
+            .collect();
+        executor.store().put_places(&reference.name(), &blobs)?;
+    }
     Ok((layers, true))
 }
 

@@ -1,13 +1,14 @@
 //! Sources: from a name to an identity, and from an identity to layers.
 
 mod age;
+mod blob;
 mod fetch;
 pub(crate) mod http;
 mod layout;
 mod resolve;
 
 pub use age::ago;
+pub(crate) use blob::bring_blob;
 pub(crate) use fetch::{blocking, fetch, fetch_archive, stoppable};
-#[cfg(test)]
 pub(crate) use resolve::Place;
 pub use resolve::{ResolvedImage, Resolver};

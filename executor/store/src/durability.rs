@@ -127,6 +127,7 @@ fn drop_other_boots(t: &Transaction<'_>, boot: &str) -> Result<(), Abort> {
         ("record_layer", "record", "record"),
         ("image_layer", "image", "image"),
         ("image_member", "image", "image"),
+        ("image_blob", "image", "image"),
         ("name", "image", "image"),
     ] {
         t.execute(

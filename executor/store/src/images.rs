@@ -521,7 +521,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<RawImage> {
     })
 }
 
-fn image_row(t: &Transaction<'_>, id: &ImageId) -> rusqlite::Result<Option<i64>> {
+pub(crate) fn image_row(t: &Transaction<'_>, id: &ImageId) -> rusqlite::Result<Option<i64>> {
     t.prepare_cached("SELECT id FROM image WHERE digest = ?1")?
         .query_row([id.0], |row| row.get(0))
         .optional()
@@ -606,6 +606,7 @@ pub(crate) fn delete_image(t: &Transaction<'_>, row: i64) -> rusqlite::Result<Ve
         "DELETE FROM image_member WHERE image = ?1",
         "DELETE FROM name WHERE image = ?1",
         "DELETE FROM image_layer WHERE image = ?1",
+        "DELETE FROM image_blob WHERE image = ?1",
         "DELETE FROM image WHERE id = ?1",
     ] {
         t.prepare_cached(sql)?.execute([row])?;

@@ -35,12 +35,14 @@ mod layers;
 mod leases;
 mod records;
 
+mod attached;
 mod builds;
 mod cachemounts;
 mod compressed;
 mod contexts;
 mod images;
 mod locks;
+mod places;
 mod remotes;
 
 pub mod snapshot;

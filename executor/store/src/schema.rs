@@ -1,10 +1,10 @@
 //! The SQL of the database, as docs/formats/store.md explains it.
 
 /// The version that [`SQL`] makes, in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// What turns a database of a version into one of the next, by that version.
-pub(crate) const UPGRADES: [(i64, &str); 2] = [
+pub(crate) const UPGRADES: [(i64, &str); 3] = [
     (
         1,
         "
@@ -35,6 +35,25 @@ CREATE TABLE build_log (
     tail  BLOB NOT NULL,
     PRIMARY KEY (build, step)
 ) STRICT;
+",
+    ),
+    (
+        3,
+        "
+CREATE TABLE image_blob (
+    image INTEGER NOT NULL,
+    blob  BLOB NOT NULL,
+    PRIMARY KEY (image, blob)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_blob_blob ON image_blob (blob);
+
+CREATE TABLE blob_place (
+    blob       BLOB NOT NULL,
+    repository TEXT NOT NULL,
+    seen       INTEGER NOT NULL,
+    PRIMARY KEY (blob, repository)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX blob_place_seen ON blob_place (seen);
 ",
     ),
 ];
@@ -152,6 +171,21 @@ CREATE TABLE image_member (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_member_member ON image_member (member);
 
+CREATE TABLE image_blob (
+    image INTEGER NOT NULL,
+    blob  BLOB NOT NULL,
+    PRIMARY KEY (image, blob)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_blob_blob ON image_blob (blob);
+
+CREATE TABLE blob_place (
+    blob       BLOB NOT NULL,
+    repository TEXT NOT NULL,
+    seen       INTEGER NOT NULL,
+    PRIMARY KEY (blob, repository)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX blob_place_seen ON blob_place (seen);
+
 CREATE TABLE name (
     reference TEXT NOT NULL PRIMARY KEY,
     image     INTEGER NOT NULL,
@@ -257,7 +291,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
         let schema = store.database().dump_schema().join(";\n");
-        insta::assert_snapshot!("schema_v3", schema);
+        insta::assert_snapshot!("schema_v4", schema);
     }
 
     /// The lines of SQL that would make a database, sorted.

@@ -290,6 +290,7 @@ impl Store {
         let blobs: Vec<i64> = t
             .prepare_cached(
                 "DELETE FROM blob WHERE digest NOT IN (SELECT blob FROM compressed)
+                 AND digest NOT IN (SELECT blob FROM image_blob)
                  AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)
                  RETURNING size_bytes",
             )?

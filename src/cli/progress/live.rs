@@ -233,7 +233,7 @@ fn whom(what: &WaitsFor, pid: Option<u32>) -> String {
 }
 
 /// One text at the left edge and one at the right, which is cut last.
-fn beside(left: &str, right: &str, width: usize) -> String {
+pub(super) fn beside(left: &str, right: &str, width: usize) -> String {
     let room = width.saturating_sub(measure_text_width(right) + 2);
     let left = words::cut(left, room);
     let line = format!("{}  {right}", pad_str(&left, room, Alignment::Left, None));
@@ -261,7 +261,8 @@ fn transfers(step: &Step, width: usize) -> Vec<String> {
         .collect()
 }
 
-fn bar(done: u64, total: u64) -> String {
+/// A bar of as many cells as are done.
+pub(super) fn bar(done: u64, total: u64) -> String {
     const CELLS: u64 = 20;
     // Nothing to do is done.
     let full = (done.min(total) * CELLS)

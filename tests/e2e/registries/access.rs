@@ -22,8 +22,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-const USER: &str = "anna";
-const PASSWORD: &str = "correct horse";
+pub(super) const USER: &str = "anna";
+pub(super) const PASSWORD: &str = "correct horse";
 
 fn basic() -> Auth {
     Auth::Basic {
@@ -39,7 +39,7 @@ fn with_base(auth: Auth) -> Registry {
 }
 
 /// Writes docker's config.json, as `docker login` does.
-fn log_in(world: &World, host: &str, password: &str) {
+pub(super) fn log_in(world: &World, host: &str, password: &str) {
     let secret = encode(&format!("{USER}:{password}"));
     let config = serde_json::json!({ "auths": { host: { "auth": secret } } });
     world.write("../home/config.json", config.to_string());

@@ -319,6 +319,16 @@ impl Registry {
             .map(|bytes| bytes.to_vec())
     }
 
+    /// Lets a repository lose a blob, as a sweep of the registry does.
+    pub fn forget_blob(&self, repository: &str, digest: &str) {
+        self.state().forget_blob(repository, digest);
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_log(&self) {
+        self.state().log.clear();
+    }
+
     /// Returns the media type and the bytes of what a tag or digest of a repository names.
     pub fn manifest(&self, repository: &str, name: &str) -> Option<(String, Vec<u8>)> {
         self.state()

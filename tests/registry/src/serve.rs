@@ -290,6 +290,10 @@ impl State {
         if asked.method == "PUT" {
             let digest = digest_of(&asked.body);
             let media_type = asked.header("content-type").unwrap_or_default().to_owned();
+            if let Some(missing) = self.missing(repository, &asked.body) {
+                let code = format!("MANIFEST_BLOB_UNKNOWN {missing}");
+                return Answer::refusal(404, &code);
+            }
             for name in [name, &digest] {
                 self.put_manifest(repository, name, &media_type, asked.body.clone());
             }
@@ -301,6 +305,23 @@ impl State {
             }
             None => Answer::refusal(404, "MANIFEST_UNKNOWN"),
         }
+    }
+
+    /// What a manifest or index names that the repository has not.
+    fn missing(&self, repository: &str, document: &[u8]) -> Option<String> {
+        let document: serde_json::Value = serde_json::from_slice(document).unwrap_or_default();
+        let list = |key: &str| document[key].as_array().cloned().unwrap_or_default();
+        let digest =
+            |descriptor: &serde_json::Value| Some(descriptor["digest"].as_str()?.to_owned());
+        let blobs = list("layers")
+            .into_iter()
+            .chain([document["config"].clone()]);
+        let mut blobs = blobs.filter_map(|blob| digest(&blob));
+        let manifests = list("manifests");
+        let mut manifests = manifests.iter().filter_map(digest);
+        blobs
+            .find(|blob| self.blob(repository, blob).is_none())
+            .or_else(|| manifests.find(|name| self.manifest(repository, name).is_none()))
     }
 
     fn content(&self, asked: &Asked, digest: &str, media_type: &str, bytes: Bytes) -> Answer {

@@ -91,6 +91,12 @@ impl State {
         has
     }
 
+    /// Lets a repository lose a blob.
+    pub(crate) fn forget_blob(&mut self, repository: &str, digest: &str) {
+        self.held
+            .remove(&(repository.to_owned(), digest.to_owned()));
+    }
+
     pub(crate) fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
         self.held.get(&(repository.to_owned(), digest.to_owned()))?;
         self.blobs.get(digest).cloned()

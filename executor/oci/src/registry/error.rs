@@ -64,6 +64,8 @@ pub enum Error {
     RateLimited {
         /// What was attempted.
         attempt: Attempt,
+        /// How long it asks to wait, if it says so.
+        retry_after: Option<Duration>,
         /// The registry's words, if any.
         message: String,
     },
@@ -74,6 +76,8 @@ pub enum Error {
         attempt: Attempt,
         /// The HTTP status.
         status: u16,
+        /// How long it asks to wait, if it says so.
+        retry_after: Option<Duration>,
         /// The registry's words, if any.
         message: String,
     },
@@ -219,6 +223,28 @@ fn login(had_credentials: &bool, host: &str) -> String {
 }
 
 impl Error {
+    /// How long the registry asks to wait before another try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } | Self::Status { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells whether a manifest was refused since the registry lacks something that it names.
+    pub fn lacks_content(&self) -> bool {
+        let message = match self {
+            Self::NotFound { message, .. } | Self::Status { message, .. } => message,
+            _ => return false,
+        };
+        // The codes of the specification, and what older registries say of children of an index.
+        ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"]
+            .iter()
+            .any(|code| message.starts_with(code))
+    }
+
     /// Tells whether the registry said that what was asked for is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })

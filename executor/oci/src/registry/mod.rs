@@ -40,7 +40,7 @@ pub use config::{Config, ConfigError, Mirror, RetryPolicy};
 pub use credentials::{Anonymous, Credential, Credentials, CredentialsError, DockerConfig, Fixed};
 pub use error::{Attempt, Cause, Error};
 pub use pull::BlobStream;
-pub use push::{BlobSource, PushOptions, Pushed};
+pub use push::{BlobSource, PushOptions, Pushed, PutManifest, pieces};
 
 use crate::digest::Sha256Digest;
 use crate::document::{Descriptor, ImageConfig, Root};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use url::Url;
@@ -18,6 +18,7 @@ use super::transport::{Activity, Call, Target};
 use super::{Client, attempt};
 use crate::digest::{Sha256Digest, VerifyError};
 use crate::document::Descriptor;
+use crate::media_type;
 use crate::reference::Reference;
 
 /// How much of a file is in memory at once.
@@ -25,6 +26,9 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// How much a chunk of an upload holds when the registry cannot take all at once.
 const CHUNK_BYTES: u64 = 16 << 20;
+
+/// The largest chunk that a registry can insist on; beyond it chunks are as large as this.
+const MOST_CHUNK_BYTES: u64 = 1 << 30;
 
 /// Content that can be read again from anywhere, since an upload may have to be taken up.
 pub trait BlobSource: Send + Sync {
@@ -46,22 +50,29 @@ impl BlobSource for Bytes {
 impl BlobSource for PathBuf {
     fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
         let path = self.clone();
-        let open = async move {
-            let mut file = tokio::fs::File::open(&path).await?;
-            file.seek(io::SeekFrom::Start(offset)).await?;
-            let pieces = stream::try_unfold(file, |mut file| async move {
-                let mut piece = Vec::with_capacity(PIECE_BYTES);
-                (&mut file)
-                    .take(PIECE_BYTES as u64)
-                    .read_to_end(&mut piece)
-                    .await?;
-                Ok::<_, io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
-            });
-            Ok::<_, io::Error>(pieces)
-        };
-        use futures_util::TryStreamExt as _;
-        stream::once(open).try_flatten().boxed()
+        pieces(async move { tokio::fs::File::open(&path).await }, offset)
     }
+}
+
+/// Reads a file from `offset` to its end, in pieces; `open` is polled with the first.
+pub fn pieces(
+    open: impl Future<Output = io::Result<tokio::fs::File>> + Send + 'static,
+    offset: u64,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let open = async move {
+        let mut file = open.await?;
+        file.seek(io::SeekFrom::Start(offset)).await?;
+        let pieces = stream::try_unfold(file, |mut file| async move {
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            (&mut file)
+                .take(PIECE_BYTES as u64)
+                .read_to_end(&mut piece)
+                .await?;
+            Ok::<_, io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
+        });
+        Ok::<_, io::Error>(pieces)
+    };
+    stream::once(open).try_flatten().boxed()
 }
 
 /// How a blob is pushed.
@@ -87,12 +98,38 @@ pub enum Pushed {
     Uploaded,
 }
 
+/// What a registry made of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutManifest {
+    /// Its digest.
+    pub digest: Sha256Digest,
+    /// The registry lists it as a referrer of its subject (distribution-spec 1.1, `OCI-Subject`).
+    pub lists_subject: bool,
+}
+
+/// What asking for a blob of another repository came to.
+enum Mount {
+    /// It is here now.
+    Done,
+    /// The registry opened an upload instead.
+    Opened(Opened),
+    /// Neither.
+    Refused,
+}
+
+/// An upload that can be sent to.
+struct Opened {
+    location: Url,
+    /// No chunk but the last may be smaller, if the registry says so.
+    least_chunk_bytes: u64,
+}
+
 /// An upload's fixed parts.
 struct Upload<'a> {
     client: &'a Client,
     endpoint: Endpoint,
     attempt: Attempt,
-    repository: &'a str,
+    reference: &'a Reference,
     scopes: Vec<String>,
     digest: Sha256Digest,
     size: u64,
@@ -165,7 +202,7 @@ impl Client {
                 &endpoint.authority,
             ),
             endpoint,
-            repository: reference.repository(),
+            reference,
             scopes: vec![format!("repository:{}:pull,push", reference.repository())],
             digest: descriptor.digest,
             size: descriptor.size,
@@ -175,28 +212,68 @@ impl Client {
         let same_registry = |from: &&Reference| {
             from.domain() == reference.domain() && from.repository() != reference.repository()
         };
+        let mut opened = None;
         for from in options.mount_from.iter().filter(same_registry) {
             // A registry that will not mount opens an upload or refuses; either way it is sent.
-            if upload
-                .mount(from.repository())
-                .await
-                .is_ok_and(|mounted| mounted)
-            {
-                return Ok(Pushed::Mounted);
+            match upload.mount(from.repository()).await {
+                Ok(Mount::Done) => return Ok(Pushed::Mounted),
+                Ok(Mount::Opened(upload)) => {
+                    opened = Some(upload);
+                    break;
+                }
+                Ok(Mount::Refused) | Err(_) => {}
             }
         }
-        upload.run().await.map(|()| Pushed::Uploaded)
+        upload.run(opened).await.map(|()| Pushed::Uploaded)
+    }
+
+    /// Asks which manifest the registry itself has under a tag or digest; `None` if it has none or does
+    /// not say.
+    ///
+    /// With the proofs of a push, so that what follows needs no others.
+    pub async fn has_manifest(&self, reference: &Reference) -> Result<Option<Sha256Digest>, Error> {
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        let attempt = attempt("push", reference, &endpoint.authority);
+        let path = format!(
+            "{}/manifests/{}",
+            reference.repository(),
+            reference.identifier()
+        );
+        let scopes = vec![format!("repository:{}:pull,push", reference.repository())];
+        let call = Call {
+            attempt: &attempt,
+            endpoint: &endpoint,
+            scopes: &scopes,
+            target: Target::Path(&path),
+            again: true,
+            ranged: false,
+            activity: Activity::new(),
+        };
+        let make = |client: &reqwest::Client, url| {
+            client
+                .head(url)
+                .header(ACCEPT, media_type::MANIFESTS.join(", "))
+        };
+        match self.transport().send(&call, make).await {
+            Ok(response) => Ok(response
+                .headers()
+                .get("docker-content-digest")
+                .and_then(|digest| digest.to_str().ok()?.parse().ok())),
+            // Some registries deny knowing repositories that a push would make.
+            Err(Error::NotFound { .. } | Error::Denied { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest alone if it has no tag.
     ///
-    /// Everything that it names must be there. Returns the digest of `bytes`.
+    /// Everything that it names must be there.
     pub async fn push_manifest(
         &self,
         reference: &Reference,
         media_type: &str,
         bytes: Bytes,
-    ) -> Result<Sha256Digest, Error> {
+    ) -> Result<PutManifest, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
         let attempt = attempt("push the manifest of", reference, &endpoint.authority);
         let digest = Sha256Digest::of(&bytes);
@@ -242,82 +319,99 @@ impl Client {
                     actual,
                 }),
             }),
-            _ => Ok(digest),
+            _ => Ok(PutManifest {
+                digest,
+                lists_subject: response.headers().contains_key("oci-subject"),
+            }),
         }
     }
 }
 
 impl Upload<'_> {
     /// Sends the blob, beginning anew or going on where the last try stopped.
-    async fn run(&self) -> Result<(), Error> {
+    async fn run(&self, opened: Option<Opened>) -> Result<(), Error> {
         let policy = &self.client.transport().config().retry;
         let mut backoff = Backoff::new(policy);
         let mut chunk_bytes = self.options.chunk_bytes;
+        let mut opened = opened;
         loop {
-            let location = self.begin().await?;
+            let upload = match opened.take() {
+                Some(upload) => upload,
+                None => self.begin().await?,
+            };
             let sent = match chunk_bytes {
-                None => self.send_whole(location).await,
-                Some(chunk_bytes) => {
-                    self.send_chunks(location, chunk_bytes.max(1), &mut backoff)
-                        .await
+                None => self.send_whole(upload.location).await,
+                Some(bytes) => {
+                    let bytes = bytes.max(upload.least_chunk_bytes).max(1);
+                    self.send_chunks(upload.location, bytes, &mut backoff).await
                 }
             };
             let error = match sent {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let too_large = matches!(&error, Error::Status { status: 413, .. });
             let passing = match &error {
                 Error::Unreachable { .. } | Error::RateLimited { .. } => true,
-                Error::Status { status, .. } => *status >= 500,
                 // The registry forgot the upload.
                 Error::NotFound { .. } => true,
+                Error::Status { status, .. } if *status >= 500 && *status != 501 => true,
+                // Not all at once, then.
+                Error::Status { status, .. } => {
+                    chunk_bytes.is_none()
+                        && matches!(status, 400 | 405 | 411 | 413 | 415 | 416 | 501)
+                }
                 _ => false,
             };
-            if !(passing || too_large && chunk_bytes.is_none()) {
+            if !passing {
                 return Err(error);
             }
             chunk_bytes = Some(chunk_bytes.unwrap_or(CHUNK_BYTES));
-            match backoff.next(None) {
+            match backoff.next(error.retry_after()) {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => return Err(error),
+            }
+            // The answer may have been lost, and not the content.
+            let there = self.client.has_blob(self.reference, &self.digest).await;
+            if there.is_ok_and(|size| size.is_some()) {
+                return Ok(());
             }
         }
     }
 
     /// Asks the registry to take the blob from another repository.
-    async fn mount(&self, from: &str) -> Result<bool, Error> {
+    async fn mount(&self, from: &str) -> Result<Mount, Error> {
         let mut scopes = self.scopes.clone();
         scopes.push(format!("repository:{from}:pull"));
         let path = format!(
             "{}/blobs/uploads/?mount={}&from={from}",
-            self.repository, self.digest
+            self.reference.repository(),
+            self.digest
         );
         let call = self.call(&scopes, Target::Path(&path), true);
         let make = |client: &reqwest::Client, url| client.post(url).header(CONTENT_LENGTH, 0);
         let response = self.client.transport().send(&call, make).await?;
         if response.status() == StatusCode::CREATED {
-            return Ok(true);
+            return Ok(Mount::Done);
         }
-        // The registry opened an upload instead; leaving it open would keep its disk busy.
-        if let Ok(location) = self.location(&response) {
-            let call = self.call(&self.scopes, Target::Url(&location), false);
-            let _ = self
-                .client
-                .transport()
-                .send(&call, |client, url| client.delete(url))
-                .await;
-        }
-        Ok(false)
+        Ok(self.opened(&response).map_or(Mount::Refused, Mount::Opened))
     }
 
-    /// Opens an upload and returns where to send to.
-    async fn begin(&self) -> Result<Url, Error> {
-        let path = format!("{}/blobs/uploads/", self.repository);
+    /// Opens an upload.
+    async fn begin(&self) -> Result<Opened, Error> {
+        let path = format!("{}/blobs/uploads/", self.reference.repository());
         let call = self.call(&self.scopes, Target::Path(&path), true);
         let make = |client: &reqwest::Client, url| client.post(url).header(CONTENT_LENGTH, 0);
         let response = self.client.transport().send(&call, make).await?;
-        self.location(&response)
+        self.opened(&response)
+    }
+
+    fn opened(&self, response: &Response) -> Result<Opened, Error> {
+        let least = response.headers().get("oci-chunk-min-length");
+        let least = least.and_then(|bytes| bytes.to_str().ok()?.trim().parse().ok());
+        Ok(Opened {
+            location: self.location(response)?,
+            least_chunk_bytes: least.unwrap_or(0).min(MOST_CHUNK_BYTES),
+        })
     }
 
     async fn send_whole(&self, location: Url) -> Result<(), Error> {
@@ -345,9 +439,12 @@ impl Upload<'_> {
                 .await
             {
                 Ok(response) => {
-                    location = self.location(&response)?;
+                    if response.headers().contains_key(LOCATION) {
+                        location = self.location(&response)?;
+                    }
+                    // It may have taken a part; it cannot have taken what was never sent.
                     offset = offset_after(&response)
-                        .filter(|&held| held > offset)
+                        .filter(|&held| held > offset && held <= offset + length)
                         .unwrap_or(offset + length);
                     // Only new ground renews the tries, or a registry that forgets could keep this going.
                     if offset > furthest {
@@ -355,8 +452,12 @@ impl Upload<'_> {
                         backoff.reset();
                     }
                 }
-                Err(error @ (Error::Unreachable { .. } | Error::Status { .. })) => {
-                    let Some(delay) = backoff.next(None) else {
+                Err(
+                    error @ (Error::Unreachable { .. }
+                    | Error::RateLimited { .. }
+                    | Error::Status { .. }),
+                ) => {
+                    let Some(delay) = backoff.next(error.retry_after()) else {
                         return Err(error);
                     };
                     tokio::time::sleep(delay).await;
@@ -366,8 +467,15 @@ impl Upload<'_> {
                         .transport()
                         .send(&call, |client, url| client.get(url))
                         .await?;
-                    location = self.location(&status)?;
-                    offset = offset_after(&status).unwrap_or(0);
+                    if status.headers().contains_key(LOCATION) {
+                        location = self.location(&status)?;
+                    }
+                    let held = offset_after(&status).unwrap_or(0);
+                    if held > offset + length {
+                        // What it holds is not ours: begin anew.
+                        return Err(error);
+                    }
+                    offset = held;
                 }
                 Err(error) => return Err(error),
             }
@@ -448,11 +556,19 @@ impl Upload<'_> {
             protocol("an upload was opened without a usable `Location`".to_owned())
         })?;
         if response.url().scheme() == "https" && url.scheme() != "https" {
-            // Common behind a proxy that ends TLS; sending the content in the clear is no way out.
-            return Err(protocol(format!(
-                "the upload's `Location` leads from https to {}",
-                url.scheme()
-            )));
+            // A registry behind a proxy that ends TLS does not know better.
+            let mut secure = url.clone();
+            let own = secure.set_scheme("https").is_ok()
+                && secure.host_str() == response.url().host_str()
+                && secure.port_or_known_default() == response.url().port_or_known_default();
+            return match own {
+                true => Ok(secure),
+                // Sending the content in the clear is no way out.
+                false => Err(protocol(format!(
+                    "the upload's `Location` leads from https to {}",
+                    url.scheme()
+                ))),
+            };
         }
         Ok(url)
     }

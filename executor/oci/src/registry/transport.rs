@@ -339,6 +339,7 @@ impl Transport {
         had_credentials: bool,
     ) -> Error {
         let status = response.status();
+        let retry_after = retry_after(&response);
         // What the body would have said is a comfort, not a need.
         let body = self
             .read_bounded(attempt, response, MESSAGE_LIMIT_BYTES)
@@ -353,10 +354,15 @@ impl Transport {
             },
             StatusCode::FORBIDDEN => Error::Denied { attempt, message },
             StatusCode::NOT_FOUND => Error::NotFound { attempt, message },
-            StatusCode::TOO_MANY_REQUESTS => Error::RateLimited { attempt, message },
+            StatusCode::TOO_MANY_REQUESTS => Error::RateLimited {
+                attempt,
+                retry_after,
+                message,
+            },
             status => Error::Status {
                 attempt,
                 status: status.as_u16(),
+                retry_after,
                 message,
             },
         }

@@ -129,7 +129,8 @@ async fn an_image_goes_there_and_back() {
     let digest = client
         .push_manifest(&name, Flavor::Oci.manifest(), manifest.clone())
         .await
-        .unwrap();
+        .unwrap()
+        .digest;
 
     let resolved = client.resolve(&name).await.unwrap();
     assert_eq!(

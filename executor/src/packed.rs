@@ -1,0 +1,498 @@
+//! Images of the store as they leave it: documents, and blobs that the store has.
+//!
+//! What was pulled leaves in the bytes that it came in, manifest and all, as long as they are here or can
+//! be had again; so it keeps its digest wherever it goes. Layers that were made here are packed, once for
+//! each compression, and then the image has a manifest of its own.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+
+use bytes::Bytes;
+use kiln_oci::digest::Sha256Digest;
+use kiln_oci::document::{
+    CONFIG_LIMIT_BYTES, Descriptor, Index, MANIFEST_LIMIT_BYTES, Manifest, annotation,
+};
+use kiln_oci::layout::{Document, Export};
+use kiln_oci::media_type::{self, Compression, Flavor};
+use kiln_oci::reference::Reference;
+use kiln_store::{Content, DiffId, Image, ImageId, Lease, Member};
+use kiln_tree::Stop;
+use kiln_tree::tar::MtimePolicy;
+
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::export::{Packer, as_pulled, blob_digest, describe};
+use crate::images::{oci_platform, platform_of};
+use crate::source::{Place, ResolvedImage, bring_blob, fetch_archive};
+
+/// How images are made ready to leave the store.
+pub(crate) struct Packing<'a> {
+    pub(crate) executor: &'a Executor,
+    /// Holds the images, and from then on their blobs.
+    pub(crate) lease: &'a Lease,
+    /// Of layers that were made here.
+    pub(crate) compression: Compression,
+    pub(crate) stop: &'a Stop,
+}
+
+/// Documents and blobs, each once.
+#[derive(Default)]
+struct Parts {
+    seen: BTreeSet<Sha256Digest>,
+    documents: Vec<Document>,
+    blobs: Vec<Descriptor>,
+}
+
+impl Parts {
+    fn document(&mut self, descriptor: Descriptor, bytes: Bytes) {
+        if self.seen.insert(descriptor.digest) {
+            self.documents.push(Document { descriptor, bytes });
+        }
+    }
+
+    fn blob(&mut self, descriptor: &Descriptor) {
+        if self.seen.insert(descriptor.digest) {
+            self.blobs.push(descriptor.clone());
+        }
+    }
+
+    fn join(&mut self, other: Parts) {
+        for document in other.documents {
+            self.document(document.descriptor, document.bytes);
+        }
+        for blob in &other.blobs {
+            self.blob(blob);
+        }
+    }
+}
+
+impl Packing<'_> {
+    /// Makes an image ready, for one platform or several; it has no names yet.
+    ///
+    /// Blocks; must be called where tokio's runtime can be, since what is gone may be brought again.
+    pub(crate) fn pack(&self, image: &Image) -> Result<Export, Error> {
+        let mut parts = Parts::default();
+        let root = match image.members.is_empty() {
+            true => self.manifest(image, &mut parts)?,
+            false => self.index(image, &mut parts)?,
+        };
+        Ok(Export {
+            root,
+            names: Vec::new(),
+            documents: parts.documents,
+            blobs: parts.blobs,
+        })
+    }
+
+    /// The manifest of an image for one platform, with its platform.
+    fn manifest(&self, image: &Image, parts: &mut Parts) -> Result<Descriptor, Error> {
+        let mut root = match self.kept(&image.manifest, Some(image), &image.id)? {
+            Some((root, kept)) => {
+                parts.join(kept);
+                root
+            }
+            None => self.packed(image, parts)?,
+        };
+        let config = kiln_ir::ImageConfig::from_json(&image.config)
+            .map_err(|error| document("config", image, error))?;
+        if !config.architecture.is_empty() {
+            root.platform = Some(oci_platform(&platform_of(&config)));
+        }
+        Ok(root)
+    }
+
+    /// The index of an image for several platforms.
+    fn index(&self, image: &Image, parts: &mut Parts) -> Result<Descriptor, Error> {
+        let index =
+            Index::from_slice(&image.manifest).map_err(|error| document("index", image, error))?;
+        let mut members = Vec::with_capacity(image.members.len());
+        for member in &image.members {
+            members.push(self.member(member)?);
+        }
+        let mut kept = Parts::default();
+        let mut whole = true;
+        for entry in &index.manifests {
+            match self.kept_entry(image, entry, &members)? {
+                Some(part) => kept.join(part),
+                None => {
+                    whole = false;
+                    break;
+                }
+            }
+        }
+        if whole {
+            parts.join(kept);
+            let root = Descriptor::of(media_type_of(&index), &image.manifest);
+            parts.document(root.clone(), image.manifest.clone().into());
+            return Ok(root);
+        }
+        let index = self.repacked(image, &index, &members, parts)?;
+        let bytes = index.to_bytes();
+        let root = Descriptor::of(media_type_of(&index), &bytes);
+        parts.document(root.clone(), bytes.into());
+        Ok(root)
+    }
+
+    fn member(&self, member: &Member) -> Result<Image, Error> {
+        let store = self.executor.store();
+        Ok(store.resolve_image(self.lease, &member.id.to_string())?)
+    }
+
+    /// An entry of an index with all that it leads to, if that is here as it was.
+    fn kept_entry(
+        &self,
+        image: &Image,
+        entry: &Descriptor,
+        members: &[Image],
+    ) -> Result<Option<Parts>, Error> {
+        let of_member = members
+            .iter()
+            .find(|member| Sha256Digest::of(&member.manifest) == entry.digest);
+        let bytes = match of_member {
+            Some(member) => Some(Bytes::from(member.manifest.clone())),
+            None => self.attached(&image.id, entry, MANIFEST_LIMIT_BYTES)?,
+        };
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        if media_type::is_index(&entry.media_type) {
+            // What is in an index within an index is no image that the store knows by itself.
+            let Ok(inner) = Index::from_slice(&bytes) else {
+                return Ok(None);
+            };
+            let mut parts = Parts::default();
+            for entry in inner.manifests {
+                let manifest = match media_type::is_index(&entry.media_type) {
+                    true => None,
+                    false => self.attached(&image.id, &entry, MANIFEST_LIMIT_BYTES)?,
+                };
+                let kept = match manifest {
+                    Some(bytes) => {
+                        let member = self.member_of(&bytes, members);
+                        self.kept(&bytes, member, &image.id)?
+                    }
+                    None => None,
+                };
+                match kept {
+                    Some((_, part)) => parts.join(part),
+                    None => return Ok(None),
+                }
+            }
+            parts.document(entry.clone(), bytes);
+            return Ok(Some(parts));
+        }
+        let member = of_member.or_else(|| self.member_of(&bytes, members));
+        Ok(self
+            .kept(&bytes, member, &image.id)?
+            .map(|(_, parts)| parts))
+    }
+
+    /// The member that a manifest is of.
+    fn member_of<'i>(&self, manifest: &[u8], members: &'i [Image]) -> Option<&'i Image> {
+        let manifest = Manifest::from_slice(manifest).ok()?;
+        let config = ImageId(*manifest.config.digest.as_bytes());
+        members.iter().find(|member| member.id == config)
+    }
+
+    /// A manifest as it is kept, with all that it leads to; none unless all of that is here in the
+    /// very bytes that it names, or was brought here for this.
+    ///
+    /// `image` is what the store made of it; `owner` has its other blobs.
+    fn kept(
+        &self,
+        bytes: &[u8],
+        image: Option<&Image>,
+        owner: &ImageId,
+    ) -> Result<Option<(Descriptor, Parts)>, Error> {
+        let Ok(manifest) = Manifest::from_slice(bytes) else {
+            return Ok(None);
+        };
+        let mut parts = Parts::default();
+        let config = &manifest.config;
+        let config_bytes = match image {
+            Some(image) if *config.digest.as_bytes() == image.id.0 => {
+                Some(Bytes::from(image.config.clone()))
+            }
+            _ => self.attached(owner, config, CONFIG_LIMIT_BYTES)?,
+        };
+        let Some(config_bytes) = config_bytes else {
+            return Ok(None);
+        };
+        parts.document(config.clone(), config_bytes);
+        let contents = image.map(|image| image.layers.as_slice());
+        if contents.is_some_and(|contents| contents.len() != manifest.layers.len()) {
+            return Ok(None);
+        }
+        let mut missing = Vec::new();
+        for (index, layer) in manifest.layers.iter().enumerate() {
+            parts.blob(layer);
+            let content = contents.map(|contents| contents[index]);
+            if self.is_as_it_came(layer, content, image, owner)? {
+                continue;
+            }
+            // An archive that nobody packed yet stands for a layer that was made here.
+            let made_here = content.is_some_and(|content| match content {
+                Content::Layer(_) => true,
+                Content::DiffId(id) => id.0 == *layer.digest.as_bytes(),
+            });
+            if made_here {
+                return Ok(None);
+            }
+            missing.push(layer);
+        }
+        for layer in missing {
+            if !self.bring(owner, layer)? {
+                return Ok(None);
+            }
+        }
+        let stated = match manifest.media_type.is_empty() {
+            true => media_type::OCI_MANIFEST,
+            false => &manifest.media_type,
+        };
+        let root = Descriptor::of(stated, bytes);
+        parts.document(root.clone(), Bytes::copy_from_slice(bytes));
+        Ok(Some((root, parts)))
+    }
+
+    /// Whether a layer's blob is here and is the one that was pulled; leases it.
+    fn is_as_it_came(
+        &self,
+        layer: &Descriptor,
+        content: Option<Content>,
+        image: Option<&Image>,
+        owner: &ImageId,
+    ) -> Result<bool, Error> {
+        let store = self.executor.store();
+        let blob = blob_digest(&layer.digest);
+        if let Some(content) = content
+            && let Some((_, found)) = as_pulled(store, self.lease, &content)?
+            && found.digest == blob
+        {
+            return Ok(true);
+        }
+        for owner in image.map(|image| &image.id).into_iter().chain([owner]) {
+            if store.attached_blob(self.lease, owner, &blob)? == Some(layer.size) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The bytes of a document that an image keeps beside its layers.
+    fn attached(
+        &self,
+        owner: &ImageId,
+        descriptor: &Descriptor,
+        limit_bytes: u64,
+    ) -> Result<Option<Bytes>, Error> {
+        let store = self.executor.store();
+        let blob = blob_digest(&descriptor.digest);
+        match store.attached_blob(self.lease, owner, &blob)? {
+            Some(size) if size <= limit_bytes => {}
+            _ => return Ok(None),
+        }
+        let mut bytes = Vec::new();
+        store
+            .open_blob(&blob)?
+            .take(limit_bytes)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io("read", store.root().join("blobs")))?;
+        Ok((Sha256Digest::of(&bytes) == descriptor.digest).then(|| bytes.into()))
+    }
+
+    /// Brings a blob here from a repository that was seen to have it; `false` if none has it.
+    fn bring(&self, owner: &ImageId, blob: &Descriptor) -> Result<bool, Error> {
+        if self.executor.options().offline {
+            return Ok(false);
+        }
+        let store = self.executor.store();
+        let digest = blob_digest(&blob.digest);
+        for place in store.places(&digest)? {
+            let Ok(reference) = Reference::parse(&place) else {
+                continue;
+            };
+            let brought = tokio::runtime::Handle::current().block_on(bring_blob(
+                self.executor,
+                self.lease,
+                &reference,
+                blob,
+                &|_| {},
+            ));
+            match brought {
+                Ok(()) => {
+                    store.attach_blobs(owner, &[digest])?;
+                    return Ok(true);
+                }
+                Err(_) if self.stop.is_set() => return Err(Error::Cancelled),
+                // What cannot be had as it was is packed anew.
+                Err(_) => store.forget_place(&place, &digest)?,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Packs the layers of an image and writes a manifest that lists them.
+    fn packed(&self, image: &Image, parts: &mut Parts) -> Result<Descriptor, Error> {
+        let kept = Manifest::from_slice(&image.manifest)
+            .map_err(|error| document("manifest", image, error))?;
+        let config = kiln_oci::document::ImageConfig::from_slice(&image.config)
+            .map_err(|error| document("config", image, error))?;
+        let diff_ids: Vec<DiffId> = config
+            .rootfs
+            .diff_ids
+            .iter()
+            .map(|digest| DiffId(*digest.as_bytes()))
+            .collect();
+        if diff_ids.len() != image.layers.len() {
+            let words = format!(
+                "it lists {} layers, and there are {}",
+                diff_ids.len(),
+                image.layers.len()
+            );
+            return Err(document("config", image, words));
+        }
+        let bring = |layer: DiffId| {
+            let place = diff_ids.iter().position(|id| *id == layer);
+            match place.and_then(|index| kept.layers.get(index)) {
+                Some(blob) => self.bring_archive(layer, blob),
+                None => Ok(false),
+            }
+        };
+        let layers = Packer {
+            store: self.executor.store(),
+            lease: self.lease,
+            mtime: MtimePolicy::Keep,
+            compression: self.compression,
+            stop: self.stop,
+            bring: &bring,
+        }
+        .pack_as(&image.layers, &diff_ids)
+        .map_err(|error| match error {
+            _ if self.stop.is_set() => Error::Cancelled,
+            error => error,
+        })?;
+        let flavor = match kept.media_type.as_str() {
+            media_type::DOCKER_MANIFEST => Flavor::Docker,
+            _ => Flavor::Oci,
+        };
+        let blobs: Vec<Descriptor> = layers
+            .iter()
+            .filter_map(|layer| Some(describe(flavor, layer.blob?)))
+            .collect();
+        for blob in &blobs {
+            parts.blob(blob);
+        }
+        parts.document(kept.config.clone(), image.config.clone().into());
+        let bytes = Manifest {
+            layers: blobs,
+            ..kept
+        }
+        .to_bytes();
+        let root = Descriptor::of(flavor.manifest(), &bytes);
+        parts.document(root.clone(), bytes.into());
+        Ok(root)
+    }
+
+    /// Brings the archive of a layer that another tool made here once more.
+    fn bring_archive(&self, layer: DiffId, blob: &Descriptor) -> Result<bool, Error> {
+        if self.executor.options().offline {
+            return Ok(false);
+        }
+        for place in self.executor.store().places(&blob_digest(&blob.digest))? {
+            let Ok(reference) = Reference::parse(&place) else {
+                continue;
+            };
+            let from = ResolvedImage {
+                config: kiln_ir::ImageConfig::default(),
+                manifest_digest: String::new(),
+                label: String::new(),
+                diff_ids: vec![layer],
+                place: Place::Registry {
+                    reference,
+                    blobs: vec![blob.clone()],
+                },
+            };
+            let bring = fetch_archive(self.executor, self.lease, &from, layer, self.stop);
+            match tokio::runtime::Handle::current().block_on(bring) {
+                Ok(true) => return Ok(true),
+                Err(_) if self.stop.is_set() => return Err(Error::Cancelled),
+                Ok(false) | Err(_) => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// An index of manifests that were packed anew.
+    fn repacked(
+        &self,
+        image: &Image,
+        index: &Index,
+        members: &[Image],
+        parts: &mut Parts,
+    ) -> Result<Index, Error> {
+        let mut packed = Vec::with_capacity(members.len());
+        for member in members {
+            packed.push(self.manifest(member, parts)?);
+        }
+        let images = index
+            .manifests
+            .iter()
+            .filter(|entry| !entry.is_attestation());
+        let mut manifests: Vec<Descriptor> = Vec::with_capacity(index.manifests.len());
+        // The members are in the order of the index.
+        let entries: Vec<&Descriptor> = images.collect();
+        for (place, packed) in packed.into_iter().enumerate() {
+            let entry = entries
+                .get(place)
+                .filter(|_| entries.len() == members.len());
+            manifests.push(match entry {
+                Some(entry) => Descriptor {
+                    platform: entry.platform.clone().or(packed.platform.clone()),
+                    annotations: entry.annotations.clone(),
+                    ..packed
+                },
+                None => packed,
+            });
+        }
+        // What is attested of a manifest is not so of another one.
+        for entry in index
+            .manifests
+            .iter()
+            .filter(|entry| entry.is_attestation())
+        {
+            let of = entry.annotations.get(annotation::REFERENCE_DIGEST);
+            let stands = of.is_some_and(|of| {
+                manifests
+                    .iter()
+                    .any(|manifest| manifest.digest.to_string() == *of)
+            });
+            if stands && let Some(part) = self.kept_entry(image, entry, members)? {
+                parts.join(part);
+                manifests.push(entry.clone());
+            }
+        }
+        Ok(Index {
+            manifests,
+            ..index.clone()
+        })
+    }
+}
+
+fn media_type_of(index: &Index) -> &str {
+    match index.media_type.is_empty() {
+        true => media_type::OCI_INDEX,
+        false => &index.media_type,
+    }
+}
+
+fn document(
+    what: &'static str,
+    image: &Image,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    Error::Document {
+        what,
+        reference: image.id.to_string(),
+        source: source.into(),
+    }
+}

@@ -1,0 +1,522 @@
+//! Sending images, and whatever else is a manifest with blobs, to registries.
+//!
+//! [`Executor::send`] is the one way out: what a name means already is not sent again; blobs go several at
+//! once and the largest first, each only where the repository lacks it and no other repository of the
+//! registry gives it; then manifests, those that others name first; at last the names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use kiln_ir::Platform;
+use kiln_oci::digest::Sha256Digest;
+use kiln_oci::document::{Descriptor, Root};
+use kiln_oci::layout::{Document, Export};
+use kiln_oci::media_type::{self, Compression};
+use kiln_oci::reference::Reference;
+use kiln_oci::registry::{self, BlobSource, Client, PushOptions, Pushed};
+use kiln_store::{BlobDigest, Image, Lease, Store};
+
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::export::blob_digest;
+use crate::images::member_for;
+use crate::packed::Packing;
+use crate::source::stoppable;
+use crate::transfer::{BlobState, TransferEvent, TransferObserver};
+
+/// Blobs that are sent at once.
+const AT_ONCE: usize = 5;
+/// Small questions that are asked at once.
+const ASKED_AT_ONCE: usize = 16;
+/// Repositories that are asked to share one blob.
+const MOUNTS: usize = 3;
+
+/// Which image of the store goes where.
+#[derive(Debug, Clone, Default)]
+pub struct PushRequest {
+    /// Its name or id.
+    pub image: String,
+    /// Where to; by default it is the name itself.
+    pub targets: Vec<String>,
+    /// `image` is a repository, and all its tags go.
+    pub all_tags: bool,
+    /// Of an image for several platforms only the one for this.
+    pub platform: Option<Platform>,
+    /// How layers that were made here are packed.
+    pub compression: Compression,
+}
+
+/// What a name of a registry means now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedName {
+    /// The name in its short form.
+    pub name: String,
+    /// The digest of the manifest or index, such as `sha256:…`.
+    pub digest: String,
+    /// The media type of that.
+    pub media_type: String,
+    /// The length of that in bytes.
+    pub size_bytes: u64,
+    /// It meant the same before, so nothing was sent.
+    pub was_there: bool,
+    /// The registry lists it as a referrer of the manifest that it is about.
+    pub lists_subject: bool,
+}
+
+impl Executor {
+    /// Sends an image of the store to a registry.
+    pub async fn push_image(
+        &self,
+        request: &PushRequest,
+        observer: &TransferObserver,
+    ) -> Result<Vec<PushedName>, Error> {
+        if self.options().offline {
+            return Err(Error::Offline {
+                reference: request.image.clone(),
+            });
+        }
+        let lease = self.store().lease();
+        let mut pushed = Vec::new();
+        for (image, targets) in self.to_push(&lease, request)? {
+            observer.tell(TransferEvent::Doing("packing layers".to_owned()));
+            let export = {
+                let (executor, lease, request) = (self.clone(), lease.clone(), request.clone());
+                stoppable(move |stop| {
+                    let image = match &request.platform {
+                        Some(platform) => {
+                            member_for(executor.store(), &lease, image, platform, &request.image)?
+                        }
+                        None => image,
+                    };
+                    Packing {
+                        executor: &executor,
+                        lease: &lease,
+                        compression: request.compression,
+                        stop,
+                    }
+                    .pack(&image)
+                })
+                .await?
+            };
+            pushed.extend(self.send(&export, &targets, observer).await?);
+        }
+        Ok(pushed)
+    }
+
+    /// The images that are asked for, each with its names elsewhere.
+    fn to_push(
+        &self,
+        lease: &Lease,
+        request: &PushRequest,
+    ) -> Result<Vec<(Image, Vec<Reference>)>, Error> {
+        let name = &request.image;
+        if request.all_tags {
+            return self.all_tags(lease, name);
+        }
+        let targets: Vec<Reference> = request
+            .targets
+            .iter()
+            .map(|target| crate::export::reference(target))
+            .collect::<Result<_, _>>()?;
+        let Some(image) = self.stored_image(lease, name)? else {
+            return Err(self.nothing_to_push(name)?);
+        };
+        if !targets.is_empty() {
+            return Ok(vec![(image, targets)]);
+        }
+        let reference = crate::export::reference(name)?;
+        // The beginning of an id may look like a name.
+        let named = self
+            .store()
+            .image_by_name(lease, &reference.to_string())?
+            .is_some_and(|named| named.id == image.id);
+        match named {
+            true => Ok(vec![(image, vec![reference])]),
+            false => Err(Error::NoTarget {
+                image: name.clone(),
+            }),
+        }
+    }
+
+    fn all_tags(&self, lease: &Lease, name: &str) -> Result<Vec<(Image, Vec<Reference>)>, Error> {
+        let repository = Reference::parse(name)?.name();
+        let mut found = Vec::new();
+        for named in self.store().images()? {
+            let tags: Vec<Reference> = named
+                .names
+                .iter()
+                .filter_map(|name| Reference::parse(name).ok())
+                .filter(|reference| reference.name() == repository && reference.tag().is_some())
+                .collect();
+            if let Some(tag) = tags.first()
+                && let Some(image) = self.store().image_by_name(lease, &tag.to_string())?
+            {
+                found.push((image, tags));
+            }
+        }
+        match found.is_empty() {
+            true => Err(self.nothing_to_push(name)?),
+            false => Ok(found),
+        }
+    }
+
+    /// The error for a name that no image has, with those that are like it.
+    fn nothing_to_push(&self, name: &str) -> Result<Error, Error> {
+        let asked = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar());
+        let repository = |name: &str| {
+            name.rsplit_once(':')
+                .map_or(name, |(name, _)| name)
+                .to_owned()
+        };
+        let mut names = Vec::new();
+        for named in self.store().images()? {
+            names.extend(named.names.iter().filter_map(|name| {
+                let reference = Reference::parse(name).ok()?;
+                Some(reference.familiar())
+            }));
+        }
+        let mut near: Vec<String> = names
+            .iter()
+            .filter(|name| repository(name) == repository(&asked))
+            .take(5)
+            .cloned()
+            .collect();
+        if near.is_empty() {
+            let closest = kiln_ir::suggest::closest(&asked, names.iter().map(String::as_str));
+            near.extend(closest.map(str::to_owned));
+        }
+        Ok(Error::NothingToPush {
+            name: name.to_owned(),
+            near,
+        })
+    }
+
+    /// Sends an image, or anything else that is a manifest with blobs, and gives it names.
+    ///
+    /// The caller holds the blobs, which are in the store. A target without a tag gets the manifest by its
+    /// digest alone. Returns what became of each target, in order.
+    pub(crate) async fn send(
+        &self,
+        export: &Export,
+        targets: &[Reference],
+        observer: &TransferObserver,
+    ) -> Result<Vec<PushedName>, Error> {
+        let mut pushed: Vec<PushedName> = Vec::with_capacity(targets.len());
+        let mut begun: BTreeSet<String> = BTreeSet::new();
+        for target in targets {
+            if !begun.insert(target.name()) {
+                continue;
+            }
+            let same: Vec<Reference> = targets
+                .iter()
+                .filter(|other| other.name() == target.name())
+                .cloned()
+                .collect();
+            let sending = Sending {
+                store: self.store(),
+                client: self.registry()?,
+                export,
+                repository: Reference::parse(&target.name())?,
+                observer,
+            };
+            pushed.extend(sending.run(&same).await?);
+        }
+        let place = |name: &PushedName| {
+            targets
+                .iter()
+                .position(|target| target.familiar() == name.name)
+        };
+        pushed.sort_by_key(place);
+        Ok(pushed)
+    }
+}
+
+/// One export on its way to one repository.
+struct Sending<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    export: &'a Export,
+    /// The repository; its tag means nothing.
+    repository: Reference,
+    observer: &'a TransferObserver,
+}
+
+impl Sending<'_> {
+    async fn run(&self, targets: &[Reference]) -> Result<Vec<PushedName>, Error> {
+        let root = &self.export.root;
+        let mut open = Vec::new();
+        for target in targets {
+            if self.client.has_manifest(&named(target, root)?).await? != Some(root.digest) {
+                open.push(target.clone());
+            }
+        }
+        let mut lists_subject = false;
+        if !open.is_empty() {
+            // Under another name, perhaps; a name without a tag was asked for by digest just now.
+            let by_digest = open.iter().any(|target| target.tag().is_none());
+            let mut there =
+                open.len() < targets.len() || !by_digest && self.has(root.digest).await?;
+            let mut again = true;
+            loop {
+                if !there {
+                    self.contents().await?;
+                }
+                match self.names(&open).await {
+                    Ok(lists) => {
+                        lists_subject = lists;
+                        break;
+                    }
+                    // What was there a moment ago is gone, or never was.
+                    Err(error) if error.lacks_content() && again => {
+                        (again, there) = (false, false);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let blobs: Vec<BlobDigest> = self.blobs().iter().map(stored).collect();
+        self.store.put_places(&self.repository.name(), &blobs)?;
+        Ok(targets
+            .iter()
+            .map(|target| PushedName {
+                name: target.familiar(),
+                digest: root.digest.to_string(),
+                media_type: root.media_type.clone(),
+                size_bytes: root.size,
+                was_there: !open.contains(target),
+                lists_subject,
+            })
+            .collect())
+    }
+
+    /// Gives the root its names; tells whether the registry lists it as a referrer.
+    async fn names(&self, targets: &[Reference]) -> Result<bool, registry::Error> {
+        let root = &self.export.root;
+        let mut documents = self.export.documents.iter();
+        let document = documents.find(|document| document.descriptor.digest == root.digest);
+        let Some(document) = document else {
+            unreachable!("BUG: the root of an export is not among its documents");
+        };
+        let mut lists_subject = false;
+        for target in targets {
+            let put = self
+                .client
+                .push_manifest(target, &root.media_type, document.bytes.clone())
+                .await?;
+            lists_subject = put.lists_subject;
+        }
+        Ok(lists_subject)
+    }
+
+    async fn has(&self, manifest: Sha256Digest) -> Result<bool, registry::Error> {
+        let reference = self.repository.at(manifest);
+        Ok(self.client.has_manifest(&reference).await? == Some(manifest))
+    }
+
+    /// Sends what the root leads to, but not the root.
+    async fn contents(&self) -> Result<(), Error> {
+        let manifests = children_first(self.export);
+        let asked = stream::iter(manifests.iter().map(|manifest| async move {
+            let there = self.has(manifest.document.descriptor.digest).await?;
+            Ok::<_, registry::Error>((!there).then_some(manifest))
+        }));
+        let absent: Vec<&Manifest> = asked
+            .buffered(ASKED_AT_ONCE)
+            .try_filter_map(|absent| async move { Ok(absent) })
+            .try_collect()
+            .await?;
+        // What a manifest names is there as long as it is.
+        let named: BTreeSet<Sha256Digest> = manifests
+            .iter()
+            .flat_map(|manifest| manifest.blobs.iter().copied())
+            .collect();
+        let needed: BTreeSet<Sha256Digest> = absent
+            .iter()
+            .flat_map(|manifest| manifest.blobs.iter().copied())
+            .chain(self.root_blobs())
+            .collect();
+        let mut blobs: Vec<Descriptor> = self
+            .blobs()
+            .into_iter()
+            .filter(|blob| needed.contains(&blob.digest) || !named.contains(&blob.digest))
+            .collect();
+        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        for blob in &blobs {
+            self.observer.blob(blob, BlobState::Waiting);
+        }
+        stream::iter(blobs.into_iter().map(|blob| self.blob(blob)))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
+        for manifest in absent {
+            let Descriptor {
+                digest, media_type, ..
+            } = &manifest.document.descriptor;
+            self.client
+                .push_manifest(
+                    &self.repository.at(*digest),
+                    media_type,
+                    manifest.document.bytes.clone(),
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// What the root itself names, if it is no index.
+    fn root_blobs(&self) -> Vec<Sha256Digest> {
+        let mut documents = self.export.documents.iter();
+        let root = documents.find(|document| document.descriptor.digest == self.export.root.digest);
+        root.map(names).unwrap_or_default()
+    }
+
+    /// All that is sent as a blob, each once.
+    fn blobs(&self) -> Vec<Descriptor> {
+        let documents = self.export.documents.iter();
+        let documents = documents
+            .map(|document| &document.descriptor)
+            .filter(|descriptor| !is_manifest(descriptor));
+        let all: BTreeMap<Sha256Digest, &Descriptor> = self
+            .export
+            .blobs
+            .iter()
+            .chain(documents)
+            .map(|blob| (blob.digest, blob))
+            .collect();
+        all.into_values().cloned().collect()
+    }
+
+    async fn blob(&self, blob: Descriptor) -> Result<(), Error> {
+        let mut documents = self.export.documents.iter();
+        let document = documents.find(|document| document.descriptor.digest == blob.digest);
+        let source: Box<dyn BlobSource> = match document {
+            Some(document) => Box::new(document.bytes.clone()),
+            None => Box::new(StoredBlob {
+                store: self.store.clone(),
+                digest: stored(&blob),
+            }),
+        };
+        let observer = self.observer.clone();
+        let moving = blob.clone();
+        let options = PushOptions {
+            mount_from: self.sharers(&blob)?,
+            progress: Some(std::sync::Arc::new(move |bytes| {
+                observer.blob(&moving, BlobState::Moving(bytes));
+            })),
+            ..PushOptions::default()
+        };
+        let pushed = self
+            .client
+            .push_blob(&self.repository, &blob, &*source, &options)
+            .await?;
+        self.observer.blob(
+            &blob,
+            match pushed {
+                Pushed::Present => BlobState::Present,
+                Pushed::Mounted => BlobState::Mounted,
+                Pushed::Uploaded => BlobState::Moved,
+            },
+        );
+        Ok(())
+    }
+
+    /// Repositories of the same registry that were seen to have a blob.
+    fn sharers(&self, blob: &Descriptor) -> Result<Vec<Reference>, Error> {
+        let places = self.store.places(&stored(blob))?;
+        Ok(places
+            .iter()
+            .filter_map(|place| Reference::parse(place).ok())
+            .filter(|place| {
+                place.domain() == self.repository.domain()
+                    && place.repository() != self.repository.repository()
+            })
+            .take(MOUNTS)
+            .collect())
+    }
+}
+
+/// A blob's name in the store.
+fn stored(blob: &Descriptor) -> BlobDigest {
+    blob_digest(&blob.digest)
+}
+
+/// The target as the registry is asked for it.
+fn named(target: &Reference, root: &Descriptor) -> Result<Reference, Error> {
+    Ok(match target.tag() {
+        Some(tag) => target.with_tag(tag)?,
+        None => target.at(root.digest),
+    })
+}
+
+/// A manifest or index of an export, with what it names.
+struct Manifest<'a> {
+    document: &'a Document,
+    blobs: Vec<Sha256Digest>,
+}
+
+/// The manifests and indexes but the root, each after those that it names.
+fn children_first(export: &Export) -> Vec<Manifest<'_>> {
+    let mut left: Vec<Manifest<'_>> = export
+        .documents
+        .iter()
+        .filter(|document| is_manifest(&document.descriptor))
+        .filter(|document| document.descriptor.digest != export.root.digest)
+        .map(|document| Manifest {
+            document,
+            blobs: names(document),
+        })
+        .collect();
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let waiting: BTreeSet<Sha256Digest> = left
+            .iter()
+            .map(|manifest| manifest.document.descriptor.digest)
+            .collect();
+        let (ready, rest): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|manifest| !manifest.blobs.iter().any(|name| waiting.contains(name)));
+        // Digests cannot form a ring.
+        if ready.is_empty() {
+            ordered.extend(rest);
+            break;
+        }
+        ordered.extend(ready);
+        left = rest;
+    }
+    ordered
+}
+
+/// The digests that a manifest or an index names, but for its subject, which may be elsewhere.
+fn names(document: &Document) -> Vec<Sha256Digest> {
+    match Root::from_slice(&document.descriptor.media_type, &document.bytes) {
+        Ok(Root::Manifest(manifest)) => {
+            let blobs = manifest.layers.iter().chain([&manifest.config]);
+            blobs.map(|blob| blob.digest).collect()
+        }
+        Ok(Root::Index(index)) => index.manifests.iter().map(|entry| entry.digest).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+fn is_manifest(descriptor: &Descriptor) -> bool {
+    media_type::is_manifest(&descriptor.media_type) || media_type::is_index(&descriptor.media_type)
+}
+
+/// A blob of the store as what is sent.
+struct StoredBlob {
+    store: Store,
+    digest: BlobDigest,
+}
+
+impl BlobSource for StoredBlob {
+    fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
+        let (store, digest) = (self.store.clone(), self.digest);
+        let open = async move {
+            let file = store.open_blob(&digest).map_err(io::Error::other)?;
+            Ok(tokio::fs::File::from_std(file))
+        };
+        registry::pieces(open, offset)
+    }
+}

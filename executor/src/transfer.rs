@@ -1,0 +1,70 @@
+//! What is told while blobs are on their way to or from a registry.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// One thing that happened in a transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransferEvent {
+    /// Something without a length begins, such as `packing layers`.
+    Doing(String),
+    /// How far a blob is.
+    Blob {
+        /// Its digest, such as `sha256:…`.
+        digest: String,
+        /// Its length in bytes.
+        size_bytes: u64,
+        /// How far.
+        state: BlobState,
+    },
+}
+
+/// How far a blob is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobState {
+    /// Its turn comes.
+    Waiting,
+    /// So many bytes were moved; fewer than before after a lost line.
+    Moving(u64),
+    /// It is where it should be, without being moved.
+    Present,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// All of it was moved.
+    Moved,
+}
+
+/// Takes the events of a transfer, from several threads.
+#[derive(Clone)]
+pub struct TransferObserver(Arc<dyn Fn(TransferEvent) + Send + Sync>);
+
+impl TransferObserver {
+    /// Makes one of a function.
+    pub fn new(observe: impl Fn(TransferEvent) + Send + Sync + 'static) -> TransferObserver {
+        TransferObserver(Arc::new(observe))
+    }
+
+    /// One that nobody listens to.
+    pub fn silent() -> TransferObserver {
+        TransferObserver::new(drop)
+    }
+
+    pub(crate) fn tell(&self, event: TransferEvent) {
+        (self.0)(event);
+    }
+
+    /// Tells how far a blob is.
+    pub(crate) fn blob(&self, blob: &kiln_oci::document::Descriptor, state: BlobState) {
+        self.tell(TransferEvent::Blob {
+            digest: blob.digest.to_string(),
+            size_bytes: blob.size,
+            state,
+        });
+    }
+}
+
+impl fmt::Debug for TransferObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TransferObserver")
+    }
+}

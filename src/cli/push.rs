@@ -1,0 +1,59 @@
+//! `kiln push`.
+
+use kiln::{Cancel, PushRequest, PushedName};
+
+use super::args::PushArgs;
+use super::host::{self, Needs};
+use super::progress::{PUSH, Transfers};
+use super::{Done, Failure, print, report, spec};
+
+pub(crate) fn push(args: &PushArgs) -> Done {
+    let request = PushRequest {
+        image: args.image.clone(),
+        targets: args.targets.clone(),
+        all_tags: args.all_tags,
+        platform: spec::platform("--platform", args.platform.as_deref())?,
+        compression: args.compression.into(),
+    };
+    let kiln = host::open(Needs::Layers, false)?;
+    let runtime = host::runtime()?;
+    let cancel = Cancel::new();
+    host::watch_signals(&runtime, cancel.clone());
+    let view = Transfers::new(PUSH, args.progress, args.quiet);
+    let observer = view.observer();
+    let pushed = runtime.block_on(async {
+        tokio::select! {
+            pushed = kiln.push_image(&request, &observer) => Some(pushed),
+            () = cancel.cancelled() => None,
+        }
+    });
+    view.finish(matches!(pushed, Some(Ok(_))));
+    let Some(pushed) = pushed else {
+        return Err(interrupted("push"));
+    };
+    let pushed = pushed?;
+    if !args.quiet {
+        for name in pushed.iter().filter(|name| name.was_there) {
+            report::note(&format!("{} is up to date", name.name));
+        }
+    }
+    host::settle_later(&kiln)?;
+    print(&pushed.iter().map(line).collect::<String>())
+}
+
+/// `HOST/NAME:TAG@sha256:…`, which names the very image from now on.
+fn line(pushed: &PushedName) -> String {
+    match pushed.name.contains('@') {
+        true => format!("{}\n", pushed.name),
+        false => format!("{}@{}\n", pushed.name, pushed.digest),
+    }
+}
+
+/// Says that a signal ended what was going on.
+pub(crate) fn interrupted(what: &str) -> Failure {
+    report::usage(
+        &format!("the {what} was interrupted"),
+        Some("what is through already is not moved again"),
+    );
+    Failure::Told(130)
+}

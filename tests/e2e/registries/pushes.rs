@@ -1,0 +1,300 @@
+//! `kiln push`: what is sent, what is not, and what is said of it.
+
+use kiln_test_registry::{Auth, Fault, Registry, digest_of};
+use serde_json::Value;
+
+use super::access::{PASSWORD, USER, log_in};
+use super::server::{base_layer, hide_port, told, with_base};
+use crate::support::{Capability::*, Case, Ran, World, case};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("push_and_back", &[Containers], push_and_back),
+        case("push_of_nothing_new", &[Containers], push_of_nothing_new),
+        case("push_mounts", &[Containers], push_mounts),
+        case(
+            "push_knows_a_moved_name",
+            &[Containers],
+            push_knows_a_moved_name,
+        ),
+        case(
+            "push_of_stale_knowledge",
+            &[Containers],
+            push_of_stale_knowledge,
+        ),
+        case("push_of_an_index", &[Containers], push_of_an_index),
+        case("push_all_tags", &[Containers], push_all_tags),
+        case(
+            "push_packed_otherwise",
+            &[Containers],
+            push_packed_otherwise,
+        ),
+        case("push_refused", &[Containers], push_refused),
+        case("push_of_no_image", &[Containers], push_of_no_image),
+    ]
+}
+
+/// Builds `app` on the imported base.
+fn built(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN echo made > /made\nCMD [\"cat\", \"/made\"]\n");
+    world.build();
+}
+
+fn push(world: &World, arguments: &[&str]) -> Ran {
+    world.kiln(&["push"]).args(arguments).ok()
+}
+
+/// The manifest that a name of a registry means.
+fn manifest(registry: &Registry, repository: &str, name: &str) -> (String, Value) {
+    let (_, bytes) = registry
+        .manifest(repository, name)
+        .unwrap_or_else(|| panic!("no {repository}:{name}: {:?}", registry.log()));
+    (digest_of(&bytes), serde_json::from_slice(&bytes).unwrap())
+}
+
+fn digests(manifest: &Value) -> Vec<String> {
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| layer["digest"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn uploads(registry: &Registry) -> usize {
+    registry.count("PUT", "/blobs/uploads/")
+}
+
+fn push_and_back(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let name = format!("{}/team/app:1", registry.host());
+    let ran = push(world, &["app", &name]);
+    let (digest, pushed) = manifest(&registry, "team/app", "1");
+    assert_eq!(ran.stdout, format!("{name}@{digest}\n"));
+    assert_eq!(digests(&pushed).len(), 2);
+    // Two layers and the config, nothing twice.
+    assert_eq!(uploads(&registry), 3);
+    let id = world.inspect("app")["id"].clone();
+    assert_eq!(pushed["config"]["digest"], id);
+    // Elsewhere it is what it was.
+    world.forget();
+    let ran = world.kiln(&["run", &name]).ok();
+    assert_eq!(ran.stdout, "made\n");
+}
+
+/// An image that the registry has takes one question, and with a password two.
+fn push_of_nothing_new(world: &World) {
+    built(world);
+    let user = || (USER.to_owned(), PASSWORD.to_owned());
+    let basic = Auth::Basic {
+        user: user().0,
+        password: user().1,
+    };
+    let token = Auth::Token { user: Some(user()) };
+    for (auth, requests) in [
+        (Auth::None, &["HEAD"][..]),
+        (basic, &["HEAD", "HEAD"]),
+        (token, &["HEAD", "GET /token", "HEAD"]),
+    ] {
+        let registry = Registry::builder().auth(auth).start();
+        log_in(world, &registry.host(), PASSWORD);
+        let name = format!("{}/app:1", registry.host());
+        let first = push(world, &["app", &name]);
+        registry.clear_log();
+        let second = push(world, &["app", &name]);
+        assert_eq!(first.stdout, second.stdout);
+        assert!(
+            second.stderr.contains("app:1 is up to date"),
+            "{}",
+            second.stderr
+        );
+        let log = registry.log();
+        let asked: Vec<String> = log
+            .iter()
+            .map(|request| match request.path.starts_with("/token") {
+                true => format!("{} /token", request.method),
+                false => request.method.clone(),
+            })
+            .collect();
+        assert_eq!(asked, requests, "{log:?}");
+    }
+}
+
+fn push_mounts(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    world.dockerfile(&format!("FROM {host}/base\nRUN echo made > /made\n"));
+    world.build();
+    push(world, &["app", &format!("{host}/one:1")]);
+    let layer = base_layer().digest();
+    let (_, one) = manifest(&registry, "one", "1");
+    assert_eq!(digests(&one)[0], layer, "it leaves as it came");
+    // The base came from a repository of the same registry: only the layer and the config were sent.
+    assert_eq!(uploads(&registry), 2, "{:?}", registry.log());
+    assert_eq!(registry.count("POST", &format!("mount={layer}")), 1);
+    // And from the first to the second everything is shared.
+    let ran = push(world, &["app", &format!("{host}/two:1")]);
+    assert_eq!(uploads(&registry), 2, "{:?}", registry.log());
+    assert!(
+        ran.stderr.contains("taken from another repository"),
+        "{}",
+        ran.stderr
+    );
+    // A registry that will not share is sent what it lacks.
+    let other = Registry::builder().refuse_mounts().start();
+    push(world, &["app", &format!("{}/one", other.host())]);
+    push(world, &["app", &format!("{}/two", other.host())]);
+    assert_eq!(uploads(&other), 6, "{:?}", other.log());
+}
+
+fn push_knows_a_moved_name(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    push(world, &["app", &name("1")]);
+    registry.clear_log();
+    let ran = push(world, &["app", &name("2"), &name("1"), &name("3")]);
+    let (digest, _) = manifest(&registry, "app", "3");
+    let lines = ["2", "1", "3"].map(|tag| format!("{}@{digest}\n", name(tag)));
+    assert_eq!(ran.stdout, lines.concat());
+    // No blob is asked for: the manifest is there, and so is what it names.
+    assert_eq!(registry.count("", "/blobs/"), 0, "{:?}", registry.log());
+    assert_eq!(registry.count("PUT", "/manifests/"), 2);
+}
+
+fn push_of_stale_knowledge(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    push(world, &["app", &format!("{}/app:1", registry.host())]);
+    let (_, pushed) = manifest(&registry, "app", "1");
+    let lost = &digests(&pushed)[1];
+    registry.forget_blob("app", lost);
+    push(world, &["app", &format!("{}/app:2", registry.host())]);
+    assert!(registry.blob("app", lost).is_some());
+    manifest(&registry, "app", "2");
+}
+
+fn push_of_an_index(world: &World) {
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY . /$TARGETARCH/\n");
+    world
+        .kiln(&[
+            "build",
+            "-t",
+            "app",
+            "--platform",
+            "linux/amd64,linux/arm64",
+            "ctx",
+        ])
+        .ok();
+    let registry = Registry::start();
+    let name = format!("{}/app:1", registry.host());
+    let ran = push(world, &["app", &name]);
+    let (digest, index) = manifest(&registry, "app", "1");
+    assert_eq!(ran.stdout, format!("{name}@{digest}\n"));
+    let entries = index["manifests"].as_array().unwrap();
+    let architectures: Vec<&str> = entries
+        .iter()
+        .map(|entry| {
+            manifest(&registry, "app", entry["digest"].as_str().unwrap());
+            entry["platform"]["architecture"].as_str().unwrap()
+        })
+        .collect();
+    assert_eq!(architectures, ["amd64", "arm64"]);
+    let one = format!("{}/app:arm", registry.host());
+    push(world, &["--platform", "linux/arm64", "app", &one]);
+    let (digest, _) = manifest(&registry, "app", "arm");
+    assert_eq!(entries[1]["digest"], digest.as_str());
+}
+
+fn push_all_tags(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let repository = format!("{}/app", registry.host());
+    for tag in ["1", "1.2", "latest"] {
+        world
+            .kiln(&["tag", "app", &format!("{repository}:{tag}")])
+            .ok();
+    }
+    let ran = push(world, &["-a", &repository]);
+    assert_eq!(ran.stdout.lines().count(), 3, "{}", ran.stdout);
+    for tag in ["1", "1.2", "latest"] {
+        manifest(&registry, "app", tag);
+    }
+    assert_eq!(uploads(&registry), 3);
+}
+
+fn push_packed_otherwise(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    for (compression, magic) in [
+        ("gzip", &[0x1f, 0x8b][..]),
+        ("zstd", &[0x28, 0xb5]),
+        ("uncompressed", b"bi"),
+    ] {
+        let name = format!("{}/app:{compression}", registry.host());
+        push(world, &["--compression", compression, "-q", "app", &name]);
+        let (_, pushed) = manifest(&registry, "app", compression);
+        let layer = &pushed["layers"][1];
+        let kind = layer["mediaType"].as_str().unwrap();
+        let suffix = match compression {
+            "uncompressed" => ".tar".to_owned(),
+            other => format!(".tar+{other}"),
+        };
+        assert!(kind.ends_with(&suffix), "{kind}");
+        let bytes = registry
+            .blob("app", layer["digest"].as_str().unwrap())
+            .unwrap();
+        let begins = bytes.starts_with(magic) || compression == "uncompressed";
+        assert!(begins, "{compression}: {:?}", &bytes[..4]);
+    }
+}
+
+fn push_refused(world: &World) {
+    built(world);
+    let registry = Registry::builder()
+        .auth(Auth::Basic {
+            user: USER.to_owned(),
+            password: PASSWORD.to_owned(),
+        })
+        .start();
+    let host = registry.host();
+    let name = format!("{host}/app:1");
+    let refused = world.kiln(&["push", "app", &name]).exits(1);
+    world.snapshot_of("nobody", &told(&refused, &host));
+    log_in(world, &host, "wrong");
+    let refused = world.kiln(&["push", "app", &name]).exits(1);
+    world.snapshot_of("wrong", &told(&refused, &host));
+    log_in(world, &host, PASSWORD);
+    registry.inject(Fault::Status {
+        path: "/blobs/uploads/".to_owned(),
+        status: 403,
+        retry_after: None,
+    });
+    let refused = world.kiln(&["push", "-q", "app", &name]).exits(1);
+    let words = hide_port(&refused.stderr, &host);
+    assert!(words.contains("access denied"), "{words}");
+    push(world, &["app", &name]);
+}
+
+fn push_of_no_image(world: &World) {
+    built(world);
+    world.kiln(&["tag", "app", "registry.example/app:1.0"]).ok();
+    let mut text = String::new();
+    let id = world.inspect("app")["id"].as_str().unwrap()[7..19].to_owned();
+    for arguments in [
+        &["registry.example/app:2.0"][..],
+        &["nothing/of/that/name"],
+        &["-a", "registry.example/ap"],
+        &[&id],
+        &[
+            "app",
+            "registry.example/app@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        ],
+        &["app", "Registry.example/App"],
+    ] {
+        let ran = world.kiln(&["push"]).args(arguments).run();
+        assert!(!ran.status.success());
+        text.push_str(&ran.whole().replace(&id, "[id]"));
+    }
+    world.snapshot(&text);
+}
