@@ -74,9 +74,10 @@ pub use revision::PlanContext;
 pub use kiln_executor::{
     AgentSource, BlobState, Compression, ContainerRequest, Destination, Error as ExecutorError,
     Executor, Export, Exported, GitError, ImageDetails, ImageSummary, ImportedImage, Keep,
-    LayerFiles, PlatformDetails, Program, ProgramStdio, PullEvent, PullObserver, PushRequest,
-    PushedName, Revision, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal,
-    TransferEvent, TransferObserver, Volume, host_platform, init_if_requested, probe_host, userns,
+    LayerFiles, PlatformDetails, Program, ProgramStdio, PullEvent, PullObserver, PullRequest,
+    PulledImage, PushRequest, PushedName, Revision, SecretSource, Secrets, SpaceLine, StepLog,
+    Swept, Terminal, TransferEvent, TransferObserver, Volume, host_platform, init_if_requested,
+    probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;

@@ -38,6 +38,7 @@ mod compress;
 mod export;
 
 mod packed;
+mod pull;
 mod push;
 mod transfer;
 
@@ -71,6 +72,7 @@ pub use layer_files::LayerFiles;
 pub use looker::Looker;
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};
+pub use pull::{PullRequest, PulledImage};
 pub use push::{PushRequest, PushedName};
 pub use remotes::lock_name;
 pub use secrets::{AgentSource, SecretSource, Secrets};

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use kiln_oci::document::Descriptor;
+use kiln_solver::StepSink;
+
 /// One thing that happened in a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferEvent {
@@ -49,12 +52,27 @@ impl TransferObserver {
         TransferObserver::new(drop)
     }
 
+    /// One that tells a step of a build how far its blobs are.
+    pub(crate) fn of_step(sink: &StepSink) -> TransferObserver {
+        let sink = sink.clone();
+        TransferObserver::new(move |event| {
+            if let TransferEvent::Blob {
+                digest,
+                size_bytes,
+                state: BlobState::Moving(bytes),
+            } = event
+            {
+                sink.progress(digest, bytes, Some(size_bytes));
+            }
+        })
+    }
+
     pub(crate) fn tell(&self, event: TransferEvent) {
         (self.0)(event);
     }
 
     /// Tells how far a blob is.
-    pub(crate) fn blob(&self, blob: &kiln_oci::document::Descriptor, state: BlobState) {
+    pub(crate) fn blob(&self, blob: &Descriptor, state: BlobState) {
         self.tell(TransferEvent::Blob {
             digest: blob.digest.to_string(),
             size_bytes: blob.size,

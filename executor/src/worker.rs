@@ -33,6 +33,7 @@ use crate::select;
 use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch, fetch_archive};
 use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
+use crate::transfer::TransferObserver;
 
 /// An output that is here. What it is made of is the executor's secret.
 #[derive(Debug, Clone)]
@@ -734,7 +735,7 @@ impl Worker for BuildWorker {
             &self.executor,
             &self.lease,
             &image,
-            Some(&request.sink),
+            Some(&TransferObserver::of_step(&request.sink)),
             &self.stop,
         )
         .await?;

@@ -54,6 +54,8 @@ pub(crate) enum Command {
     /// List images
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),
+    /// Bring images from a registry
+    Pull(Box<PullArgs>),
     /// Send an image to a registry
     Push(Box<PushArgs>),
     /// Give an image another name
@@ -423,6 +425,34 @@ pub(crate) struct PushArgs {
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: Progress,
     /// Print nothing but the names
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A registry is asked even for an image that is here; what is here already is not fetched again.
+Standard output gets one line for each image, its name and its id.
+
+Examples:
+  kiln pull alpine
+  kiln pull --platform linux/arm64 alpine
+  kiln pull --all-platforms registry.example/app:1   all of an index, with its attestations")]
+pub(crate) struct PullArgs {
+    /// Names, with a tag or a digest
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// Of an image for several platforms, the one for this one [default:
+    /// DOCKER_DEFAULT_PLATFORM, else this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// All platforms of an image, with what is attested of them
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    pub(crate) progress: Progress,
+    /// Print nothing but the ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }

@@ -11,6 +11,7 @@ mod limits;
 mod lock;
 mod plan;
 mod progress;
+mod pull;
 mod push;
 mod report;
 mod run;
@@ -71,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Why(args) => why::why(&args),
         Command::Run(args) => run_program(&args),
         Command::Images(args) => images::images(&args),
+        Command::Pull(args) => pull::pull(&args),
         Command::Push(args) => push::push(&args),
         Command::Tag { image, name } => images::tag(&image, &name),
         Command::Rmi { images } => images::remove(&images),

@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "build",
     "plan",
     "lock",
@@ -47,6 +47,7 @@ const COMMANDS: [&str; 17] = [
     "history",
     "builds",
     "du",
+    "pull",
     "push",
     "prune",
     "info",

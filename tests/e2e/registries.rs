@@ -6,6 +6,7 @@ mod debian;
 mod faults;
 mod hostile;
 mod layouts;
+mod pulls;
 mod pushes;
 pub(crate) mod server;
 
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         faults::cases(),
         hostile::cases(),
         layouts::cases(),
+        pulls::cases(),
         pushes::cases(),
     ]
     .into_iter()

@@ -476,6 +476,12 @@ impl Executor {
     }
 }
 
+/// The time that an image document states; the epoch where it states none.
+pub(crate) fn time_of(created: Option<&str>) -> std::time::SystemTime {
+    let time = created.and_then(times::parse);
+    time.map_or(std::time::SystemTime::UNIX_EPOCH, times::to_clock)
+}
+
 /// Reads a name that an image is to get.
 pub(crate) fn reference(name: &str) -> Result<Reference, Error> {
     let reference = Reference::parse(name)?;

@@ -9,7 +9,6 @@ use futures_util::StreamExt as _;
 use kiln_oci::digest::{Sha256Digest, VerifyingReader};
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
-use kiln_solver::StepSink;
 use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease};
 use kiln_tree::Stop;
 use kiln_tree::stop::Stoppable;
@@ -20,6 +19,7 @@ use super::resolve::{Place, ResolvedImage};
 use crate::combine::clone_layer;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::transfer::{BlobState, TransferObserver};
 use crate::unpack::{Of, unpack};
 
 /// Layers that are fetched at once.
@@ -38,7 +38,7 @@ pub(crate) async fn fetch(
     executor: &Executor,
     lease: &Lease,
     image: &ResolvedImage,
-    sink: Option<&StepSink>,
+    observer: Option<&TransferObserver>,
     stop: &Stop,
 ) -> Result<(Vec<Content>, bool), Error> {
     let layers: Vec<Content> = image
@@ -60,7 +60,7 @@ pub(crate) async fn fetch(
         }
         begun.push(diff_id);
         let job = Job {
-            sink: sink.cloned(),
+            observer: observer.cloned(),
             ..Job::new(executor, lease, image, index, stop)
         };
         let gate = Arc::clone(&gate);
@@ -129,7 +129,7 @@ struct Job {
     lease: Lease,
     diff_id: DiffId,
     place: Origin,
-    sink: Option<StepSink>,
+    observer: Option<TransferObserver>,
     stop: Stop,
     /// Even if the layer is in the store.
     again: bool,
@@ -158,7 +158,7 @@ impl Job {
                     blob: blobs[index].clone(),
                 },
             },
-            sink: None,
+            observer: None,
             stop: stop.clone(),
             again: false,
         }
@@ -170,7 +170,7 @@ impl Job {
             lease,
             diff_id,
             place,
-            sink,
+            observer,
             stop,
             again,
         } = self;
@@ -212,7 +212,7 @@ impl Job {
                 .await
             }
             Origin::Registry { reference, blob } => {
-                registry(executor, lease, diff_id, reference, blob, sink).await
+                registry(executor, lease, diff_id, reference, blob, observer).await
             }
         }
     }
@@ -224,7 +224,7 @@ async fn registry(
     diff_id: DiffId,
     reference: Reference,
     blob: Descriptor,
-    sink: Option<StepSink>,
+    observer: Option<TransferObserver>,
 ) -> Result<(), Error> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let of = Of {
@@ -248,7 +248,6 @@ async fn registry(
             )
         }
     });
-    let name = blob.digest.to_string();
     let mut stream = client.blob(&reference, &blob);
     let mut done = 0;
     let mut failure = None;
@@ -264,8 +263,8 @@ async fn registry(
             }
         };
         done += piece.len() as u64;
-        if let Some(sink) = &sink {
-            sink.progress(name.clone(), done, Some(blob.size));
+        if let Some(observer) = &observer {
+            observer.blob(&blob, BlobState::Moving(done));
         }
         // When the unpacker gave up, the rest still tells whether the bytes are at fault.
         let _ = sender.send(Ok(piece)).await;
@@ -276,9 +275,13 @@ async fn registry(
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     match failure {
-        Some(error) => Err(error.into()),
-        None => unpacked,
+        Some(error) => return Err(error.into()),
+        None => unpacked?,
     }
+    if let Some(observer) = &observer {
+        observer.blob(&blob, BlobState::Moved);
+    }
+    Ok(())
 }
 
 /// Checks that a file of a layout is the blob that it is named after.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use kiln_ir::{ImageConfig, Platform, ResolveMode};
 use kiln_oci::document::{Descriptor, Manifest};
 use kiln_oci::reference::Reference;
+use kiln_oci::registry::Image;
 use kiln_store::{BlobDigest, Content, DiffId, Lease, Pulled};
 
 use super::age::ago;
@@ -223,33 +224,11 @@ impl Resolver {
         let wanted = oci_platform(platform);
         let image = self.executor.registry()?.image(reference, &wanted).await?;
         // One that is in no index is taken as it is, and who builds on it is warned.
-        let config = config(&image.config_bytes, reference)?;
-        let diff_ids = diff_ids(&image.config_bytes, reference)?;
-        if diff_ids.len() != image.layers.len() {
-            return Err(mismatch(reference, diff_ids.len(), image.layers.len()));
-        }
-        let digest = image.manifest.digest.to_string();
+        let found = resolved(reference, &image)?;
         if self.keeps {
-            self.executor.store().put_pulled(&Pulled {
-                reference: name.to_owned(),
-                platform: platform.to_string(),
-                manifest_digest: BlobDigest(fetch::bytes_of(&image.manifest.digest)),
-                manifest: image.manifest.bytes.to_vec(),
-                config: image.config_bytes.to_vec(),
-                diff_ids: diff_ids.clone(),
-                pulled_at: SystemTime::now(),
-            })?;
+            remember(&self.executor, name, platform, &image, &found.diff_ids)?;
         }
-        Ok(ResolvedImage {
-            config,
-            label: format!("{}, asked for just now", short(&digest)),
-            manifest_digest: digest,
-            diff_ids,
-            place: Place::Registry {
-                reference: reference.clone(),
-                blobs: image.layers,
-            },
-        })
+        Ok(found)
     }
 
     /// Finds an image in one of the OCI layout directories that a build was given.
@@ -264,6 +243,46 @@ impl Resolver {
         let (directory, selector) = locals.layout(reference)?;
         super::layout::resolve(directory, selector, platform)
     }
+}
+
+/// What a registry said of an image, checked.
+pub(crate) fn resolved(reference: &Reference, image: &Image) -> Result<ResolvedImage, Error> {
+    let config = config(&image.config_bytes, reference)?;
+    let diff_ids = diff_ids(&image.config_bytes, reference)?;
+    if diff_ids.len() != image.layers.len() {
+        return Err(mismatch(reference, diff_ids.len(), image.layers.len()));
+    }
+    let digest = image.manifest.digest.to_string();
+    Ok(ResolvedImage {
+        config,
+        label: format!("{}, asked for just now", short(&digest)),
+        manifest_digest: digest,
+        diff_ids,
+        place: Place::Registry {
+            reference: reference.clone(),
+            blobs: image.layers.clone(),
+        },
+    })
+}
+
+/// Lets the store remember what a registry said `name` is, so that nobody has to ask again.
+pub(crate) fn remember(
+    executor: &Executor,
+    name: &str,
+    platform: &Platform,
+    image: &Image,
+    diff_ids: &[DiffId],
+) -> Result<(), Error> {
+    executor.store().put_pulled(&Pulled {
+        reference: name.to_owned(),
+        platform: platform.to_string(),
+        manifest_digest: BlobDigest(fetch::bytes_of(&image.manifest.digest)),
+        manifest: image.manifest.bytes.to_vec(),
+        config: image.config_bytes.to_vec(),
+        diff_ids: diff_ids.to_vec(),
+        pulled_at: SystemTime::now(),
+    })?;
+    Ok(())
 }
 
 pub(super) fn mismatch(reference: &Reference, diff_ids: usize, layers: usize) -> Error {

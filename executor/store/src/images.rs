@@ -144,6 +144,18 @@ impl Store {
         })
     }
 
+    /// Replaces the manifest of an image by another one of the same config and layers, since it was pulled
+    /// as that.
+    pub fn put_manifest(&self, id: &ImageId, manifest: &[u8]) -> Result<(), StoreError> {
+        self.database().write("keep a manifest", |t| {
+            t.prepare_cached(
+                "UPDATE image SET manifest = ?2 WHERE digest = ?1 AND manifest != ?2",
+            )?
+            .execute((id.0, manifest))?;
+            Ok(())
+        })
+    }
+
     /// Keeps an image of several platforms, leased; one that is there already stays as it is.
     ///
     /// Errors if one of its members is not in the store, or has members itself.

@@ -26,6 +26,12 @@ pub(crate) const PUSH: Way = Way {
     done: "sent",
 };
 
+/// From a registry.
+pub(crate) const PULL: Way = Way {
+    doing: "pulling",
+    done: "fetched",
+};
+
 /// Shows a transfer while it goes on.
 pub(crate) struct Transfers {
     inner: Arc<Mutex<Inner>>,

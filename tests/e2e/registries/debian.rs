@@ -22,6 +22,12 @@ pub(super) fn cases() -> Vec<Case> {
             &[Containers, DockerRegistry, Skopeo],
             docker_io_mirror,
         ),
+        case("pushed", &[Containers, DockerRegistry, Skopeo], pushed),
+        case(
+            "pushed_and_run_by_runc",
+            &[Containers, Root, DockerRegistry, Skopeo, Umoci, Runc],
+            pushed_and_run_by_runc,
+        ),
         case("no_request_twice", &[Containers], no_request_twice),
         case("pull_asks", &[Containers], pull_asks),
         case("offline", &[Containers], offline),
@@ -101,6 +107,109 @@ fn zstd_layers(world: &World) {
     ));
     world.build();
     assert_eq!(world.sh("app", "cat /seen"), "by kiln\n");
+}
+
+fn build_to_push(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN echo by kiln > /made\nCMD [\"cat\", \"/made\"]\n");
+    world.build();
+}
+
+fn pushed(world: &World) {
+    build_to_push(world);
+    let registry = DockerRegistry::start(world);
+    let name = |repository: &str| format!("{}/{repository}", registry.host());
+    let first = world.kiln(&["push", "app", &name("team/app:1")]).ok();
+    let digest = first.stdout.trim().rsplit('@').next().unwrap().to_owned();
+    assert!(first.stderr.contains("3 sent"), "{}", first.stderr);
+    let inspected = world
+        .program(
+            "skopeo",
+            &[
+                "inspect",
+                "--tls-verify=false",
+                "--format={{.Digest}}",
+                &format!("docker://{}", name("team/app:1")),
+            ],
+        )
+        .ok();
+    assert_eq!(inspected.stdout.trim(), digest);
+    // Once is enough.
+    let second = world.kiln(&["push", "app", &name("team/app:1")]).ok();
+    assert!(second.stderr.contains("is up to date"), "{}", second.stderr);
+    assert!(!second.stderr.contains("sent"), "{}", second.stderr);
+    // Another repository shares what the first has.
+    let third = world.kiln(&["push", "app", &name("other:1")]).ok();
+    assert!(
+        third.stderr.contains("3 taken from another repository"),
+        "{}",
+        third.stderr
+    );
+    assert!(third.stdout.ends_with(&format!("@{digest}\n")));
+    // Several platforms.
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY . /$TARGETARCH/\n");
+    let platforms = "linux/amd64,linux/arm64";
+    world
+        .kiln(&["build", "-t", "both", "--platform", platforms, "ctx"])
+        .ok();
+    let both = world.kiln(&["push", "both", &name("both:1")]).ok();
+    // And back, in another store.
+    let id = world.inspect("app")["id"].clone();
+    world.forget();
+    let pulled = world.kiln(&["pull", &name("team/app:1")]).ok();
+    assert_eq!(pulled.stdout.trim().rsplit(' ').next(), id.as_str());
+    let ran = world.kiln(&["run", &name("other:1")]).ok();
+    assert_eq!(ran.stdout, "by kiln\n");
+    let all = world
+        .kiln(&["pull", "--all-platforms", &name("both:1")])
+        .ok();
+    let index = both.stdout.trim().rsplit('@').next();
+    assert_eq!(all.stdout.trim().rsplit(' ').next(), index);
+    let again = world
+        .kiln(&["push", &name("both:1"), &name("again:1")])
+        .ok();
+    assert_eq!(again.stdout.trim().rsplit('@').next(), index);
+}
+
+fn pushed_and_run_by_runc(world: &World) {
+    build_to_push(world);
+    let registry = DockerRegistry::start(world);
+    let name = format!("{}/app:1", registry.host());
+    world.kiln(&["push", "app", &name]).ok();
+    let from = format!("docker://{name}");
+    let copy = [
+        "--insecure-policy",
+        "copy",
+        "--quiet",
+        "--src-tls-verify=false",
+        &from,
+        "oci:layout:v1",
+    ];
+    world.program("skopeo", &copy).ok();
+    world
+        .program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
+        .ok();
+    assert_eq!(world.read("bundle/rootfs/made"), "by kiln\n");
+    // No terminal here.
+    let config = world.read("bundle/config.json");
+    let config = config.replace("\"terminal\": true", "\"terminal\": false");
+    world.write("bundle/config.json", config);
+    let id = format!("kiln-e2e-push-{}", std::process::id());
+    let state = world.path("runc-state");
+    let ran = world
+        .program(
+            "runc",
+            &[
+                "--root",
+                &state.to_string_lossy(),
+                "run",
+                "--bundle",
+                "bundle",
+                &id,
+            ],
+        )
+        .ok();
+    assert_eq!(ran.stdout, "by kiln\n");
 }
 
 fn docker_io_mirror(world: &World) {

@@ -259,7 +259,7 @@ fn small() -> Packed {
 }
 
 /// Adds an index `base` of images that differ in their architecture and in `/arch`.
-fn add_index(registry: &Registry, architectures: &[(&str, &str)]) {
+pub(super) fn add_index(registry: &Registry, architectures: &[(&str, &str)]) {
     let manifests: Vec<serde_json::Value> = architectures
         .iter()
         .map(|(architecture, variant)| {

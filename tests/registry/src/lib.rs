@@ -110,6 +110,42 @@ pub enum Fault {
         /// Scheme and authority: `http://127.0.0.1:1234`.
         to: String,
     },
+    /// Reads so many bytes of a request's body and closes the connection; what was read of a chunk is kept.
+    CutUpload {
+        /// A part of the path.
+        path: String,
+        /// How many bytes are read.
+        bytes: usize,
+    },
+    /// Reads so many bytes of a request's body and then nothing, without closing.
+    StallUpload {
+        /// A part of the path.
+        path: String,
+        /// How many bytes are read.
+        bytes: usize,
+    },
+    /// Reads a request's body with a pause before each piece.
+    SlowUpload {
+        /// A part of the path.
+        path: String,
+        /// The pause.
+        pause: Duration,
+    },
+    /// Takes the first byte of a request's body for another one.
+    AlterUpload {
+        /// A part of the path.
+        path: String,
+    },
+    /// Forgets all uploads that were opened, then goes on as usual.
+    ForgetUploads {
+        /// A part of the path.
+        path: String,
+    },
+    /// Names another digest than the one of what it answers about.
+    WrongDigest {
+        /// A part of the path.
+        path: String,
+    },
     /// Forgets all tokens that were given out, then goes on as usual.
     ForgetTokens {
         /// A part of the path.
@@ -128,6 +164,12 @@ impl Fault {
             | Self::Slow { path, .. }
             | Self::Together { path, .. }
             | Self::Redirect { path, .. }
+            | Self::CutUpload { path, .. }
+            | Self::StallUpload { path, .. }
+            | Self::SlowUpload { path, .. }
+            | Self::AlterUpload { path }
+            | Self::ForgetUploads { path }
+            | Self::WrongDigest { path }
             | Self::ForgetTokens { path } => path,
         }
     }
@@ -142,6 +184,12 @@ pub struct Builder {
     refuse_mounts: bool,
     hide_digests: bool,
     body_limit: Option<usize>,
+    chunked_only: bool,
+    least_chunk: Option<usize>,
+    uploads_at: Option<String>,
+    any_upload: bool,
+    range: Option<String>,
+    more_scope: Option<String>,
 }
 
 /// A running registry.
@@ -193,6 +241,48 @@ impl Builder {
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = Some(bytes);
+        self
+    }
+
+    /// Takes blobs in chunks only.
+    #[must_use]
+    pub fn chunked_only(mut self) -> Self {
+        self.chunked_only = true;
+        self
+    }
+
+    /// Wants no chunk but the last to be smaller, and says so.
+    #[must_use]
+    pub fn least_chunk(mut self, bytes: usize) -> Self {
+        self.least_chunk = Some(bytes);
+        self
+    }
+
+    /// Sends uploads to a place of another scheme and authority, `http://127.0.0.1:1234`.
+    #[must_use]
+    pub fn uploads_at(mut self, place: &str) -> Self {
+        self.uploads_at = Some(place.to_owned());
+        self
+    }
+
+    /// Takes uploads that were opened elsewhere.
+    #[must_use]
+    pub fn any_upload(mut self) -> Self {
+        self.any_upload = true;
+        self
+    }
+
+    /// Says of every upload that it holds this range, such as `0-0`, whatever it holds.
+    #[must_use]
+    pub fn lying_range(mut self, range: &str) -> Self {
+        self.range = Some(range.to_owned());
+        self
+    }
+
+    /// Wants every token to be good for this too, such as `repository:other:pull`.
+    #[must_use]
+    pub fn more_scope(mut self, scope: &str) -> Self {
+        self.more_scope = Some(scope.to_owned());
         self
     }
 

@@ -150,7 +150,17 @@ async fn respond(request: Request<Incoming>, state: Shared) -> Result<Response<B
         state.lock().unwrap().log.push(logged);
         return Err(broken());
     }
-    let body = body.collect().await.map_err(|_| broken())?.to_bytes();
+    let body = match read(body, &fault).await {
+        Read::Whole(bytes) => bytes,
+        Read::Part(bytes) => {
+            let mut state = state.lock().unwrap();
+            if logged.method == "PATCH" {
+                state.keep_part(parts.uri.path(), &bytes);
+            }
+            state.log.push(logged);
+            return Err(broken());
+        }
+    };
     let asked = Asked {
         method: logged.method.clone(),
         path: parts.uri.path().to_owned(),
@@ -165,6 +175,9 @@ async fn respond(request: Request<Incoming>, state: Shared) -> Result<Response<B
         let mut state = state.lock().unwrap();
         if let Some(Fault::ForgetTokens { .. }) = fault {
             state.tokens.clear();
+        }
+        if let Some(Fault::ForgetUploads { .. }) = fault {
+            state.uploads.clear();
         }
         let answer = match &fault {
             Some(Fault::Status {
@@ -197,10 +210,53 @@ async fn respond(request: Request<Incoming>, state: Shared) -> Result<Response<B
     Ok(spoil(answer, fault, asked.method == "HEAD"))
 }
 
+/// What came of a request's body.
+enum Read {
+    Whole(Bytes),
+    /// And no more will.
+    Part(Bytes),
+}
+
+/// Reads a request's body as well as the fault lets it.
+async fn read(mut body: Incoming, fault: &Option<Fault>) -> Read {
+    let most = match fault {
+        Some(Fault::CutUpload { bytes, .. } | Fault::StallUpload { bytes, .. }) => Some(*bytes),
+        _ => None,
+    };
+    let mut whole = Vec::new();
+    while most.is_none_or(|most| whole.len() < most) {
+        if let Some(Fault::SlowUpload { pause, .. }) = fault {
+            tokio::time::sleep(*pause).await;
+        }
+        match body.frame().await {
+            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+            // Who sends it has gone.
+            Some(Err(_)) => return Read::Part(whole.into()),
+            None if most.is_some() => break,
+            None => {
+                if let (Some(Fault::AlterUpload { .. }), Some(first)) = (fault, whole.first_mut()) {
+                    *first ^= 1;
+                }
+                return Read::Whole(whole.into());
+            }
+        }
+    }
+    if let Some(Fault::StallUpload { .. }) = fault {
+        std::future::pending::<()>().await;
+    }
+    whole.truncate(most.unwrap_or(usize::MAX));
+    Read::Part(whole.into())
+}
+
 /// Turns an answer into what goes over the wire.
 fn spoil(answer: Answer, fault: Option<Fault>, is_head: bool) -> Response<Body> {
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {
+        let wrong = matches!(fault, Some(Fault::WrongDigest { .. }));
+        let value = match *name {
+            "docker-content-digest" if wrong => &digest_of(b"something else"),
+            _ => value,
+        };
         response = response.header(*name, value);
     }
     let length = answer.length.unwrap_or(answer.body.len());
@@ -358,8 +414,14 @@ impl State {
     }
 
     fn upload(&mut self, asked: &Asked, repository: &str, upload: &str) -> Answer {
-        let place = |upload: &str| format!("/v2/{repository}/blobs/uploads/{upload}?state=1");
-        let range = |held: usize| format!("0-{}", held.saturating_sub(1));
+        let elsewhere = self.settings.uploads_at.clone().unwrap_or_default();
+        let place =
+            |upload: &str| format!("{elsewhere}/v2/{repository}/blobs/uploads/{upload}?state=1");
+        let told = self.settings.range.clone();
+        let range = |held: usize| match &told {
+            Some(range) => range.clone(),
+            None => format!("0-{}", held.saturating_sub(1)),
+        };
         if asked.method == "POST" {
             if let (Some(digest), Some(from)) = (asked.query("mount"), asked.query("from"))
                 && !self.settings.refuse_mounts
@@ -370,11 +432,19 @@ impl State {
             }
             let upload = self.next().to_string();
             self.uploads.insert(upload.clone(), Vec::new());
-            return Answer::new(202)
+            let answer = Answer::new(202)
                 .header("location", place(&upload))
                 .header("range", "0-0");
+            return match self.settings.least_chunk {
+                Some(bytes) => answer.header("oci-chunk-min-length", bytes.to_string()),
+                None => answer,
+            };
         }
-        let Some(mut held) = self.uploads.remove(upload) else {
+        if asked.method == "PUT" && self.settings.chunked_only && !asked.body.is_empty() {
+            return Answer::refusal(405, "UNSUPPORTED");
+        }
+        let held = self.uploads.remove(upload);
+        let Some(mut held) = held.or_else(|| self.settings.any_upload.then(Vec::new)) else {
             return Answer::refusal(404, "BLOB_UPLOAD_UNKNOWN");
         };
         let answer = match asked.method.as_str() {
@@ -383,8 +453,12 @@ impl State {
                 let begins = asked
                     .header("content-range")
                     .and_then(|range| range.split('-').next()?.parse::<usize>().ok());
+                let is_short = |least: usize| held.len() % least != 0;
+                let after_a_short_one = self.settings.least_chunk.is_some_and(is_short);
                 if begins.is_some_and(|begins| begins != held.len()) {
                     Answer::refusal(416, "RANGE_INVALID")
+                } else if after_a_short_one && !asked.body.is_empty() {
+                    Answer::refusal(400, "SIZE_INVALID")
                 } else {
                     held.extend_from_slice(&asked.body);
                     Answer::new(202)
@@ -423,9 +497,18 @@ impl State {
                 let given = sent
                     .strip_prefix("Bearer ")
                     .and_then(|token| self.tokens.get(token));
-                if given.is_some_and(|given| given.iter().any(|have| scope_covers(have, &scope))) {
+                let covered = |scope: &str| {
+                    given.is_some_and(|given| given.iter().any(|have| scope_covers(have, scope)))
+                };
+                let more = self.settings.more_scope.as_deref();
+                if covered(&scope) && more.is_none_or(covered) {
                     return None;
                 }
+                let scope = [Some(scope.as_str()), more]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(" ");
                 let scheme = if self.settings.authority.is_some() {
                     "https"
                 } else {

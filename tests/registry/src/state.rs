@@ -71,10 +71,30 @@ impl State {
                     | Fault::Redirect { .. }
             )
         };
-        let fits =
-            |fault: &Fault| path.contains(fault.path()) && (method == "GET" || !for_bodies(fault));
+        let for_uploads = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::CutUpload { .. }
+                    | Fault::StallUpload { .. }
+                    | Fault::SlowUpload { .. }
+                    | Fault::AlterUpload { .. }
+            )
+        };
+        let fits = |fault: &Fault| {
+            path.contains(fault.path())
+                && (method == "GET" || !for_bodies(fault))
+                && (matches!(method, "PUT" | "PATCH") || !for_uploads(fault))
+        };
         let at = self.faults.iter().position(fits)?;
         Some(self.faults.remove(at))
+    }
+
+    /// Keeps what came of a chunk before its connection was cut.
+    pub(crate) fn keep_part(&mut self, path: &str, bytes: &[u8]) {
+        let upload = path.rsplit('/').next().unwrap_or_default();
+        if let Some(held) = self.uploads.get_mut(upload) {
+            held.extend_from_slice(bytes);
+        }
     }
 
     pub(crate) fn put_blob(&mut self, repository: &str, digest: &str, bytes: Bytes) {

@@ -354,7 +354,11 @@ impl Upload<'_> {
                 Error::Unreachable { .. } | Error::RateLimited { .. } => true,
                 // The registry forgot the upload.
                 Error::NotFound { .. } => true,
-                Error::Status { status, .. } if *status >= 500 && *status != 501 => true,
+                Error::Status { status, .. }
+                    if *status == 408 || *status >= 500 && *status != 501 =>
+                {
+                    true
+                }
                 // Not all at once, then.
                 Error::Status { status, .. } => {
                     chunk_bytes.is_none()
@@ -587,8 +591,9 @@ impl Upload<'_> {
 fn offset_after(response: &Response) -> Option<u64> {
     let range = response.headers().get(RANGE)?.to_str().ok()?;
     let range = range.strip_prefix("bytes=").unwrap_or(range);
-    let last: u64 = range.split_once('-')?.1.trim().parse().ok()?;
-    Some(if last == 0 { 0 } else { last + 1 })
+    let (first, last) = range.split_once('-')?;
+    let last: u64 = last.trim().parse().ok().filter(|_| first.trim() == "0")?;
+    Some(if last == 0 { 0 } else { last.saturating_add(1) })
 }
 
 /// The body of a request, watched as it goes.

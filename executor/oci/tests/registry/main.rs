@@ -10,6 +10,7 @@ mod proxy;
 mod real;
 mod transfer;
 mod trust;
+mod uploads;
 
 use std::time::Duration;
 

@@ -1,0 +1,332 @@
+//! `kiln pull`: what comes, what is here already, and what an interruption leaves.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use kiln_test_registry::{Fault, Registry, digest_of};
+use nix::sys::signal::Signal;
+
+use super::archive::Archive;
+use super::faults::add_index;
+use super::server::{Packed, add_image, base_layer, config, hide_port, told, with_base};
+use crate::support::{Capability::*, Case, Ran, World, base_archive, case};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("pull", &[Containers], pull),
+        case("pull_a_platform", &[Containers], pull_a_platform),
+        case("pull_several", &[Containers], pull_several),
+        case("pull_goes_elsewhere", &[Containers], pull_goes_elsewhere),
+        case("pull_all_platforms", &[Containers], pull_all_platforms),
+        case("pull_of_other_bytes", &[Containers], pull_of_other_bytes),
+        case("pull_interrupted", &[Containers], pull_interrupted),
+        case("pull_killed", &[Containers], pull_killed),
+        case("push_interrupted", &[Containers], push_interrupted),
+    ]
+}
+
+fn manifest(registry: &Registry, repository: &str, name: &str) -> (String, Vec<u8>) {
+    let found = registry.manifest(repository, name);
+    let (_, bytes) = found.unwrap_or_else(|| panic!("no {repository}:{name}"));
+    (digest_of(&bytes), bytes)
+}
+
+fn id_of(bytes: &[u8]) -> String {
+    let manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+    manifest["config"]["digest"].as_str().unwrap().to_owned()
+}
+
+/// The line that standard output gets, without the id.
+fn name_of(ran: &Ran) -> &str {
+    ran.stdout.split(' ').next().unwrap()
+}
+
+fn pull(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    let name = format!("{host}/base");
+    let first = world.kiln(&["pull", &name]).ok();
+    let (_, bytes) = manifest(&registry, "base", "latest");
+    let id = id_of(&bytes);
+    assert_eq!(first.stdout, format!("{name}:latest {id}\n"));
+    assert!(first.stderr.contains("1 fetched"), "{}", first.stderr);
+    assert_eq!(world.inspect(&name)["id"], id.as_str());
+    // It runs, and is built on, without anybody being asked.
+    registry.clear_log();
+    assert_eq!(world.sh(&name, "echo here"), "here\n");
+    world.dockerfile(&format!("FROM {name}\nRUN echo > /one\n"));
+    world.build();
+    assert_eq!(registry.log(), []);
+    // The manifest is all that is asked for to see that nothing changed.
+    let second = world.kiln(&["pull", &name]).ok();
+    assert_eq!(second.stdout, first.stdout);
+    assert!(second.stderr.contains("is up to date"), "{}", second.stderr);
+    assert_eq!(registry.log().len(), 1, "{:?}", registry.log());
+    // The tag moves: only the new layer comes.
+    let more = Archive::new().file("more", "more").layer();
+    add_image(&registry, "base", &[&base_layer(), &more]);
+    registry.clear_log();
+    let third = world.kiln(&["pull", "-q", &name]).ok();
+    assert_eq!(third.stderr, "");
+    assert_eq!(
+        third.stdout.trim(),
+        world.inspect(&name)["id"].as_str().unwrap()
+    );
+    assert_eq!(registry.count("GET", &base_layer().digest()), 0);
+    assert_eq!(world.sh(&name, "cat /more"), "more");
+}
+
+fn pull_a_platform(world: &World) {
+    let registry = Registry::start();
+    add_index(&registry, &[("s390x", ""), ("amd64", ""), ("arm64", "")]);
+    let host = registry.host();
+    let name = format!("{host}/base");
+    world
+        .kiln(&["pull", "--platform", "linux/arm64", &name])
+        .ok();
+    assert_eq!(world.inspect(&name)["platform"], "linux/arm64");
+    let usual = world
+        .kiln(&["pull", &name])
+        .env("DOCKER_DEFAULT_PLATFORM", "linux/s390x");
+    usual.ok();
+    assert_eq!(world.inspect(&name)["platform"], "linux/s390x");
+    let refused = world
+        .kiln(&["pull", "--platform", "linux/mips", &name])
+        .exits(1);
+    world.snapshot_of("of_an_index", &told(&refused, &host));
+    // One that is in no index is for what it says.
+    add_image(&registry, "only", &[&base_layer()]);
+    let only = format!("{host}/only");
+    let refused = world
+        .kiln(&["pull", "--platform", "linux/arm64", &only])
+        .exits(1);
+    world.snapshot_of("of_one", &told(&refused, &host));
+}
+
+fn pull_several(world: &World) {
+    let registry = with_base();
+    add_image(&registry, "other", &[&base_layer()]);
+    let host = registry.host();
+    let name = |image: &str| format!("{host}/{image}");
+    let ran = world
+        .kiln(&["pull", &name("base"), &name("nothing"), &name("other")])
+        .exits(1);
+    let names: Vec<&str> = ran
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(names, [name("base:latest"), name("other:latest")]);
+    let words = hide_port(&ran.stderr, &host);
+    assert!(
+        words.contains("cannot fetch the manifest of `127.0.0.1:_____/nothing:latest`"),
+        "{words}"
+    );
+}
+
+/// What was pulled is pushed elsewhere byte for byte.
+fn pull_goes_elsewhere(world: &World) {
+    let (from, to) = (Registry::start(), Registry::start());
+    let (layer, config) = (base_layer(), config("amd64", &[&base_layer()]));
+    from.add_image("base", "odd", config.as_bytes(), &[&layer.bytes]);
+    // Nobody would write it like this again.
+    let (_, bytes) = manifest(&from, "base", "odd");
+    let odd = format!(" \n{}\n\n", String::from_utf8(bytes).unwrap());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let digest = from.add_manifest("base", Some("1"), kind, odd.as_bytes());
+    let name = format!("{}/base:1", from.host());
+    world.kiln(&["pull", &name]).ok();
+    let target = format!("{}/there:2", to.host());
+    let ran = world.kiln(&["push", &name, &target]).ok();
+    assert_eq!(ran.stdout, format!("{target}@{digest}\n"));
+    assert_eq!(manifest(&to, "there", "2").1, odd.as_bytes());
+    assert_eq!(to.blob("there", &layer.digest()).unwrap(), layer.bytes);
+}
+
+/// All of an index, and what is attested of it, goes from one registry to another.
+fn pull_all_platforms(world: &World) {
+    let (from, to) = (Registry::start(), Registry::start());
+    add_index(&from, &[("amd64", ""), ("arm64", "")]);
+    let (_, bytes) = manifest(&from, "base", "latest");
+    let mut index: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let statement = br#"{"_type":"https://in-toto.io/Statement/v0.1"}"#;
+    let of = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let attested = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": from.add_blob("base", b"{}"),
+            "size": 2,
+        },
+        "layers": [{
+            "mediaType": "application/vnd.in-toto+json",
+            "digest": from.add_blob("base", statement),
+            "size": statement.len(),
+        }],
+    })
+    .to_string();
+    let digest = from.add_manifest("base", None, kind, attested.as_bytes());
+    index["manifests"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({
+            "mediaType": kind,
+            "digest": digest,
+            "size": attested.len(),
+            "platform": { "os": "unknown", "architecture": "unknown" },
+            "annotations": {
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": of,
+            },
+        }));
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let root = from.add_manifest("base", Some("all"), kind, index.to_string().as_bytes());
+    let name = format!("{}/base:all", from.host());
+    let pulled = world.kiln(&["pull", "--all-platforms", &name]).ok();
+    assert_eq!(pulled.stdout, format!("{name} {root}\n"));
+    from.clear_log();
+    let again = world.kiln(&["pull", "--all-platforms", &name]).ok();
+    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+    assert_eq!(from.log().len(), 1, "{:?}", from.log());
+    let target = format!("{}/app:all", to.host());
+    let pushed = world.kiln(&["push", &name, &target]).ok();
+    assert_eq!(pushed.stdout, format!("{target}@{root}\n"));
+    assert_eq!(manifest(&to, "app", "all").1, index.to_string().as_bytes());
+    assert!(to.blob("app", &digest_of(statement)).is_some());
+    // What nobody needs goes, and nothing else.
+    world.kiln(&["prune"]).ok();
+    let third = format!("{}/again:all", to.host());
+    let pushed = world.kiln(&["push", &name, &third]).ok();
+    assert_eq!(pushed.stdout, format!("{third}@{root}\n"));
+    world.kiln(&["rmi", &name]).ok();
+    world.kiln(&["prune", "--all"]).ok();
+    let du = world.kiln(&["du"]).ok().stdout;
+    let blobs = du.lines().find(|line| line.starts_with("blobs")).unwrap();
+    assert_eq!(blobs.split_whitespace().nth(1), Some("0"), "{du}");
+}
+
+/// Two images have a layer that was packed in two ways; what is not here is brought when it is wanted.
+fn pull_of_other_bytes(world: &World) {
+    let first = base_layer();
+    let mut best = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    best.write_all(base_archive()).unwrap();
+    let second = Packed {
+        diff_id: first.diff_id.clone(),
+        bytes: best.finish().unwrap(),
+    };
+    assert_ne!(first.bytes, second.bytes);
+    let (from, to) = (Registry::start(), Registry::start());
+    add_image(&from, "one", &[&first]);
+    let more = Archive::new().file("more", "more").layer();
+    let digest = add_image(&from, "two", &[&second, &more]);
+    let name = |image: &str| format!("{}/{image}", from.host());
+    world.kiln(&["pull", &name("one"), &name("two")]).ok();
+    assert_eq!(from.count("GET", &second.digest()), 0, "its files are here");
+    let target = format!("{}/two:1", to.host());
+    let ran = world.kiln(&["push", &name("two"), &target]).ok();
+    assert_eq!(ran.stdout, format!("{target}@{digest}\n"));
+    assert_eq!(from.count("GET", &second.digest()), 1);
+    // Once is enough.
+    let third = format!("{}/three:1", to.host());
+    world.kiln(&["push", &name("two"), &third]).ok();
+    assert_eq!(from.count("GET", &second.digest()), 1);
+}
+
+/// Waits for something that another process does.
+fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn stall(registry: &Registry, layer: &Packed) {
+    registry.inject(Fault::Stall {
+        path: layer.digest(),
+        bytes: 10,
+    });
+}
+
+fn pull_interrupted(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    let name = format!("{host}/base");
+    stall(&registry, &base_layer());
+    let running = world.kiln(&["pull", &name]).spawn();
+    wait_for("the layer was never asked for", || {
+        registry.count("GET", &base_layer().digest()) > 0
+    });
+    running.signal(Signal::SIGINT);
+    let ran = running.wait();
+    assert_eq!(ran.status.code(), Some(130), "{}", ran.stderr);
+    world.snapshot(&told(&ran, &host));
+    assert_eq!(world.leftovers(), [""; 0]);
+    let ran = world.kiln(&["pull", &name]).ok();
+    assert_eq!(name_of(&ran), format!("{name}:latest"));
+    assert_eq!(world.sh(&name, "echo here"), "here\n");
+}
+
+/// Of a pull that was killed, whole layers are not fetched again.
+fn pull_killed(world: &World) {
+    let registry = Registry::start();
+    let (base, more) = (base_layer(), Archive::new().file("more", "more").layer());
+    add_image(&registry, "base", &[&base, &more]);
+    let name = format!("{}/base", registry.host());
+    stall(&registry, &more);
+    let running = world.kiln(&["pull", &name]).spawn();
+    let whole = format!("layers/{}", base.diff_id.replace(':', "-"));
+    wait_for("the base never came", || {
+        world.store().join(&whole).exists()
+    });
+    wait_for("the layer was never asked for", || {
+        registry.count("GET", &more.digest()) > 0
+    });
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    world.kiln(&["pull", &name]).ok();
+    assert_eq!(
+        registry.count("GET", &base.digest()),
+        1,
+        "{:?}",
+        registry.log()
+    );
+    assert_eq!(world.sh(&name, "cat /more"), "more");
+    // Nothing of the first stays once somebody cleans up.
+    world.kiln(&["prune"]).ok();
+    let work = std::fs::read_dir(world.store().join("work")).unwrap();
+    assert_eq!(work.count(), 0);
+}
+
+/// A push that was interrupted leaves no name, and what came through stays.
+fn push_interrupted(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN echo made > /made\n");
+    world.build();
+    let registry = Registry::start();
+    let host = registry.host();
+    let name = format!("{host}/app:1");
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        registry.inject(Fault::StallUpload {
+            path: "digest=".to_owned(),
+            bytes: 10,
+        });
+        let running = world.kiln(&["push", "app", &name]).spawn();
+        wait_for("nothing was sent", || registry.pending_faults().is_empty());
+        running.signal(signal);
+        let ran = running.wait();
+        assert!(!ran.status.success());
+        assert!(registry.manifest("app", "1").is_none());
+        assert_eq!(world.leftovers(), [""; 0]);
+        if signal == Signal::SIGINT {
+            assert_eq!(ran.status.code(), Some(130), "{}", ran.stderr);
+            let words = hide_port(&ran.stderr, &host);
+            assert!(words.contains("the push was interrupted"), "{words}");
+        }
+    }
+    world.kiln(&["push", "app", &name]).ok();
+    let (_, bytes) = manifest(&registry, "app", "1");
+    assert_eq!(id_of(&bytes), world.inspect("app")["id"].as_str().unwrap());
+}
