@@ -146,6 +146,7 @@ impl Error {
             Error::Cancelled => 130,
             Error::Executor(
                 kiln_executor::Error::Reference(_)
+                | kiln_executor::Error::RegistryName { .. }
                 | kiln_executor::Error::NameWithDigest { .. }
                 | kiln_executor::Error::OnePlatform { .. }
                 | kiln_executor::Error::Limit { .. }
@@ -153,6 +154,7 @@ impl Error {
                 | kiln_executor::Error::SecretTooBig { .. }
                 | kiln_executor::Error::Agent { .. },
             ) => 2,
+            Error::Executor(kiln_executor::Error::RegistryConfig(error)) if error.is_usage() => 2,
             Error::Executor(error) if error.is_environment() => 3,
             Error::Executor(_) => 1,
         }

@@ -72,10 +72,11 @@ pub use rerun::{Rerun, RerunStep, reruns};
 pub use revision::PlanContext;
 
 pub use kiln_executor::{
-    AgentSource, BlobState, Compression, ContainerRequest, Destination, Error as ExecutorError,
-    Executor, Export, Exported, GitError, ImageDetails, ImageSummary, ImportedImage, Keep,
-    LayerFiles, PlatformDetails, Program, ProgramStdio, PullEvent, PullObserver, PullRequest,
-    PulledImage, PushRequest, PushedName, Revision, SecretSource, Secrets, SpaceLine, StepLog,
+    Accounts, AgentSource, BlobState, Compression, ContainerRequest, Credential, Destination,
+    Error as ExecutorError, Executor, Export, Exported, GitError, ImageDetails, ImageSummary,
+    ImportedImage, Keep, Kept, LayerFiles, LoggedOut, NewLogin, PlatformDetails, Program,
+    ProgramStdio, PullEvent, PullObserver, PullRequest, PulledImage, PushRequest, PushedName,
+    RegistryOverrides, RegistrySettings, Revision, SecretSource, Secrets, SpaceLine, StepLog,
     Swept, Terminal, TransferEvent, TransferObserver, Volume, host_platform, init_if_requested,
     probe_host, userns,
 };

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use kiln_executor::{Executor, ExecutorOptions};
+use kiln_executor::{Executor, ExecutorOptions, RegistryOverrides};
 
 use crate::Error;
 
@@ -18,6 +18,8 @@ pub struct Options {
     pub single_id: bool,
     /// Registries are never asked.
     pub offline: bool,
+    /// What goes over all other settings of registries: configuration files and the environment.
+    pub registries: RegistryOverrides,
 }
 
 /// A store, and everything that can be done with it. Clones share it.
@@ -36,6 +38,7 @@ impl Kiln {
             in_user_namespace: options.in_user_namespace,
             single_id: options.single_id,
             offline: options.offline,
+            registries: options.registries,
         })?;
         Ok(Kiln { executor })
     }

@@ -29,6 +29,15 @@ pub enum Error {
     /// The settings for registries cannot be used.
     #[error(transparent)]
     RegistryConfig(#[from] registry::ConfigError),
+    /// A registry that is none.
+    #[error("{message}")]
+    RegistryName {
+        /// What is wrong with the name.
+        message: String,
+    },
+    /// Credentials cannot be read or kept.
+    #[error(transparent)]
+    Accounts(registry::CredentialsError),
     /// A name that is no image reference.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -505,10 +514,10 @@ impl Error {
         match self {
             // It says that the request is wrong.
             Error::Store(StoreError::ImageOfIndex { .. }) => false,
-            Error::Sandbox(_)
-            | Error::Store(_)
-            | Error::RegistryConfig(_)
-            | Error::Foreign { .. } => true,
+            Error::Sandbox(_) | Error::Store(_) | Error::Accounts(_) | Error::Foreign { .. } => {
+                true
+            }
+            Error::RegistryConfig(error) => !error.is_usage(),
             Error::Git(error) => error.is_environment(),
             _ => false,
         }

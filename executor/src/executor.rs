@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use kiln_ir::Platform;
-use kiln_oci::registry::{Client, Config};
+use kiln_oci::registry::{Client, Overrides, Settings};
 use kiln_store::{DiffId, Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
@@ -24,6 +24,8 @@ pub struct ExecutorOptions {
     pub single_id: bool,
     /// Registries are never asked.
     pub offline: bool,
+    /// What goes over all other settings of registries.
+    pub registries: Overrides,
 }
 
 /// A store with a way to registries and into sandboxes. Clones share everything.
@@ -35,6 +37,7 @@ pub struct Executor {
 struct Inner {
     store: Store,
     options: ExecutorOptions,
+    settings: OnceLock<Settings>,
     registry: OnceLock<Client>,
     snapshots: OnceLock<Found>,
     /// Layers that are being brought here.
@@ -75,6 +78,7 @@ impl Executor {
         let inner = Inner {
             store,
             options,
+            settings: OnceLock::new(),
             registry: OnceLock::new(),
             snapshots: OnceLock::new(),
             turns: Mutex::default(),
@@ -111,12 +115,21 @@ impl Executor {
         })
     }
 
+    /// The settings of registries, read when they are first needed.
+    pub fn registry_settings(&self) -> Result<&Settings, Error> {
+        if let Some(settings) = self.inner.settings.get() {
+            return Ok(settings);
+        }
+        let settings = Settings::load(&self.inner.options.registries)?;
+        Ok(self.inner.settings.get_or_init(|| settings))
+    }
+
     /// The registry client; settings are read when it is first needed.
     pub(crate) fn registry(&self) -> Result<&Client, Error> {
         if let Some(client) = self.inner.registry.get() {
             return Ok(client);
         }
-        let client = Client::new(Config::from_env()?);
+        let client = Client::new(self.registry_settings()?.config());
         Ok(self.inner.registry.get_or_init(|| client))
     }
 
@@ -161,6 +174,7 @@ pub(crate) mod tests {
             in_user_namespace: false,
             single_id: !rustix::process::geteuid().is_root(),
             offline: true,
+            registries: Overrides::default(),
         };
         let executor = Executor::open(options).unwrap();
         (directory, executor)

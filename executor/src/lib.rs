@@ -42,6 +42,7 @@ mod pull;
 mod push;
 mod transfer;
 
+mod accounts;
 mod builds;
 mod container;
 mod delivery;
@@ -52,6 +53,7 @@ mod peek;
 mod piped;
 mod space;
 
+pub use accounts::{Accounts, LoggedOut, NewLogin};
 pub use builds::{Build, FoundBuild, NewBuild, StepLog};
 pub use cachemounts::CacheMounts;
 pub use container::{
@@ -83,4 +85,7 @@ pub use transfer::{BlobState, TransferEvent, TransferObserver};
 pub use users::AccountError;
 pub use worker::{BuildWorker, Handle};
 
+pub use kiln_oci::registry::{
+    Credential, Kept, Overrides as RegistryOverrides, Settings as RegistrySettings,
+};
 pub use kiln_sandbox::{init_if_requested, probe_report as probe_host, userns};

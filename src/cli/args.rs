@@ -23,12 +23,20 @@ Examples:
 Environment:
   KILN_ROOT                        where images, layers and cache are kept
                                    [/var/lib/kiln; for ordinary users ~/.local/share/kiln]
+  KILN_CONFIG                      the configuration file [~/.config/kiln/config.toml over
+                                   /etc/kiln/config.toml]
   KILN_REGISTRY_MIRROR             docker.io=URL: ask this mirror first
   KILN_INSECURE_REGISTRIES         HOST,...: registries that speak plain http
   DOCKER_CONFIG                    directory of docker's config.json (credentials)
   SOURCE_DATE_EPOCH                seconds since 1970: the time of all that is built, so that
                                    equal content has equal digests
   NO_COLOR, BUILDKIT_PROGRESS, DOCKER_DEFAULT_PLATFORM, SSL_CERT_FILE
+
+Registries, with every command (docs/configuration.md):
+  --config FILE                    the only configuration file that is read
+  --mirror REGISTRY=URL            ask this mirror first; may be given several times
+  --plain-http HOST                speak plain http with this registry
+  --tls-ca FILE                    trust the certificate authorities in this PEM file too
 
 Exit codes: 0 done, 1 the build failed, 2 usage or Dockerfile error,
 3 the environment lacks something, 101 a bug, 130 interrupted. `kiln run` passes on the
@@ -37,6 +45,21 @@ program's; its own are 125, 126 (cannot be executed) and 127 (not found)."
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
+}
+
+/// How registries are spoken to; the help of `kiln` itself lists them.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RegistryArgs {
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, value_name = "REGISTRY=URL")]
+    pub(crate) mirror: Vec<String>,
+    #[arg(long, global = true, hide = true, value_name = "HOST")]
+    pub(crate) plain_http: Vec<String>,
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) tls_ca: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,6 +120,13 @@ Examples:
         /// Of an image for several platforms, the one for this one [default: this host's]
         #[arg(long, value_name = "OS/ARCH")]
         platform: Option<String>,
+    },
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget the account of a registry
+    Logout {
+        /// The registry [default: Docker Hub]
+        registry: Option<String>,
     },
     /// Look at earlier builds
     Builds {
@@ -537,6 +567,34 @@ pub(crate) struct LockArgs {
     /// An ssh agent for sources over ssh, as of a build
     #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The registry is asked first whether it takes the account. What it takes is kept as docker keeps
+it: with the credential helper that docker's config.json names (credHelpers, credsStore), else in
+that file itself, as text. A registry that is logged in to with docker needs no login here.
+
+Examples:
+  kiln login                                             Docker Hub; asks for name and password
+  kiln login -u ann --password-stdin ghcr.io < token     for scripts")]
+pub(crate) struct LoginArgs {
+    /// The account
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// The password; better is --password-stdin, since other users see the command line
+    #[arg(
+        short,
+        long,
+        value_name = "PASSWORD",
+        conflicts_with = "password_stdin"
+    )]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    pub(crate) password_stdin: bool,
+    /// The registry [default: Docker Hub]
+    pub(crate) registry: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,17 +1,39 @@
 //! What the command finds on this host: where the store is, and who it is allowed to be.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use kiln::userns::{self, UserNsSupport};
-use kiln::{Cancel, Kiln, Options};
+use kiln::{Cancel, Kiln, Options, RegistryOverrides};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::args::RegistryArgs;
 use super::{Failure, report};
 
 /// Where root keeps images.
 const SYSTEM_ROOT: &str = "/var/lib/kiln";
+
+/// What was said about registries on this command line.
+static REGISTRIES: OnceLock<RegistryOverrides> = OnceLock::new();
+
+/// Keeps what every command may be told about registries.
+pub(crate) fn hear(said: RegistryArgs) {
+    let overrides = RegistryOverrides {
+        config: said.config,
+        mirrors: said.mirror,
+        plain_http: said.plain_http,
+        authorities: said.tls_ca,
+    };
+    // Said once: the command line is parsed once.
+    let _ = REGISTRIES.set(overrides);
+}
+
+/// What was said about registries.
+pub(crate) fn registries() -> RegistryOverrides {
+    REGISTRIES.get().cloned().unwrap_or_default()
+}
 
 /// What a command does to layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +51,7 @@ pub(crate) fn open(needs: Needs, offline: bool) -> Result<Kiln, Failure> {
     let mut options = Options {
         root: store_root()?,
         offline,
+        registries: registries(),
         ..Options::default()
     };
     if userns::entered() {
@@ -55,7 +78,15 @@ pub(crate) fn open(needs: Needs, offline: bool) -> Result<Kiln, Failure> {
             }
         }
     }
-    Ok(Kiln::open(options)?)
+    let kiln = Kiln::open(options)?;
+    if !offline {
+        for (host, origin) in kiln.registry_settings()?.unverified() {
+            report::warning(&format!(
+                "certificates of `{host}` are not verified, since {origin} says so"
+            ));
+        }
+    }
+    Ok(kiln)
 }
 
 /// Whether the namespace has one user only.

@@ -1,5 +1,7 @@
 //! `kiln info`: what kiln finds on this host, and what it falls back to.
 
+use kiln::RegistrySettings;
+
 use super::host::{self, Needs};
 use super::images::columns;
 use super::{Done, print};
@@ -43,5 +45,13 @@ pub(crate) fn info() -> Done {
         false => words.join(", "),
     };
     rows.push(["emulated".to_owned(), words]);
+    let registries = match RegistrySettings::load(&host::registries()) {
+        Ok(registries) => registries,
+        Err(error) => {
+            print(&columns(&rows))?;
+            return Err(kiln::ExecutorError::from(error).into());
+        }
+    };
+    rows.extend(registries.lines().into_iter().map(<[String; 2]>::from));
     print(&columns(&rows))
 }

@@ -1,5 +1,6 @@
 //! The command: arguments, progress, diagnostics, exit codes. Nothing else prints.
 
+mod accounts;
 mod args;
 mod build;
 mod builds;
@@ -11,6 +12,7 @@ mod limits;
 mod lock;
 mod plan;
 mod progress;
+mod prompt;
 mod pull;
 mod push;
 mod report;
@@ -65,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(refuse(&error)),
     };
+    host::hear(cli.registries);
     let done = match cli.command {
         Command::Build(args) => build::build(&args),
         Command::Plan(args) => plan::plan(&args),
@@ -83,6 +86,8 @@ pub(crate) fn main() -> ExitCode {
             no_trunc,
             platform,
         } => images::history(&image, no_trunc, platform.as_deref()),
+        Command::Login(args) => accounts::login(args),
+        Command::Logout { registry } => accounts::logout(registry.as_deref()),
         Command::Builds { command } => builds::builds(command.as_ref()),
         Command::Du => space::du(),
         Command::Prune {

@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "build",
     "plan",
     "lock",
@@ -45,6 +45,8 @@ const COMMANDS: [&str; 18] = [
     "import",
     "inspect",
     "history",
+    "login",
+    "logout",
     "builds",
     "du",
     "pull",

@@ -7,6 +7,7 @@
 // A case that cannot go on fails, and one that leaves something out says so.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod accounts;
 mod builds;
 mod checks;
 mod commands;
@@ -48,7 +49,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 27] = [
+    let rooms: [Room; 28] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         ("exports", exports::cases),
         ("run", run::cases),
         ("registries", registries::cases),
+        ("accounts", accounts::cases),
         ("remotes", remotes::cases),
         ("seed", seed::cases),
         ("robustness", robustness::cases),

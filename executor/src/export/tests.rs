@@ -43,6 +43,7 @@ impl World {
             in_user_namespace: false,
             single_id,
             offline: true,
+            registries: Default::default(),
         };
         let executor = Executor::open(options).unwrap();
         let worker = BuildWorker::new(

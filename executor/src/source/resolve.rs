@@ -400,6 +400,7 @@ mod tests {
             in_user_namespace: false,
             single_id: !rustix::process::geteuid().is_root(),
             offline: false,
+            registries: Default::default(),
         })
         .unwrap();
         let resolver = Resolver::new(&executor);

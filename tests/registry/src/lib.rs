@@ -180,6 +180,8 @@ impl Fault {
 pub struct Builder {
     auth: Auth,
     authority: Option<Authority>,
+    clients: Option<Authority>,
+    refresh_tokens: bool,
     ignore_ranges: bool,
     refuse_mounts: bool,
     hide_digests: bool,
@@ -213,6 +215,20 @@ impl Builder {
     #[must_use]
     pub fn tls(mut self, authority: &Authority) -> Self {
         self.authority = Some(authority.clone());
+        self
+    }
+
+    /// Wants, with TLS, a client certificate that this authority signed.
+    #[must_use]
+    pub fn client_certificates(mut self, authority: &Authority) -> Self {
+        self.clients = Some(authority.clone());
+        self
+    }
+
+    /// Gives a refresh token to who asks the token server for one.
+    #[must_use]
+    pub fn refresh_tokens(mut self) -> Self {
+        self.refresh_tokens = true;
         self
     }
 
@@ -297,7 +313,8 @@ impl Builder {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = self.authority.as_ref().map(Authority::acceptor);
+        let clients = self.clients.as_ref();
+        let acceptor = self.authority.as_ref().map(|own| own.acceptor(clients));
         let authority = self.authority.clone();
         let state = Arc::new(Mutex::new(State::new(self, address)));
         runtime.spawn(serve::accept(listener, acceptor, Arc::clone(&state)));

@@ -550,16 +550,25 @@ impl State {
                 scopes.collect(),
             )
         };
+        let gives = self.settings.refresh_tokens && asked.query("offline_token") == Some("true");
+        let mut refresh = None;
         if let Some((user, password)) = user {
-            let good =
-                proof.is_some_and(|proof| proof == password || proof == basic(&user, &password));
+            let own = format!("refresh-{user}");
+            let good = proof.is_some_and(|proof| {
+                proof == password || proof == basic(&user, &password) || proof == own
+            });
+            refresh = gives.then_some(own);
             if !good {
                 return Answer::new(401).body(r#"{"details":"incorrect username or password"}"#);
             }
         }
         let token = format!("token-{}", self.next());
         self.tokens.insert(token.clone(), scopes);
-        Answer::new(200).body(serde_json::json!({"token": token, "expires_in": 300}).to_string())
+        let mut answer = serde_json::json!({"token": token, "expires_in": 300});
+        if let Some(refresh) = refresh {
+            answer["refresh_token"] = refresh.into();
+        }
+        Answer::new(200).body(answer.to_string())
     }
 }
 

@@ -4,14 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 /// An authority and the server certificate that it signed.
 #[derive(Debug, Clone)]
 pub struct Authority {
     pem: String,
+    certificate: CertificateDer<'static>,
+    /// A certificate for a client and its key, as PEM.
+    client: (String, String),
     chain: Vec<CertificateDer<'static>>,
     key: Arc<Vec<u8>>,
 }
@@ -37,8 +41,15 @@ impl Authority {
             .unwrap()
             .signed_by(&key, &issuer)
             .unwrap();
+        let client_key = KeyPair::generate().unwrap();
+        let client = CertificateParams::new(Vec::<String>::new())
+            .unwrap()
+            .signed_by(&client_key, &issuer)
+            .unwrap();
         Self {
             pem: certificate.pem(),
+            certificate: certificate.der().clone(),
+            client: (client.pem(), client_key.serialize_pem()),
             chain: vec![server.der().clone()],
             key: Arc::new(key.serialize_der()),
         }
@@ -54,15 +65,30 @@ impl Authority {
         std::fs::write(path, &self.pem).unwrap();
     }
 
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    /// Writes a client's certificate that the authority signed, and its key.
+    pub fn write_client(&self, certificate: &Path, key: &Path) {
+        std::fs::write(certificate, &self.client.0).unwrap();
+        std::fs::write(key, &self.client.1).unwrap();
+    }
+
+    /// Makes the server's side; clients must have a certificate of `clients`, if given.
+    pub(crate) fn acceptor(&self, clients: Option<&Authority>) -> TlsAcceptor {
         let key = PrivateKeyDer::try_from(self.key.as_ref().clone()).unwrap();
-        let config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(self.chain.clone(), key)
-                .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = match clients {
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.certificate.clone()).unwrap();
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let config = builder.with_single_cert(self.chain.clone(), key).unwrap();
         TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -42,6 +42,8 @@ struct Session {
     header: Option<HeaderValue>,
     expires: Option<Instant>,
     had_credentials: bool,
+    /// What stands for the credentials from now on, if the token server says so.
+    refresh_token: Option<String>,
 }
 
 /// The answer of a token server.
@@ -52,7 +54,16 @@ struct TokenAnswer {
     #[serde(default)]
     access_token: Option<String>,
     #[serde(default)]
+    refresh_token: Option<String>,
+    #[serde(default)]
     expires_in: Option<u64>,
+}
+
+/// What a token server gave.
+struct Token {
+    token: String,
+    lifetime: Duration,
+    refresh: Option<String>,
 }
 
 impl Sessions {
@@ -80,6 +91,17 @@ impl Sessions {
     /// Tells whether the current header was made from credentials.
     pub(super) async fn had_credentials(&self, endpoint: &Endpoint, scopes: &Scopes) -> bool {
         self.session(endpoint, scopes).lock().await.had_credentials
+    }
+
+    /// Returns what the token server gave in place of the credentials, if anything.
+    pub(super) async fn refresh_token(
+        &self,
+        endpoint: &Endpoint,
+        scopes: &Scopes,
+    ) -> Option<String> {
+        let session = self.session(endpoint, scopes);
+        let session = session.lock().await;
+        session.refresh_token.clone()
     }
 
     /// Gets what the challenges ask for, unless another request has got it since `rejected` was sent.
@@ -130,9 +152,10 @@ impl Sessions {
                 challenge,
                 credential,
             };
-            let (token, lifetime) = request.run().await?;
-            session.header = Some(secret(attempt, &format!("Bearer {token}"))?);
-            session.expires = Some(Instant::now() + lifetime);
+            let got = request.run().await?;
+            session.header = Some(secret(attempt, &format!("Bearer {}", got.token))?);
+            session.expires = Some(Instant::now() + got.lifetime);
+            session.refresh_token = got.refresh;
         } else if let Some(Credential::Basic { username, password }) = &credential {
             session.header = Some(basic_header(attempt, username, password)?);
         }
@@ -152,7 +175,7 @@ struct TokenRequest<'a> {
 }
 
 impl TokenRequest<'_> {
-    async fn run(&self) -> Result<(String, Duration), Error> {
+    async fn run(&self) -> Result<Token, Error> {
         let realm = self.realm()?;
         let mut fields = Vec::new();
         if let Some(service) = self.challenge.parameter("service") {
@@ -182,6 +205,10 @@ impl TokenRequest<'_> {
                 if let Some(Credential::Basic { username, password }) = credential {
                     fields.push(("account", username.clone()));
                     header = Some(basic_header(self.attempt, username, password)?);
+                    if self.transport.config().offline_access {
+                        fields.push(("client_id", CLIENT_ID.to_owned()));
+                        fields.push(("offline_token", "true".to_owned()));
+                    }
                 }
                 fields.extend(self.all_scopes().into_iter().map(|scope| ("scope", scope)));
                 url.query_pairs_mut().extend_pairs(&fields);
@@ -235,7 +262,7 @@ impl TokenRequest<'_> {
         scopes
     }
 
-    async fn read(&self, response: reqwest::Response) -> Result<(String, Duration), Error> {
+    async fn read(&self, response: reqwest::Response) -> Result<Token, Error> {
         let status = response.status();
         if !status.is_success() {
             let had_credentials = self.credential.is_some();
@@ -261,10 +288,11 @@ impl TokenRequest<'_> {
             .filter(|&seconds| seconds > 0)
             .unwrap_or(60)
             .min(86_400);
-        Ok((
+        Ok(Token {
             token,
-            Duration::from_secs(seconds) - Duration::from_secs(seconds.min(50) / 10),
-        ))
+            lifetime: Duration::from_secs(seconds) - Duration::from_secs(seconds.min(50) / 10),
+            refresh: filled(answer.refresh_token),
+        })
     }
 
     fn broken(&self, what: String) -> Error {

@@ -1,13 +1,14 @@
-//! What the registry client may be told, and where the environment says it.
+//! What the registry client may be told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use super::credentials::{Anonymous, Credentials, DockerConfig};
+use super::credentials::{Anonymous, Credentials};
+use super::settings::host_name;
 
 /// Settings of a [`Client`](super::Client).
 #[derive(Clone)]
@@ -20,12 +21,41 @@ pub struct Config {
     pub mirrors: Vec<Mirror>,
     /// Registries (`host` or `host:port`) that are spoken to without TLS.
     pub insecure: BTreeSet<String>,
+    /// How TLS is spoken with hosts (`host` or `host:port`), where it is not as with all others.
+    pub hosts: BTreeMap<String, HostTls>,
+    /// Directories with a directory of certificates for each host, as docker's `certs.d`; of those
+    /// for one host the first one counts.
+    pub certificate_folders: Vec<PathBuf>,
+    /// Whether token servers are asked for refresh tokens too, as for a login.
+    pub offline_access: bool,
     /// Who knows the passwords.
     pub credentials: Arc<dyn Credentials>,
     /// How kiln names itself.
     pub user_agent: String,
     /// How often and how long it tries.
     pub retry: RetryPolicy,
+}
+
+/// How TLS is spoken with one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostTls {
+    /// Nothing else is spoken, even if it is on this machine.
+    pub required: bool,
+    /// Certificate authorities to trust for it beside all others: PEM files.
+    pub ca: Vec<PathBuf>,
+    /// What is shown to it, if it asks.
+    pub client: Option<ClientCertificate>,
+    /// Its certificate may be anybody's.
+    pub skip_verify: bool,
+}
+
+/// A client's certificate with what goes above it, and its key: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Another place that serves a registry's content; never pushed to.
@@ -55,24 +85,6 @@ pub struct RetryPolicy {
     pub idle_timeout: Duration,
 }
 
-/// Why the environment's settings cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// An entry of `KILN_REGISTRY_MIRROR` is malformed.
-    #[error(
-        "KILN_REGISTRY_MIRROR has the entry `{entry}`, which is not of the form `docker.io=https://mirror.example`: {why}"
-    )]
-    Mirror {
-        /// The entry.
-        entry: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// An entry of `KILN_INSECURE_REGISTRIES` is malformed.
-    #[error("KILN_INSECURE_REGISTRIES has the entry `{0}`, which is not a `host` or `host:port`")]
-    Insecure(String),
-}
-
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
@@ -93,6 +105,9 @@ impl Default for Config {
             system_roots: true,
             mirrors: Vec::new(),
             insecure: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+            certificate_folders: Vec::new(),
+            offline_access: false,
             credentials: Arc::new(Anonymous),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
             retry: RetryPolicy::default(),
@@ -100,166 +115,31 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Reads `SSL_CERT_FILE`, `KILN_REGISTRY_MIRROR`, `KILN_INSECURE_REGISTRIES`, and for the
-    /// credentials `DOCKER_CONFIG` and `HOME`; no file is opened yet.
-    ///
-    /// Proxy variables are read by the HTTP library when the first request is made.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_lookup(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
-    }
-
-    /// Reads the same settings from any source of variables.
-    pub fn from_lookup(
-        lookup: impl Fn(&str) -> Option<std::ffi::OsString>,
-    ) -> Result<Self, ConfigError> {
-        let text = |name: &str| {
-            lookup(name)
-                .map(|value| value.to_string_lossy().into_owned())
-                .unwrap_or_default()
-        };
-        let docker = lookup("DOCKER_CONFIG")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(lookup("HOME")?).join(".docker")));
-        let credentials: Arc<dyn Credentials> = match docker {
-            Some(folder) => Arc::new(DockerConfig::new(folder.join("config.json"))),
-            None => Arc::new(Anonymous),
-        };
+impl Mirror {
+    /// Parses `registry=URL`, or says what is wrong with it.
+    pub fn parse(entry: &str) -> Result<Self, String> {
+        let (registry, url) = entry.split_once('=').ok_or("there is no `=`")?;
+        let registry = host_name(registry)
+            .ok()
+            .filter(|registry| !registry.is_empty())
+            .ok_or("the registry is not a host name")?;
         Ok(Self {
-            extra_roots: lookup("SSL_CERT_FILE")
-                .map(PathBuf::from)
-                .into_iter()
-                .collect(),
-            mirrors: entries(&text("KILN_REGISTRY_MIRROR"))
-                .map(Mirror::parse)
-                .collect::<Result<_, _>>()?,
-            insecure: entries(&text("KILN_INSECURE_REGISTRIES"))
-                .map(parse_insecure)
-                .collect::<Result<_, _>>()?,
-            credentials,
-            ..Self::default()
+            registry,
+            url: Self::url(url)?,
         })
     }
-}
 
-fn entries(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-}
-
-fn parse_insecure(entry: &str) -> Result<String, ConfigError> {
-    let good = Url::parse(&format!("http://{entry}/"))
-        .is_ok_and(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
-    if good && !entry.contains('/') {
-        Ok(entry.to_owned())
-    } else {
-        Err(ConfigError::Insecure(entry.to_owned()))
-    }
-}
-
-impl Mirror {
-    /// Parses `registry=URL`.
-    pub fn parse(entry: &str) -> Result<Self, ConfigError> {
-        let error = |why: &str| ConfigError::Mirror {
-            entry: entry.to_owned(),
-            why: why.to_owned(),
-        };
-        let (registry, url) = entry
-            .split_once('=')
-            .ok_or_else(|| error("there is no `=`"))?;
-        if registry.is_empty() || registry.contains('/') {
-            return Err(error("the registry is not a host name"));
-        }
-        let url = Url::parse(url).map_err(|cause| error(&cause.to_string()))?;
+    /// Parses the place of a mirror, or says what is wrong with it.
+    pub(super) fn url(text: &str) -> Result<Url, String> {
+        let url = Url::parse(text).map_err(|cause| cause.to_string())?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(error("the URL must begin with https:// or http://"));
+            return Err("the URL must begin with https:// or http://".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(error(
-                "the URL must not hold a password; log in to the mirror instead",
-            ));
+            return Err(
+                "the URL must not hold a password; log in to the mirror instead".to_owned(),
+            );
         }
-        Ok(Self {
-            registry: registry.to_owned(),
-            url,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
-        let lookup = |name: &str| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value.into())
-        };
-        Config::from_lookup(lookup).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn lists_are_split_at_commas() {
-        let config = read(&[
-            (
-                "KILN_REGISTRY_MIRROR",
-                "docker.io=https://a.example, docker.io=http://b:5000/x,ghcr.io=https://c/",
-            ),
-            ("KILN_INSECURE_REGISTRIES", "reg:5000, other,"),
-            ("SSL_CERT_FILE", "/ca.pem"),
-        ])
-        .unwrap();
-        let urls: Vec<_> = config
-            .mirrors
-            .iter()
-            .map(|mirror| mirror.url.as_str())
-            .collect();
-        assert_eq!(
-            urls,
-            ["https://a.example/", "http://b:5000/x", "https://c/"]
-        );
-        assert_eq!(config.mirrors[2].registry, "ghcr.io");
-        assert_eq!(
-            config.insecure.into_iter().collect::<Vec<_>>(),
-            ["other", "reg:5000"]
-        );
-        assert_eq!(config.extra_roots, [PathBuf::from("/ca.pem")]);
-    }
-
-    #[test]
-    fn an_empty_environment_is_good() {
-        let config = read(&[]).unwrap();
-        assert!(
-            config.mirrors.is_empty()
-                && config.insecure.is_empty()
-                && config.extra_roots.is_empty()
-        );
-    }
-
-    fn refuse(name: &str, value: &str, message: &str) {
-        let error = read(&[(name, value)]).err().unwrap();
-        assert!(error.contains(message) && error.contains(name), "{error}");
-    }
-
-    #[test]
-    fn malformed_entries_are_named() {
-        refuse("KILN_REGISTRY_MIRROR", "docker.io", "`docker.io`");
-        refuse("KILN_REGISTRY_MIRROR", "docker.io=", "`docker.io=`");
-        refuse(
-            "KILN_REGISTRY_MIRROR",
-            "docker.io=ftp://x",
-            "must begin with https://",
-        );
-        refuse("KILN_REGISTRY_MIRROR", "=https://x", "not a host name");
-        refuse(
-            "KILN_REGISTRY_MIRROR",
-            "a=https://u:p@x",
-            "must not hold a password",
-        );
-        refuse("KILN_INSECURE_REGISTRIES", "http://x", "`http://x`");
-        refuse("KILN_INSECURE_REGISTRIES", "a b", "`a b`");
+        Ok(url)
     }
 }

@@ -37,7 +37,9 @@ impl Endpoint {
         let authority = registry_host(domain).to_owned();
         let security = if config.insecure.contains(domain) || config.insecure.contains(&authority) {
             Security::Plain
-        } else if is_loopback(&authority) {
+        } else if is_loopback(&authority)
+            && !config.hosts.get(domain).is_some_and(|tls| tls.required)
+        {
             Security::Probe
         } else {
             Security::Tls

@@ -43,6 +43,14 @@ pub enum Error {
         /// The registry's words, if any.
         message: String,
     },
+    /// The registry does not know an account, or not by this password.
+    #[error("{attempt}: the registry refuses it{}; check the user name and the password", detail(.message))]
+    Login {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The registry's words, if any.
+        message: String,
+    },
     /// The registry knows who asks and refuses.
     #[error("{attempt}: access denied{}; check the name and that the account may use this repository", detail(.message))]
     Denied {
@@ -92,12 +100,26 @@ pub enum Error {
     },
     /// The host speaks TLS with a certificate that is not trusted.
     #[error(
-        "{attempt}: its certificate is not trusted; put its authority into the system store or name its file with SSL_CERT_FILE"
+        "{attempt}: its certificate is not trusted; put its authority into the system store or name its file with SSL_CERT_FILE or `ca` in kiln's config.toml"
     )]
     Certificate {
         /// What was attempted.
         attempt: Attempt,
         /// What the certificate lacks.
+        #[source]
+        source: Cause,
+    },
+    /// The host wants to see a client's certificate, and another one than it was shown.
+    #[error(
+        "{attempt}: it asks for a client certificate{}; name one with `cert` and `key` in kiln's config.toml",
+        if *.had_certificate { ", and refuses the one that it was shown" } else { "" }
+    )]
+    ClientCertificate {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Whether it was shown one.
+        had_certificate: bool,
+        /// The host's words.
         #[source]
         source: Cause,
     },
@@ -199,6 +221,9 @@ pub enum Cause {
     /// Nothing came or went for so long.
     #[error("nothing was heard for {} s", .0.as_secs_f32())]
     Idle(Duration),
+    /// The host sent kiln somewhere where it does not go.
+    #[error("{0}")]
+    Redirect(&'static str),
     /// The host closed the connection before everything was sent.
     #[error("the connection was closed early")]
     Closed,
@@ -214,11 +239,9 @@ fn detail(message: &str) -> String {
 
 fn login(had_credentials: &bool, host: &str) -> String {
     if *had_credentials {
-        format!("the stored credentials were refused: log in again with `docker login {host}`")
+        format!("the stored credentials were refused: log in again with `kiln login {host}`")
     } else {
-        format!(
-            "log in with `docker login {host}`, whose credentials kiln reads, and check the name"
-        )
+        format!("log in with `kiln login {host}` and check the name")
     }
 }
 

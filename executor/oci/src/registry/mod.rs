@@ -3,9 +3,10 @@
 //! ```no_run
 //! # async fn pull() -> Result<(), Box<dyn std::error::Error>> {
 //! use futures_util::TryStreamExt as _;
-//! use kiln_oci::{platform::Platform, reference::Reference, registry::{Client, Config}};
+//! use kiln_oci::registry::{Client, Overrides, Settings};
+//! use kiln_oci::{platform::Platform, reference::Reference};
 //!
-//! let client = Client::new(Config::from_env()?);
+//! let client = Client::new(Settings::load(&Overrides::default())?.config());
 //! let reference = Reference::parse("alpine:3.20")?;
 //! let image = client.image(&reference, &Platform::host()).await?;
 //! for layer in &image.layers {
@@ -20,13 +21,16 @@
 
 mod auth;
 mod challenge;
+mod clients;
 mod config;
 mod credentials;
 mod endpoint;
 mod error;
+mod login;
 mod pull;
 mod push;
 pub(crate) mod retry;
+mod settings;
 mod tls;
 pub(crate) mod transport;
 
@@ -36,11 +40,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-pub use config::{Config, ConfigError, Mirror, RetryPolicy};
-pub use credentials::{Anonymous, Credential, Credentials, CredentialsError, DockerConfig, Fixed};
+pub use config::{ClientCertificate, Config, HostTls, Mirror, RetryPolicy};
+pub use credentials::{
+    Accounts, Anonymous, Credential, Credentials, CredentialsError, DockerConfig, Fixed, Kept,
+};
 pub use error::{Attempt, Cause, Error};
+pub use login::{LoggedIn, registry_name};
 pub use pull::BlobStream;
 pub use push::{BlobSource, PushOptions, Pushed, PutManifest, pieces};
+pub use settings::{ConfigError, Given, HostSettings, Origin, Overrides, Settings};
 
 use crate::digest::Sha256Digest;
 use crate::document::{Descriptor, ImageConfig, Root};

@@ -4,9 +4,15 @@ use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
-use super::config::Config;
+use super::config::{ClientCertificate, Config, HostTls};
 use super::error::Error;
 
 /// Where distributions keep the bundle of the authorities that they trust; the first one there counts.
@@ -23,7 +29,35 @@ const BUNDLES: [&str; 6] = [
 ];
 
 /// Reads the trusted authorities and makes the client's side of TLS, with ring.
-pub(super) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(config: &Config, host: &HostTls) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let failed = |source| Error::Tls {
+        what: "no protocol version is usable".to_owned(),
+        source: Some(source),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?;
+    let builder = match host.skip_verify {
+        true => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        false => builder.with_root_certificates(trusted(config, host)?),
+    };
+    let Some(client) = &host.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let (chain, key) = read_client(client)?;
+    builder.with_client_auth_cert(chain, key).map_err(|source| {
+        let (cert, key) = (client.cert.display(), client.key.display());
+        Error::Tls {
+            what: format!("the certificate in `{cert}` and the key in `{key}` are not usable"),
+            source: Some(source),
+        }
+    })
+}
+
+fn trusted(config: &Config, host: &HostTls) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     if config.system_roots
         && let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists())
@@ -32,18 +66,78 @@ pub(super) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
         let found = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
         roots.add_parsable_certificates(found.certs);
     }
-    for path in &config.extra_roots {
+    for path in config.extra_roots.iter().chain(&host.ca) {
         add_extra(&mut roots, path)?;
     }
-    let failed = |source| Error::Tls {
-        what: "no protocol version is usable".to_owned(),
-        source: Some(source),
-    };
-    let builder =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(failed)?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
+}
+
+type Client = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn read_client(client: &ClientCertificate) -> Result<Client, Error> {
+    let refused = |what: String| Error::Tls { what, source: None };
+    let shown = client.cert.display();
+    let found = rustls_native_certs::load_certs_from_paths(Some(&client.cert), None);
+    if let Some(error) = found.errors.first() {
+        return Err(refused(format!(
+            "cannot read the client certificate in `{shown}`: {error}"
+        )));
+    }
+    if found.certs.is_empty() {
+        return Err(refused(format!("`{shown}` holds no PEM certificate")));
+    }
+    let shown = client.key.display();
+    let bytes = std::fs::read(&client.key)
+        .map_err(|error| refused(format!("cannot read the private key in `{shown}`: {error}")))?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+        let text = String::from_utf8_lossy(&bytes);
+        refused(match text.contains("ENCRYPTED") {
+            true => format!("the private key in `{shown}` is encrypted; decrypt it first"),
+            false => format!("`{shown}` holds no PEM private key"),
+        })
+    })?;
+    Ok((found.certs, key))
+}
+
+/// Believes every certificate, since the user said so; what is signed is checked all the same.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Adds a file that somebody named, which therefore must be good.
@@ -51,16 +145,16 @@ fn add_extra(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
     let shown = path.display();
     let found = rustls_native_certs::load_certs_from_paths(Some(path), None);
     if let Some(error) = found.errors.first() {
-        let what = format!("cannot read the certificates in `{shown}` (SSL_CERT_FILE): {error}");
+        let what = format!("cannot read the certificates in `{shown}`: {error}");
         return Err(Error::Tls { what, source: None });
     }
     if found.certs.is_empty() {
-        let what = format!("`{shown}` (SSL_CERT_FILE) holds no PEM certificate");
+        let what = format!("`{shown}` holds no PEM certificate");
         return Err(Error::Tls { what, source: None });
     }
     for certificate in found.certs {
         roots.add(certificate).map_err(|source| {
-            let what = format!("`{shown}` (SSL_CERT_FILE) holds a certificate that is not usable");
+            let what = format!("`{shown}` holds a certificate that is not usable");
             Error::Tls {
                 what,
                 source: Some(source),
@@ -75,6 +169,8 @@ fn add_extra(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
 pub(super) enum Handshake {
     /// The server's certificate is not trusted.
     Certificate,
+    /// The server does not trust the client's certificate, or misses one.
+    Client,
     /// The server does not speak TLS.
     NotTls,
 }
@@ -91,6 +187,16 @@ pub(super) fn diagnose(error: &(dyn StdError + 'static)) -> Option<Handshake> {
                     Some(Handshake::Certificate)
                 }
                 rustls::Error::InvalidMessage(_) => Some(Handshake::NotTls),
+                rustls::Error::AlertReceived(
+                    AlertDescription::CertificateRequired
+                    | AlertDescription::BadCertificate
+                    | AlertDescription::UnsupportedCertificate
+                    | AlertDescription::CertificateRevoked
+                    | AlertDescription::CertificateExpired
+                    | AlertDescription::CertificateUnknown
+                    | AlertDescription::UnknownCA
+                    | AlertDescription::AccessDenied,
+                ) => Some(Handshake::Client),
                 _ => None,
             };
         }
@@ -128,6 +234,8 @@ mod tests {
             Some(Handshake::NotTls)
         );
         assert_eq!(diagnose(&wrap(expired)), Some(Handshake::Certificate));
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+        assert_eq!(diagnose(&wrap(alert)), Some(Handshake::Client));
         assert_eq!(diagnose(&wrap(rustls::Error::DecryptError)), None);
         assert_eq!(diagnose(&io::Error::other("refused")), None);
     }
@@ -140,7 +248,11 @@ mod tests {
             extra_roots: vec![path.to_owned()],
             ..Config::default()
         };
-        let message = |path: &Path| client_config(&config(path)).unwrap_err().to_string();
+        let message = |path: &Path| {
+            client_config(&config(path), &HostTls::default())
+                .unwrap_err()
+                .to_string()
+        };
         assert!(
             message(&path).contains("cannot read the certificates"),
             "{}",
@@ -152,5 +264,36 @@ mod tests {
             "{}",
             message(&path)
         );
+    }
+
+    #[test]
+    fn a_client_certificate_must_have_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = kiln_test_registry::Authority::new();
+        let (cert, key) = (folder.path().join("c"), folder.path().join("k"));
+        let host = HostTls {
+            client: Some(ClientCertificate {
+                cert: cert.clone(),
+                key: key.clone(),
+            }),
+            ..HostTls::default()
+        };
+        let check = |expected: &str| {
+            let error = client_config(&Config::default(), &host).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check("cannot read the client certificate in");
+        std::fs::write(&cert, "").unwrap();
+        check("holds no PEM certificate");
+        authority.write_client(&cert, &key);
+        client_config(&Config::default(), &host).unwrap();
+        std::fs::write(&key, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n").unwrap();
+        check("is encrypted; decrypt it first");
+        std::fs::write(&key, "none").unwrap();
+        check("holds no PEM private key");
+        std::fs::remove_file(&key).unwrap();
+        check("cannot read the private key in");
+        kiln_test_registry::Authority::new().write_client(&folder.path().join("o"), &key);
+        check("are not usable");
     }
 }

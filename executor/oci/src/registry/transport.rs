@@ -2,21 +2,22 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Scopes, Sessions};
 use super::challenge::{self, Challenge};
+use super::clients::{Clients, Sent};
 use super::config::Config;
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, Security, is_loopback};
+use super::endpoint::{Endpoint, Security};
 use super::error::{Attempt, Cause, Error};
 use super::retry::{Backoff, parse_retry_after};
 use super::tls::{self, Handshake};
@@ -24,23 +25,13 @@ use super::tls::{self, Handshake};
 /// The most bytes of an error's body that are looked at.
 const MESSAGE_LIMIT_BYTES: u64 = 64 << 10;
 
-/// Redirects in a row that are followed.
-const REDIRECT_LIMIT: usize = 10;
-
 /// Everything that requests share.
 pub(crate) struct Transport {
     config: Config,
-    clients: OnceLock<Clients>,
+    clients: Clients,
     sessions: Sessions,
     /// Endpoints that turned out not to speak TLS.
     plain: Mutex<HashSet<String>>,
-}
-
-struct Clients {
-    /// Uses the environment's proxies.
-    proxied: Client,
-    /// Goes to this machine, where a proxy would look at itself.
-    direct: Client,
 }
 
 /// A request to a registry, apart from what its method and body are.
@@ -102,7 +93,7 @@ impl Transport {
     pub(super) fn new(config: Config) -> Self {
         Self {
             config,
-            clients: OnceLock::new(),
+            clients: Clients::default(),
             sessions: Sessions::default(),
             plain: Mutex::default(),
         }
@@ -110,6 +101,10 @@ impl Transport {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     pub(super) fn credentials(&self) -> &dyn Credentials {
@@ -229,16 +224,18 @@ impl Transport {
         again: bool,
         make: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Response, Error> {
-        let client = self.client(url)?;
         let policy = &self.config.retry;
         let mut backoff = Backoff::new(policy);
         loop {
-            let sent = activity
-                .watch(policy.idle_timeout, make(client).send())
-                .await;
+            let sending = self.clients.send(&self.config, url, &make);
+            let sent = activity.watch(policy.idle_timeout, sending).await;
+            let mut had_certificate = false;
             let cause = match sent {
-                Ok(Ok(response)) if !is_passing(response.status()) => return Ok(response),
-                Ok(Ok(response)) => {
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(Sent::Answer(response))) if !is_passing(response.status()) => {
+                    return Ok(response);
+                }
+                Ok(Ok(Sent::Answer(response))) => {
                     let asked = retry_after(&response);
                     match backoff.next(asked).filter(|_| again) {
                         Some(delay) => tokio::time::sleep(delay).await,
@@ -246,7 +243,16 @@ impl Transport {
                     }
                     continue;
                 }
-                Ok(Err(error)) => Cause::Http(error.without_url()),
+                Ok(Ok(Sent::Astray(words))) => {
+                    return Err(Error::Unreachable {
+                        attempt: attempt.clone(),
+                        source: Cause::Redirect(words),
+                    });
+                }
+                Ok(Ok(Sent::Lost { error, shown })) => {
+                    had_certificate = shown;
+                    Cause::Http(error.without_url())
+                }
                 Err(cause) => cause,
             };
             let attempt = attempt.clone();
@@ -255,6 +261,13 @@ impl Transport {
                     Some(Handshake::Certificate) => {
                         return Err(Error::Certificate {
                             attempt,
+                            source: cause,
+                        });
+                    }
+                    Some(Handshake::Client) => {
+                        return Err(Error::ClientCertificate {
+                            attempt,
+                            had_certificate,
                             source: cause,
                         });
                     }
@@ -390,54 +403,6 @@ impl Transport {
         endpoint
             .url(self.scheme(endpoint), "")
             .is_ok_and(|own| own.origin() == url.origin())
-    }
-
-    fn client(&self, url: &Url) -> Result<&Client, Error> {
-        let clients = match self.clients.get() {
-            Some(clients) => clients,
-            None => {
-                let made = Clients::new(&self.config)?;
-                self.clients.get_or_init(|| made)
-            }
-        };
-        let host = url.host_str().unwrap_or_default();
-        Ok(if is_loopback(host) {
-            &clients.direct
-        } else {
-            &clients.proxied
-        })
-    }
-}
-
-impl Clients {
-    fn new(config: &Config) -> Result<Self, Error> {
-        let tls = tls::client_config(config)?;
-        let builder = || {
-            Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .user_agent(&config.user_agent)
-                .connect_timeout(config.retry.connect_timeout)
-                .redirect(redirect::Policy::custom(follow))
-                // A URL of storage may hold a signature, which is no other host's business.
-                .referer(false)
-        };
-        let failed = |source| Error::Http { source };
-        Ok(Self {
-            proxied: builder().build().map_err(failed)?,
-            direct: builder().no_proxy().build().map_err(failed)?,
-        })
-    }
-}
-
-/// Follows redirects, but never from TLS to none; reqwest drops `Authorization` at a new host.
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let previous = attempt.previous().last().map(Url::scheme);
-    if attempt.previous().len() > REDIRECT_LIMIT {
-        attempt.error("too many redirects")
-    } else if previous == Some("https") && attempt.url().scheme() != "https" {
-        attempt.error("redirected from https to plain http")
-    } else {
-        attempt.follow()
     }
 }
 

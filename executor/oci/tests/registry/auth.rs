@@ -62,13 +62,13 @@ async fn who_is_not_known_is_told_to_log_in() {
     let name = reference(&registry, "x");
     let shown = show(&client().resolve(&name).await.unwrap_err());
     assert!(
-        shown.contains("not authorised; log in with `docker login HOST`"),
+        shown.contains("not authorised; log in with `kiln login HOST`"),
         "{shown}"
     );
     let wrong = with_credential(&registry.host(), password("ann", "wrong"));
     let shown = show(&wrong.manifest(&name).await.unwrap_err());
     assert!(
-        shown.contains("stored credentials were refused: log in again with `docker login HOST`"),
+        shown.contains("stored credentials were refused: log in again with `kiln login HOST`"),
         "{shown}"
     );
     assert_eq!(registry.log().len(), 3);
@@ -167,7 +167,7 @@ async fn a_token_server_that_refuses_ends_it() {
     let name = reference(&registry, "x");
     let shown = show(&client().resolve(&name).await.unwrap_err());
     assert!(
-        shown.contains("incorrect username or password") && shown.contains("docker login"),
+        shown.contains("incorrect username or password") && shown.contains("kiln login"),
         "{shown}"
     );
     let wrong = with_credential(&registry.host(), password("ann", "wrong"));

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use kiln_oci::registry::{Credentials as _, DockerConfig};
+use kiln_oci::registry::{Accounts, Credential, Credentials as _, DockerConfig, Kept};
 
 async fn look(path: &Path, host: &str) -> String {
     let config = DockerConfig::new(path).with_helper_timeout(Duration::from_millis(300));
@@ -108,7 +108,10 @@ fn helpers_are_asked() {
             .enable_all()
             .build()
             .unwrap();
-        return runtime.block_on(ask_helpers(Path::new(&folder)));
+        return runtime.block_on(async {
+            ask_helpers(Path::new(&folder)).await;
+            keep_with_helper(Path::new(&folder)).await;
+        });
     }
     let folder = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\nread -r host || :\ncase $host in\n\
@@ -118,9 +121,11 @@ fn helpers_are_asked() {
         bad.example) echo nonsense;;\n\
         locked.example) echo 'the store is locked'; exit 1;;\n\
         *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
-    let helper = folder.path().join("docker-credential-kiln-test");
-    std::fs::write(&helper, script).unwrap();
-    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, script) in [("kiln-test", script), ("kiln-keeper", KEEPER)] {
+        let helper = folder.path().join(format!("docker-credential-{name}"));
+        std::fs::write(&helper, script).unwrap();
+        std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let path = format!(
         "{}:{}",
         folder.path().display(),
@@ -163,4 +168,162 @@ async fn ask_helpers(folder: &Path) {
     ] {
         assert_eq!(look(&path, host).await, expected, "{host}");
     }
+}
+
+/// What a helper of this suite keeps, one file a host.
+const KEEPER: &str = "#!/bin/sh\ndir=${0%/*}/kept\nmkdir -p \"$dir\"\ncase $1 in\n\
+    store) cat > \"$dir/new\"; host=$(sed 's/.*\"ServerURL\":\"\\([^\"]*\\)\".*/\\1/' \"$dir/new\" | tr / _)\n\
+    case $host in refuse*) echo 'the store is full'; exit 1;; esac; mv \"$dir/new\" \"$dir/$host\";;\n\
+    get) read -r host || :; host=$(echo \"$host\" | tr / _)\n\
+    test -e \"$dir/$host\" || { echo 'credentials not found in native keychain'; exit 1; }; cat \"$dir/$host\";;\n\
+    erase) read -r host || :; host=$(echo \"$host\" | tr / _)\n\
+    test -e \"$dir/$host\" || { echo 'credentials not found in native keychain'; exit 1; }; rm \"$dir/$host\";;\n\
+    list) echo '{\"https://old.example/v1/\":\"ann\"}';;\nesac\n";
+
+fn ann() -> Credential {
+    Credential::Basic {
+        username: "ann".into(),
+        password: "se:cret".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_kept_as_docker_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/config.json");
+    let config = DockerConfig::new(&path);
+    let kept = config.store("docker.io", &ann()).await.unwrap();
+    assert_eq!(kept, Kept::File(path.clone()));
+    let token = Credential::IdentityToken("t".into());
+    config.store("ghcr.io", &token).await.unwrap();
+    let expected = "{\n\t\"auths\": {\n\t\t\"https://index.docker.io/v1/\": {\n\t\t\t\
+        \"auth\": \"YW5uOnNlOmNyZXQ=\"\n\t\t},\n\t\t\"ghcr.io\": {\n\t\t\t\"auth\": \"PHRva2VuPjo=\",\n\t\t\t\
+        \"identitytoken\": \"t\"\n\t\t}\n\t}\n}";
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    assert_eq!(config.credential("docker.io").await.unwrap(), Some(ann()));
+    assert_eq!(config.credential("ghcr.io").await.unwrap(), Some(token));
+    assert_eq!(config.erase("docker.io").await.unwrap(), Some(kept));
+    assert_eq!(config.erase("docker.io").await.unwrap(), None);
+    assert_eq!(config.credential("docker.io").await.unwrap(), None);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("ghcr.io"));
+}
+
+#[tokio::test]
+async fn all_entries_of_a_host_are_forgotten_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let config =
+        r#"{"a":1,"auths":{"r.io":{},"https://r.io/v1/":{},"r.io/team":{},"x.r.io":{}},"b":2}"#;
+    std::fs::write(&path, config).unwrap();
+    DockerConfig::new(&path).erase("r.io").await.unwrap();
+    let left: String = std::fs::read_to_string(&path)
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let expected = r#"{"a":1,"auths":{"r.io/team":{},"x.r.io":{}},"b":2}"#;
+    assert_eq!(left, expected);
+}
+
+#[tokio::test]
+async fn a_namespaces_credentials_are_not_the_hosts() {
+    // As podman keeps them.
+    check(
+        r#"{"auths":{"quay.io/team":{"auth":"YW5uOnNlOmNyZXQ="}}}"#,
+        &[("quay.io", "none")],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_of_another_shape_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    for text in ["[]", r#"{"auths":[]}"#, "{"] {
+        std::fs::write(&path, text).unwrap();
+        DockerConfig::new(&path)
+            .store("a", &ann())
+            .await
+            .unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[tokio::test]
+async fn podmans_file_is_asked_after_dockers() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, host: &str, auth: &str| {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text =
+            format!(r#"{{"auths":{{"{host}":{{"auth":"{auth}"}},"both":{{"auth":"{auth}"}}}}}}"#);
+        std::fs::write(path, text).unwrap();
+    };
+    // YTpi is a:b, and so on.
+    write("docker/config.json", "docker.example", "YTpi");
+    write("run/containers/auth.json", "run.example", "Yzpk");
+    write("config/containers/auth.json", "config.example", "ZTpm");
+    write("own.json", "own.example", "Zzpo");
+    let accounts = |own: bool| {
+        Accounts::from_lookup(|name| {
+            let place = |part: &str| Some(folder.path().join(part).into_os_string());
+            match name {
+                "DOCKER_CONFIG" => place("docker"),
+                "XDG_RUNTIME_DIR" => place("run"),
+                "XDG_CONFIG_HOME" => place("config"),
+                "REGISTRY_AUTH_FILE" if own => place("own.json"),
+                _ => None,
+            }
+        })
+    };
+    let user = async |own: bool, host: &str| {
+        let found = accounts(own).credential(host).await.unwrap();
+        found.map(|credential| format!("{credential:?}"))
+    };
+    let basic = |user: &str| Some(format!("Basic({user}, ..)"));
+    assert_eq!(user(false, "docker.example").await, basic("a"));
+    assert_eq!(user(false, "both").await, basic("a"));
+    assert_eq!(user(false, "run.example").await, basic("c"));
+    assert_eq!(user(false, "config.example").await, basic("e"));
+    assert_eq!(user(true, "run.example").await, None);
+    assert_eq!(user(true, "own.example").await, basic("g"));
+    let elsewhere = accounts(false).elsewhere("run.example").await.unwrap();
+    assert_eq!(
+        elsewhere,
+        Some(folder.path().join("run/containers/auth.json"))
+    );
+}
+
+async fn keep_with_helper(folder: &Path) {
+    let path = folder.join("keeper.json");
+    let text = r#"{"credHelpers":{"refuse.example":"kiln-keeper","kept.example":"kiln-keeper","old.example":"kiln-keeper"}}"#;
+    std::fs::write(&path, text).unwrap();
+    let config = DockerConfig::new(&path);
+    let helper = Kept::Helper("docker-credential-kiln-keeper".into());
+    for credential in [ann(), Credential::IdentityToken("t".into())] {
+        let kept = config.store("kept.example", &credential).await.unwrap();
+        assert_eq!(kept, helper);
+        let found = config.credential("kept.example").await.unwrap();
+        assert_eq!(found, Some(credential));
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("\"kept.example\": {}") && !text.contains("auth\""),
+        "{text}"
+    );
+    assert_eq!(
+        config.erase("kept.example").await.unwrap(),
+        Some(helper.clone())
+    );
+    assert_eq!(config.credential("kept.example").await.unwrap(), None);
+    assert_eq!(config.erase("kept.example").await.unwrap(), None);
+    let error = config.store("refuse.example", &ann()).await.unwrap_err();
+    assert!(
+        error.to_string().ends_with("failed: the store is full"),
+        "{error}"
+    );
+    // What a helper lists under an old name of the host goes too.
+    let old = folder.join("kept/https:__old.example_v1_");
+    std::fs::write(&old, "{}").unwrap();
+    assert_eq!(config.erase("old.example").await.unwrap(), Some(helper));
+    assert!(!old.exists());
 }

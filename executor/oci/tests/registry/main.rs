@@ -5,6 +5,8 @@
 mod auth;
 mod credentials;
 mod faults;
+mod hosts;
+mod login;
 mod mirrors;
 mod proxy;
 mod real;

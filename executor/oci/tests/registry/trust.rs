@@ -149,7 +149,7 @@ async fn a_missing_authority_file_is_named() {
             .unwrap_err(),
     );
     assert!(
-        shown.contains("`/nonexistent.pem` (SSL_CERT_FILE)"),
+        shown.contains("cannot read the certificates in `/nonexistent.pem`"),
         "{shown}"
     );
 }
