@@ -466,7 +466,8 @@ impl Error {
                 format!("say what to run: kiln run {image} PROGRAM [ARGUMENT...]")
             }
             Error::ForeignLayer { .. } => {
-                "build it without --offline, so that its base image can be asked for again"
+                "pull its image again with `kiln pull`, or build it without --offline, so that the layer \
+                 can be asked for again"
                     .to_owned()
             }
             Error::Web(error) => return error.hint(),

@@ -1,14 +1,93 @@
-//! Single blobs of a registry, kept as they are.
+//! Single blobs of a registry: brought here whole, and begun ones gone on with.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 
 use futures_util::StreamExt as _;
+use kiln_oci::digest::Verifier;
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
-use kiln_store::{BlobDigest, Lease};
+use kiln_oci::registry;
+use kiln_store::{BlobDigest, BlobWriter, Lease};
 
+use super::fetch::blocking;
 use crate::error::Error;
 use crate::executor::Executor;
+
+/// A shorter beginning of a blob is not worth keeping.
+const LEAST_KEPT_BYTES: u64 = 1 << 20;
+
+/// A blob that is written, perhaps with a beginning that was left by an earlier transfer.
+pub(super) struct Begun {
+    pub(super) writer: BlobWriter,
+    /// The beginning, to be read once more.
+    pub(super) head: Option<File>,
+    /// What is left to check, once the rest has come.
+    pub(super) seen: Verifier,
+}
+
+/// Begins to write a blob, or goes on where an earlier transfer stopped.
+pub(super) async fn begin(
+    executor: &Executor,
+    blob: &Descriptor,
+    go_on: bool,
+) -> Result<Begun, Error> {
+    let (executor, blob) = (executor.clone(), blob.clone());
+    blocking(move || {
+        let store = executor.store();
+        let digest = BlobDigest(*blob.digest.as_bytes());
+        let mut seen = Verifier::new(blob.digest, Some(blob.size));
+        let left = match go_on {
+            true => store.resume_blob(digest)?,
+            false => None,
+        };
+        let Some(writer) = left.filter(|left| left.written() <= blob.size) else {
+            return Ok(Begun {
+                writer: store.write_blob(Some(digest))?,
+                head: None,
+                seen,
+            });
+        };
+        let mut file = writer.reopen()?.take(writer.written());
+        let mut piece = vec![0; 256 << 10];
+        loop {
+            let count = match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io("read", store.root().join("work"))(error)),
+            };
+            if seen.update(&piece[..count]).is_err() {
+                unreachable!("BUG: a beginning is longer than it was a moment ago");
+            }
+        }
+        Ok(Begun {
+            head: Some(writer.reopen()?),
+            writer,
+            seen,
+        })
+    })
+    .await
+}
+
+/// Keeps what there is of a blob for another transfer, if it is worth that.
+pub(super) fn keep_beginning(writer: BlobWriter) {
+    if writer.written() >= LEAST_KEPT_BYTES {
+        // A beginning that cannot be kept is fetched again.
+        let _ = writer.keep_partial();
+    }
+}
+
+/// Keeps what there is when it is dropped.
+struct Keeping(Option<BlobWriter>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        if let Some(writer) = self.0.take() {
+            keep_beginning(writer);
+        }
+    }
+}
 
 /// Brings a blob here unless it is here, and leases it; `moved` is told how many bytes came.
 pub(crate) async fn bring_blob(
@@ -19,18 +98,49 @@ pub(crate) async fn bring_blob(
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Error> {
     let store = executor.store();
-    let digest = BlobDigest(*blob.digest.as_bytes());
-    if store.lease_blob(lease, &digest)? {
+    if store.lease_blob(lease, &BlobDigest(*blob.digest.as_bytes()))? {
         return Ok(());
     }
-    let mut pieces = executor.registry()?.blob(reference, blob);
-    let mut writer = store.write_blob(Some(digest))?;
-    while let Some(piece) = pieces.next().await {
-        writer
-            .write_all(&piece?)
-            .map_err(Error::io("write a blob into", store.root()))?;
-        moved(writer.written());
+    let begun = begin(executor, blob, true).await?;
+    let went_on = begun.head.is_some();
+    match bring(executor, lease, reference, blob, begun, moved).await {
+        // It may be the beginning that is wrong.
+        Err(Error::Registry(registry::Error::Content { .. })) if went_on => {
+            let begun = begin(executor, blob, false).await?;
+            bring(executor, lease, reference, blob, begun, moved).await
+        }
+        done => done,
     }
-    writer.finish(lease)?;
+}
+
+async fn bring(
+    executor: &Executor,
+    lease: &Lease,
+    reference: &Reference,
+    blob: &Descriptor,
+    begun: Begun,
+    moved: &(dyn Fn(u64) + Sync),
+) -> Result<(), Error> {
+    let store = executor.store();
+    let mut pieces = executor
+        .registry()?
+        .rest_of_blob(reference, blob, begun.seen);
+    let mut writer = Keeping(Some(begun.writer));
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.inspect_err(|error| {
+            if let registry::Error::Content { .. } = error {
+                writer.0 = None;
+            }
+        })?;
+        if let Some(writer) = &mut writer.0 {
+            writer
+                .write_all(&piece)
+                .map_err(Error::io("write a blob into", store.root()))?;
+            moved(writer.written());
+        }
+    }
+    if let Some(writer) = writer.0.take() {
+        writer.finish(lease)?;
+    }
     Ok(())
 }

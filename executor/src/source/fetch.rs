@@ -1,20 +1,23 @@
 //! Bringing an image's layers here: fetched and unpacked at the same time, several at once.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Take, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use kiln_oci::digest::{Sha256Digest, VerifyingReader};
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
+use kiln_oci::registry;
 use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease};
 use kiln_tree::Stop;
 use kiln_tree::stop::Stoppable;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::blob::{self, Begun};
 use super::resolve::{Place, ResolvedImage};
 use crate::combine::clone_layer;
 use crate::error::Error;
@@ -201,8 +204,12 @@ impl Job {
                     let writer = executor
                         .store()
                         .write_blob(Some(BlobDigest(bytes_of(&blob.digest))))?;
-                    let archive = Stoppable::new(open()?, &stop);
-                    let kept = keep(&executor, &lease, archive, writer, diff_id, of.clone());
+                    let archive = Incoming {
+                        head: None,
+                        rest: Stoppable::new(open()?, &stop),
+                        writer,
+                    };
+                    let kept = keep(&executor, &lease, archive, diff_id, of.clone(), || false);
                     // What cannot be unpacked may not be what was put there.
                     if kept.is_err() && !stop.is_set() {
                         check_file(open()?, &path, &blob, of)?;
@@ -212,13 +219,13 @@ impl Job {
                 .await
             }
             Origin::Registry { reference, blob } => {
-                registry(executor, lease, diff_id, reference, blob, observer).await
+                bring(executor, lease, diff_id, reference, blob, observer).await
             }
         }
     }
 }
 
-async fn registry(
+async fn bring(
     executor: Executor,
     lease: Lease,
     diff_id: DiffId,
@@ -226,62 +233,105 @@ async fn registry(
     blob: Descriptor,
     observer: Option<TransferObserver>,
 ) -> Result<(), Error> {
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let of = Of {
-        blob: blob.digest.to_string(),
-        reference: reference.familiar(),
+    let layer = Coming {
+        executor,
+        lease,
+        diff_id,
+        reference,
+        blob,
+        observer,
     };
-    let client = executor.registry()?.clone();
-    let writer = executor
-        .store()
-        .write_blob(Some(BlobDigest(bytes_of(&blob.digest))))?;
-    let unpacking = tokio::task::spawn_blocking({
-        let executor = executor.clone();
-        move || {
-            keep(
-                &executor,
-                &lease,
-                Pieces::new(receiver),
-                writer,
-                diff_id,
-                of,
-            )
+    let begun = blob::begin(&layer.executor, &layer.blob, true).await?;
+    let went_on = begun.head.is_some();
+    match layer.bring(begun).await {
+        // It may be the beginning that is wrong.
+        Err(Error::Registry(registry::Error::Content { .. })) if went_on => {
+            let begun = blob::begin(&layer.executor, &layer.blob, false).await?;
+            layer.bring(begun).await
         }
-    });
-    let mut stream = client.blob(&reference, &blob);
-    let mut done = 0;
-    let mut failure = None;
-    while let Some(piece) = stream.next().await {
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(error) => {
-                let _ = sender
-                    .send(Err(io::Error::other("the transfer failed")))
-                    .await;
-                failure = Some(error);
-                break;
-            }
+        done => done,
+    }
+}
+
+/// A layer on its way from a registry.
+struct Coming {
+    executor: Executor,
+    lease: Lease,
+    diff_id: DiffId,
+    reference: Reference,
+    blob: Descriptor,
+    observer: Option<TransferObserver>,
+}
+
+impl Coming {
+    async fn bring(&self, begun: Begun) -> Result<(), Error> {
+        let blob = &self.blob;
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let of = Of {
+            blob: blob.digest.to_string(),
+            reference: self.reference.familiar(),
         };
-        done += piece.len() as u64;
-        if let Some(observer) = &observer {
-            observer.blob(&blob, BlobState::Moving(done));
+        let client = self.executor.registry()?.clone();
+        let Begun { writer, head, seen } = begun;
+        // Whoever waits for this may go away at any time.
+        let worth_keeping = Arc::new(AtomicBool::new(true));
+        let mut done = seen.bytes();
+        let unpacking = tokio::task::spawn_blocking({
+            let (executor, lease, diff_id) =
+                (self.executor.clone(), self.lease.clone(), self.diff_id);
+            let head = head.map(|head| head.take(done));
+            let worth_keeping = Arc::clone(&worth_keeping);
+            move || {
+                let archive = Incoming {
+                    head,
+                    rest: Pieces::new(receiver),
+                    writer,
+                };
+                let is_worth = || worth_keeping.load(Ordering::Acquire);
+                keep(&executor, &lease, archive, diff_id, of, is_worth)
+            }
+        });
+        let mut stream = client.rest_of_blob(&self.reference, blob, seen);
+        let mut failure = None;
+        loop {
+            let piece = match stream.next().await {
+                Some(Ok(piece)) => piece,
+                None => {
+                    worth_keeping.store(false, Ordering::Release);
+                    break;
+                }
+                Some(Err(error)) => {
+                    if let registry::Error::Content { .. } = error {
+                        worth_keeping.store(false, Ordering::Release);
+                    }
+                    let _ = sender
+                        .send(Err(io::Error::other("the transfer failed")))
+                        .await;
+                    failure = Some(error);
+                    break;
+                }
+            };
+            done += piece.len() as u64;
+            if let Some(observer) = &self.observer {
+                observer.blob(blob, BlobState::Moving(done));
+            }
+            // When the unpacker gave up, the rest still tells whether the bytes are at fault.
+            let _ = sender.send(Ok(piece)).await;
         }
-        // When the unpacker gave up, the rest still tells whether the bytes are at fault.
-        let _ = sender.send(Ok(piece)).await;
+        drop(sender);
+        let unpacked = match unpacking.await {
+            Ok(unpacked) => unpacked,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        match failure {
+            Some(error) => return Err(error.into()),
+            None => unpacked?,
+        }
+        if let Some(observer) = &self.observer {
+            observer.blob(blob, BlobState::Moved);
+        }
+        Ok(())
     }
-    drop(sender);
-    let unpacked = match unpacking.await {
-        Ok(unpacked) => unpacked,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
-    match failure {
-        Some(error) => return Err(error.into()),
-        None => unpacked?,
-    }
-    if let Some(observer) = &observer {
-        observer.blob(&blob, BlobState::Moved);
-    }
-    Ok(())
 }
 
 /// Checks that a file of a layout is the blob that it is named after.
@@ -298,25 +348,45 @@ fn check_file(file: File, path: &std::path::Path, blob: &Descriptor, of: Of) -> 
     }
 }
 
+/// The archive of a layer as it is read, and the blob that it is written down to.
+struct Incoming<R> {
+    /// What the blob has already.
+    head: Option<Take<File>>,
+    rest: R,
+    writer: BlobWriter,
+}
+
 /// Unpacks a layer while its blob is written down too, and files the two together.
+///
+/// If unpacking fails, what there is of the blob is kept as a beginning where `is_worth_keeping` says so.
 fn keep(
     executor: &Executor,
     lease: &Lease,
-    archive: impl Read + Send + 'static,
-    writer: BlobWriter,
+    archive: Incoming<impl Read + Send + 'static>,
     diff_id: DiffId,
     of: Of,
+    is_worth_keeping: impl Fn() -> bool,
 ) -> Result<(), Error> {
     let (send, receive) = std::sync::mpsc::channel();
-    let tee = Tee {
-        inner: archive,
-        writer: Some(writer),
-        done: send,
+    let head: Box<dyn Read + Send> = match archive.head {
+        Some(head) => Box::new(head),
+        None => Box::new(io::empty()),
     };
-    unpack(executor.store(), lease, tee, Some(diff_id), &of)?;
+    let tee = head.chain(Tee {
+        inner: archive.rest,
+        writer: Some(archive.writer),
+        done: send,
+    });
+    let unpacked = unpack(executor.store(), lease, tee, Some(diff_id), &of);
     // The reader is dropped by now, and hands the blob back.
-    let writer = receive.recv().ok().ok_or(Error::Cancelled)?;
-    let blob = writer.finish(lease)?;
+    let writer = receive.recv().ok();
+    if let Err(error) = unpacked {
+        if let Some(writer) = writer.filter(|_| is_worth_keeping()) {
+            blob::keep_beginning(writer);
+        }
+        return Err(error);
+    }
+    let blob = writer.ok_or(Error::Cancelled)?.finish(lease)?;
     executor
         .store()
         .put_compressed(&Content::DiffId(diff_id), "", AS_PULLED, &blob, &diff_id)?;

@@ -138,6 +138,11 @@ impl BlobWriter {
         self.written
     }
 
+    /// Opens what there is so far, to be read from its beginning.
+    pub fn reopen(&self) -> Result<File, StoreError> {
+        File::open(&self.path).map_err(StoreError::io("open", &self.path))
+    }
+
     /// Checks the digest and gives the blob its name, leased.
     ///
     /// If the store has the blob already, that one stays.

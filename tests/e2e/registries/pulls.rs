@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("pull_of_other_bytes", &[Containers], pull_of_other_bytes),
         case("pull_interrupted", &[Containers], pull_interrupted),
         case("pull_killed", &[Containers], pull_killed),
+        case("pull_goes_on", &[Containers], pull_goes_on),
         case("push_interrupted", &[Containers], push_interrupted),
     ]
 }
@@ -298,6 +299,86 @@ fn pull_killed(world: &World) {
     world.kiln(&["prune"]).ok();
     let work = std::fs::read_dir(world.store().join("work")).unwrap();
     assert_eq!(work.count(), 0);
+}
+
+/// Text of four million characters that does not pack well.
+fn noise() -> String {
+    let mut state = 1u64;
+    let next = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(b'0' + (state >> 33) as u8 % 64)
+    };
+    (0..4_000_000).map(next).collect()
+}
+
+/// The files in a directory of the store, at any depth, with their lengths.
+fn files(world: &World, directory: &str) -> Vec<(std::path::PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut left = vec![world.store().join(directory)];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            // What goes meanwhile is not there.
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => left.push(entry.path()),
+                Ok(meta) => found.push((entry.path(), meta.len())),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}
+
+/// A layer that was begun is gone on with, unless its beginning has become another one.
+fn pull_goes_on(world: &World) {
+    let layer = Archive::new().file("noise", &noise()).layer();
+    let half = layer.bytes.len() / 2;
+    assert!(half > 1 << 20);
+    for damaged in [false, true] {
+        let registry = Registry::start();
+        add_image(&registry, "base", &[&layer]);
+        registry.inject(Fault::Stall {
+            path: layer.digest(),
+            bytes: half,
+        });
+        let name = format!("{}/base", registry.host());
+        let running = world.kiln(&["pull", &name]).spawn();
+        let came = || {
+            files(world, "work")
+                .iter()
+                .any(|(_, bytes)| *bytes == half as u64)
+        };
+        wait_for("the half never came", came);
+        running.signal(Signal::SIGINT);
+        assert_eq!(running.wait().status.code(), Some(130));
+        let kept = files(world, "blobs/partial");
+        assert_eq!(
+            kept.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>(),
+            [half as u64]
+        );
+        if damaged {
+            let mut bytes = std::fs::read(&kept[0].0).unwrap();
+            bytes[half - 1] ^= 1;
+            std::fs::write(&kept[0].0, bytes).unwrap();
+        }
+        world.kiln(&["pull", &name]).ok();
+        let asked: Vec<Option<String>> = registry
+            .log()
+            .into_iter()
+            .filter(|request| request.path.contains(&layer.digest()))
+            .map(|request| request.range)
+            .collect();
+        let rest = Some(format!("bytes={half}-"));
+        match damaged {
+            false => assert_eq!(asked, [None, rest]),
+            true => assert_eq!(asked, [None, rest, None]),
+        }
+        assert!(files(world, "blobs/partial").is_empty());
+        let blob = format!("blobs/sha256/{}", &layer.digest()["sha256:".len()..]);
+        assert!(std::fs::read(world.store().join(blob)).unwrap() == layer.bytes);
+        world.forget();
+    }
 }
 
 /// A push that was interrupted leaves no name, and what came through stays.

@@ -29,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
             &[Containers],
             push_packed_otherwise,
         ),
+        case("push_after_prune", &[Containers], push_after_prune),
         case("push_refused", &[Containers], push_refused),
         case("push_of_no_image", &[Containers], push_of_no_image),
     ]
@@ -247,6 +248,24 @@ fn push_packed_otherwise(world: &World) {
         let begins = bytes.starts_with(magic) || compression == "uncompressed";
         assert!(begins, "{compression}: {:?}", &bytes[..4]);
     }
+}
+
+/// What was packed and went is packed again, to the same bytes; what was pulled stays.
+fn push_after_prune(world: &World) {
+    let registry = with_base();
+    world.dockerfile(&format!(
+        "FROM {}/base\nRUN echo made > /made\n",
+        registry.host()
+    ));
+    world.build();
+    let one = push(world, &["app", &format!("{}/app:1", registry.host())]);
+    world.kiln(&["prune", "--all"]).ok();
+    let other = Registry::start();
+    registry.clear_log();
+    let two = push(world, &["app", &format!("{}/app:1", other.host())]);
+    let digest = |ran: &Ran| ran.stdout.trim().rsplit('@').next().unwrap().to_owned();
+    assert_eq!(digest(&one), digest(&two));
+    assert_eq!(registry.log(), []);
 }
 
 fn push_refused(world: &World) {

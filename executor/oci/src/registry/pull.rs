@@ -134,6 +134,17 @@ impl Client {
     /// A cut line is taken up where it broke, and the whole is verified against the descriptor. The
     /// first request is sent when the stream is first polled.
     pub fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> BlobStream {
+        let seen = Verifier::new(descriptor.digest, Some(descriptor.size));
+        self.rest_of_blob(reference, descriptor, seen)
+    }
+
+    /// Fetches what is left of a blob whose beginning `seen` has taken in already.
+    pub fn rest_of_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        seen: Verifier,
+    ) -> BlobStream {
         let transfer = Transfer {
             client: self.clone(),
             reference: reference.clone(),
@@ -144,7 +155,7 @@ impl Client {
             backoff: Backoff::new(&self.transport().config().retry),
             fresh_bytes: 0,
             whole_only: false,
-            verifier: Verifier::new(descriptor.digest, Some(descriptor.size)),
+            verifier: seen,
         };
         let step = |mut transfer: Transfer| async move {
             Ok(transfer.next().await?.map(|chunk| (chunk, transfer)))
