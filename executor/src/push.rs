@@ -246,12 +246,13 @@ struct Sending<'a> {
 impl Sending<'_> {
     async fn run(&self, targets: &[Reference]) -> Result<Vec<PushedName>, Error> {
         let root = &self.export.root;
-        let mut open = Vec::new();
-        for target in targets {
-            if self.client.has_manifest(&named(target, root)?).await? != Some(root.digest) {
-                open.push(target.clone());
-            }
-        }
+        let asked = targets.iter().map(|target| async move {
+            let found = self.client.has_manifest(&named(target, root)?).await?;
+            Ok::<_, Error>((found != Some(root.digest)).then(|| target.clone()))
+        });
+        let asked = stream::iter(asked).buffered(ASKED_AT_ONCE);
+        let open: Vec<Option<Reference>> = asked.try_collect().await?;
+        let open: Vec<Reference> = open.into_iter().flatten().collect();
         let mut lists_subject = false;
         if !open.is_empty() {
             // Under another name, perhaps; a name without a tag was asked for by digest just now.

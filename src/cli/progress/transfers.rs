@@ -206,9 +206,9 @@ impl Board {
             .count();
         let what = match &self.doing {
             Some(doing) => doing.clone(),
-            None => format!("{done}/{} layers", self.blobs.len()),
+            None => format!("{} {done}/{} blobs", self.way.doing, self.blobs.len()),
         };
-        let head = format!("{} {what} · {}", self.way.doing, words::duration(took));
+        let head = format!("{what} · {}", words::duration(took));
         let mut lines = vec![words::cut(&head, width)];
         let open: Vec<&Blob> = self
             .blobs
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(
             board.draw(took, 60, 10),
             [
-                "pushing 1/3 layers · 1.20 s",
+                "pushing 1/3 blobs · 1.20 s",
                 "aaaaaaaaaaaa [==========          ]          1.0 MB / 2.0 MB",
                 "cccccccccccc                                  waits, 30.0 MB",
             ]
@@ -337,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             board.draw(took, 60, 3),
-            ["pushing 1/3 layers · 1.20 s", "and 2 more"]
+            ["pushing 1/3 blobs · 1.20 s", "and 2 more"]
         );
         assert_eq!(board.draw(took, 60, 1).len(), 1);
     }
