@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("pull_of_other_bytes", &[Containers], pull_of_other_bytes),
         case("pull_interrupted", &[Containers], pull_interrupted),
         case("pull_killed", &[Containers], pull_killed),
+        case("pull_of_two_at_once", &[Containers], pull_of_two_at_once),
         case("pull_goes_on", &[Containers], pull_goes_on),
         case("push_interrupted", &[Containers], push_interrupted),
     ]
@@ -299,6 +300,27 @@ fn pull_killed(world: &World) {
     world.kiln(&["prune"]).ok();
     let work = std::fs::read_dir(world.store().join("work")).unwrap();
     assert_eq!(work.count(), 0);
+}
+
+/// Two processes bring the same layer at the same time, and both have it.
+fn pull_of_two_at_once(world: &World) {
+    let registry = with_base();
+    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    for _ in 0..2 {
+        registry.inject(Fault::Together {
+            path: base_layer().digest(),
+            barrier: std::sync::Arc::clone(&barrier),
+        });
+    }
+    let name = format!("{}/base", registry.host());
+    let both = [(); 2].map(|()| world.kiln(&["pull", &name]).spawn());
+    let lines = both.map(|running| {
+        let ran = running.wait();
+        assert!(ran.status.success(), "{}", ran.stderr);
+        ran.stdout
+    });
+    assert_eq!(lines[0], lines[1]);
+    assert_eq!(world.sh(&name, "echo here"), "here\n");
 }
 
 /// Text of four million characters that does not pack well.

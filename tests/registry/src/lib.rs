@@ -141,6 +141,13 @@ pub enum Fault {
         /// A part of the path.
         path: String,
     },
+    /// Says of a part of a body that it begins here.
+    WrongRange {
+        /// A part of the path.
+        path: String,
+        /// The position that it says.
+        first: usize,
+    },
     /// Names another digest than the one of what it answers about.
     WrongDigest {
         /// A part of the path.
@@ -169,6 +176,7 @@ impl Fault {
             | Self::SlowUpload { path, .. }
             | Self::AlterUpload { path }
             | Self::ForgetUploads { path }
+            | Self::WrongRange { path, .. }
             | Self::WrongDigest { path }
             | Self::ForgetTokens { path } => path,
         }

@@ -252,10 +252,14 @@ async fn read(mut body: Incoming, fault: &Option<Fault>) -> Read {
 fn spoil(answer: Answer, fault: Option<Fault>, is_head: bool) -> Response<Body> {
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {
-        let wrong = matches!(fault, Some(Fault::WrongDigest { .. }));
-        let value = match *name {
-            "docker-content-digest" if wrong => &digest_of(b"something else"),
-            _ => value,
+        let value = match (*name, &fault) {
+            ("docker-content-digest", Some(Fault::WrongDigest { .. })) => {
+                digest_of(b"something else")
+            }
+            ("content-range", Some(Fault::WrongRange { first, .. })) => {
+                format!("bytes {first}-{}/{}", first + 1, first + 2)
+            }
+            _ => value.clone(),
         };
         response = response.header(*name, value);
     }

@@ -65,6 +65,7 @@ impl State {
                 fault,
                 Fault::CutAfter { .. }
                     | Fault::WrongBytes { .. }
+                    | Fault::WrongRange { .. }
                     | Fault::Stall { .. }
                     | Fault::Slow { .. }
                     | Fault::Together { .. }

@@ -456,6 +456,11 @@ impl Transfer {
                     response,
                     skip_bytes: received - first,
                 }),
+                _ if range.is_some() => {
+                    // Then all of it once more, and what is known is dropped.
+                    self.whole_only = true;
+                    continue;
+                }
                 _ => {
                     let what =
                         format!("asked for the bytes from {received} on, it sent another range");

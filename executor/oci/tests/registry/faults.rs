@@ -69,6 +69,33 @@ async fn without_ranges_what_is_known_is_read_again_and_dropped() {
 }
 
 #[tokio::test]
+async fn a_range_that_was_not_asked_for_is_not_taken() {
+    for first in [0, 7, 1001, 9_999_999_999] {
+        let lie = Fault::WrongRange {
+            path: BLOBS.into(),
+            first,
+        };
+        let registry = Registry::start();
+        registry.add_blob("x", &content(4000));
+        registry.inject(cut(1000));
+        registry.inject(lie);
+        let got = fetch(
+            &client(),
+            &reference(&registry, "x"),
+            &describe(&content(4000)),
+        )
+        .await;
+        match got {
+            // All of it was asked for again.
+            Ok(got) => assert!(got == content(4000) && first > 1000, "{first}"),
+            // What it sent for an earlier part was not that part.
+            Err(error) => assert!(first < 1000, "{first}: {}", show(&error)),
+        }
+        assert!(registry.pending_faults().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn progress_renews_the_tries() {
     let cuts = (0..6).map(|_| cut(1 << 20)).collect();
     survive(Registry::start(), cuts, 7 << 20).await;
