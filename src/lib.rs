@@ -74,11 +74,11 @@ pub use revision::PlanContext;
 pub use kiln_executor::{
     Accounts, AgentSource, BlobState, Compression, ContainerRequest, Credential, Destination,
     Error as ExecutorError, Executor, Export, Exported, GitError, ImageDetails, ImageSummary,
-    ImportedImage, Keep, Kept, LayerFiles, LoggedOut, NewLogin, PlatformDetails, Program,
-    ProgramStdio, PullEvent, PullObserver, PullRequest, PulledImage, PushRequest, PushedName,
-    RegistryOverrides, RegistrySettings, Revision, SecretSource, Secrets, SpaceLine, StepLog,
-    Swept, Terminal, TransferEvent, TransferObserver, Volume, host_platform, init_if_requested,
-    probe_host, userns,
+    ImportedImage, Keep, Kept, LayerFiles, ListRequest, LoadSource, LoadedImage, LoggedOut,
+    MemberChange, NewLogin, PlatformDetails, Program, ProgramStdio, PullEvent, PullObserver,
+    PullRequest, PulledImage, PushRequest, PushedName, RegistryOverrides, RegistrySettings,
+    Revision, SaveFormat, SaveRequest, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal,
+    TransferEvent, TransferObserver, Volume, host_platform, init_if_requested, probe_host, userns,
 };
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;

@@ -29,6 +29,18 @@ pub enum Error {
     /// The settings for registries cannot be used.
     #[error(transparent)]
     RegistryConfig(#[from] registry::ConfigError),
+    /// What is to be loaded cannot be used.
+    #[error("could not load `{name}`")]
+    Load {
+        /// The archive or the directory.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Box<crate::load::LoadError>,
+    },
+    /// A list of images cannot be made or changed.
+    #[error(transparent)]
+    List(crate::lists::ListError),
     /// A registry that is none.
     #[error("{message}")]
     RegistryName {
@@ -418,6 +430,8 @@ impl Error {
     /// A way out, where there is one to name.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Error::Load { source, .. } => return source.hint(),
+            Error::List(error) => return error.hint(),
             Error::NoSuchImage { .. } => "`kiln images` lists those that are there".to_owned(),
             Error::NothingToPush { name, near } if near.is_empty() => {
                 format!(

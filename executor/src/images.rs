@@ -38,7 +38,7 @@ pub struct ImageDetails {
     pub index: Option<String>,
     /// What its layers hold.
     pub size_bytes: u64,
-    /// The image for each of its platforms, never none.
+    /// The image for each of its platforms that is here, never none unless it is a list.
     pub platforms: Vec<PlatformDetails>,
 }
 
@@ -176,7 +176,7 @@ impl Executor {
             size_bytes: image.size_bytes,
             platforms: Vec::with_capacity(image.members.len().max(1)),
         };
-        if image.members.is_empty() {
+        if !image.is_index() {
             details
                 .platforms
                 .push(platform_details(store, &image, name)?);
@@ -241,7 +241,7 @@ fn choose<'i>(
     platform: &Platform,
     name: &str,
 ) -> Result<Option<&'i Member>, Error> {
-    if image.members.is_empty() {
+    if !image.is_index() {
         return Ok(None);
     }
     let wanted = oci_platform(platform);
@@ -274,9 +274,18 @@ pub(crate) fn oci_platform(platform: &Platform) -> kiln_oci::platform::Platform 
 
 /// What an image is for, as far as it says.
 fn platforms(image: &Image) -> Vec<String> {
-    if !image.members.is_empty() {
-        let members = image.members.iter();
-        return members.map(|member| member.platform.clone()).collect();
+    if image.is_index() {
+        // What is in a list may be in a registry only.
+        let Ok(index) = kiln_oci::document::Index::from_slice(&image.manifest) else {
+            let members = image.members.iter();
+            return members.map(|member| member.platform.clone()).collect();
+        };
+        let images = index
+            .manifests
+            .iter()
+            .filter(|entry| !entry.is_attestation());
+        let platforms = images.filter_map(|entry| entry.platform.as_ref());
+        return platforms.map(ToString::to_string).collect();
     }
     let config = ImageConfig::from_json(&image.config).unwrap_or_default();
     match config.architecture.is_empty() {

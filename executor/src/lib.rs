@@ -49,6 +49,8 @@ mod delivery;
 mod images;
 mod import;
 mod layer_files;
+mod lists;
+mod load;
 mod peek;
 mod piped;
 mod space;
@@ -65,12 +67,15 @@ pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{
     Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor, ResultToExport,
+    SaveFormat, SaveRequest,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
 pub use layer_files::LayerFiles;
+pub use lists::{ListError, ListRequest, MemberChange};
+pub use load::{LoadError, LoadSource, LoadedImage};
 pub use looker::Looker;
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};

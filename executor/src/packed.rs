@@ -72,9 +72,9 @@ impl Packing<'_> {
     /// Blocks; must be called where tokio's runtime can be, since what is gone may be brought again.
     pub(crate) fn pack(&self, image: &Image) -> Result<Export, Error> {
         let mut parts = Parts::default();
-        let root = match image.members.is_empty() {
-            true => self.manifest(image, &mut parts)?,
-            false => self.index(image, &mut parts)?,
+        let root = match image.is_index() {
+            false => self.manifest(image, &mut parts)?,
+            true => self.index(image, &mut parts)?,
         };
         Ok(Export {
             root,
@@ -430,28 +430,37 @@ impl Packing<'_> {
         members: &[Image],
         parts: &mut Parts,
     ) -> Result<Index, Error> {
-        let mut packed = Vec::with_capacity(members.len());
-        for member in members {
-            packed.push(self.manifest(member, parts)?);
-        }
-        let images = index
+        let entries: Vec<&Descriptor> = index
             .manifests
             .iter()
-            .filter(|entry| !entry.is_attestation());
+            .filter(|entry| !entry.is_attestation())
+            .collect();
+        // The members are in the order of the index, if it has nothing else.
+        let in_order = entries.len() == members.len();
         let mut manifests: Vec<Descriptor> = Vec::with_capacity(index.manifests.len());
-        // The members are in the order of the index.
-        let entries: Vec<&Descriptor> = images.collect();
-        for (place, packed) in packed.into_iter().enumerate() {
-            let entry = entries
-                .get(place)
-                .filter(|_| entries.len() == members.len());
-            manifests.push(match entry {
-                Some(entry) => Descriptor {
-                    platform: entry.platform.clone().or(packed.platform.clone()),
-                    annotations: entry.annotations.clone(),
-                    ..packed
+        for (place, entry) in entries.into_iter().enumerate() {
+            let same = |member: &&Image| Sha256Digest::of(&member.manifest) == entry.digest;
+            let member = members.iter().find(same);
+            let member = member.or_else(|| members.get(place).filter(|_| in_order));
+            let packed = match member {
+                Some(member) => self.manifest(member, parts)?,
+                // A member of a list that is only in a registry.
+                None => match self.kept_entry(image, entry, members)? {
+                    Some(part) => {
+                        parts.join(part);
+                        manifests.push(entry.clone());
+                        continue;
+                    }
+                    None => {
+                        let words = format!("{} cannot be had any more", entry.digest);
+                        return Err(document("index", image, words));
+                    }
                 },
-                None => packed,
+            };
+            manifests.push(Descriptor {
+                platform: entry.platform.clone().or(packed.platform.clone()),
+                annotations: entry.annotations.clone(),
+                ..packed
             });
         }
         // What is attested of a manifest is not so of another one.

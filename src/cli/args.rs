@@ -121,6 +121,15 @@ Examples:
         #[arg(long, value_name = "OS/ARCH")]
         platform: Option<String>,
     },
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Take images from an archive
+    Load(LoadArgs),
+    /// Put images for several platforms together by hand
+    Manifest {
+        #[command(subcommand)]
+        command: ManifestCommand,
+    },
     /// Log in to a registry
     Login(LoginArgs),
     /// Forget the account of a registry
@@ -567,6 +576,142 @@ pub(crate) struct LockArgs {
     /// An ssh agent for sources over ssh, as of a build
     #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
+}
+
+/// What an archive of images is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SavedAs {
+    /// What `docker load` reads, and readers of OCI layouts too
+    DockerArchive,
+    /// An OCI layout in a tar
+    OciArchive,
+    /// An OCI layout in a directory
+    OciDir,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Images that were pulled or loaded leave in the bytes that they came in. Of an image for several
+platforms a docker archive has one: this host's, or that of --platform.
+
+Examples:
+  kiln save app | ssh host docker load
+  kiln save -o images.tar app:1 app:2 base
+  kiln save --format oci-dir -o layout app")]
+pub(crate) struct SaveArgs {
+    /// The archive or directory; - is standard output [default: -]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What to write: docker-archive, oci-archive or oci-dir
+    #[arg(
+        long,
+        value_enum,
+        default_value = "docker-archive",
+        hide_possible_values = true,
+        value_name = "FORMAT"
+    )]
+    pub(crate) format: SavedAs,
+    /// Of images for several platforms, the one for this one
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads archives of docker, podman, buildah, skopeo and kiln (docker archives and OCI layouts), plain
+or compressed, and directories with an OCI layout. Names are kept, and taken from images that
+have them.")]
+pub(crate) struct LoadArgs {
+    /// The archive or directory; - is standard input [default: -]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Of images for several platforms, only the one for this one
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Print what was loaded, and nothing about what was not
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManifestCommand {
+    /// Make a list of images, one for each platform
+    #[command(after_help = "\
+Members are images of the store or of registries; all platforms of a member that is for several
+are taken, with what is attested of them. Of what is only in a registry nothing but manifest and
+config is brought here; its layers go from registry to registry when the list is pushed.
+
+Example:
+  kiln manifest create registry.example/app:1 app-amd64 registry.example/app@sha256:...
+  kiln manifest push registry.example/app:1")]
+    Create {
+        /// The name of the list
+        name: String,
+        /// Names or ids of its members
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+        /// Add to the list that has the name already
+        #[arg(short, long)]
+        amend: bool,
+        /// Annotate the list
+        #[arg(long, value_name = "KEY=VALUE")]
+        annotation: Vec<String>,
+    },
+    /// Show the manifest or index of an image, here or in a registry, as JSON
+    Inspect {
+        /// Its name
+        name: String,
+        /// Print the very bytes
+        #[arg(long)]
+        raw: bool,
+        /// Ask the registry, even if the image is here
+        #[arg(long)]
+        remote: bool,
+    },
+    /// Send a list with all its members to a registry
+    Push {
+        /// Its name
+        name: String,
+        /// Where to [default: its name]
+        destination: Option<String>,
+        /// How to pack layers that were made here: gzip, zstd or uncompressed; others stay as they are
+        #[arg(long, value_enum, default_value = "gzip", hide_possible_values = true)]
+        compression: Packed,
+        /// How to show progress
+        #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+        progress: Progress,
+        /// Print nothing but the name
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Change what a list says of a member
+    Annotate {
+        /// The name of the list
+        name: String,
+        /// The member: its digest, its platform, or the image
+        member: String,
+        /// Its operating system
+        #[arg(long, value_name = "OS")]
+        os: Option<String>,
+        /// Its architecture
+        #[arg(long, value_name = "ARCH")]
+        arch: Option<String>,
+        /// The variant of its architecture
+        #[arg(long, value_name = "VARIANT")]
+        variant: Option<String>,
+        /// Annotate it
+        #[arg(long, value_name = "KEY=VALUE")]
+        annotation: Vec<String>,
+    },
+    /// Remove lists; the images stay
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The command: arguments, progress, diagnostics, exit codes. Nothing else prints.
 
 mod accounts;
+mod archives;
 mod args;
 mod build;
 mod builds;
@@ -10,6 +11,7 @@ mod images;
 mod info;
 mod limits;
 mod lock;
+mod manifest;
 mod plan;
 mod progress;
 mod prompt;
@@ -86,6 +88,9 @@ pub(crate) fn main() -> ExitCode {
             no_trunc,
             platform,
         } => images::history(&image, no_trunc, platform.as_deref()),
+        Command::Save(args) => archives::save(&args),
+        Command::Load(args) => archives::load(&args),
+        Command::Manifest { command } => manifest::manifest(&command),
         Command::Login(args) => accounts::login(args),
         Command::Logout { registry } => accounts::logout(registry.as_deref()),
         Command::Builds { command } => builds::builds(command.as_ref()),

@@ -42,7 +42,7 @@ pub(crate) fn push(args: &PushArgs) -> Done {
 }
 
 /// `HOST/NAME:TAG@sha256:…`, which names the very image from now on.
-fn line(pushed: &PushedName) -> String {
+pub(crate) fn line(pushed: &PushedName) -> String {
     match pushed.name.contains('@') {
         true => format!("{}\n", pushed.name),
         false => format!("{}@{}\n", pushed.name, pushed.digest),

@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 23] = [
     "build",
     "plan",
     "lock",
@@ -45,6 +45,9 @@ const COMMANDS: [&str; 20] = [
     "import",
     "inspect",
     "history",
+    "save",
+    "load",
+    "manifest",
     "login",
     "logout",
     "builds",

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod accounts;
+mod archives;
 mod builds;
 mod checks;
 mod commands;
@@ -49,7 +50,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 28] = [
+    let rooms: [Room; 29] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         ("run", run::cases),
         ("registries", registries::cases),
         ("accounts", accounts::cases),
+        ("archives", archives::cases),
         ("remotes", remotes::cases),
         ("seed", seed::cases),
         ("robustness", robustness::cases),

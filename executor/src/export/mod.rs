@@ -9,6 +9,7 @@ mod index;
 mod layers;
 mod local;
 mod output;
+mod save;
 mod times;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ use image::Image;
 pub(crate) use image::{blob_digest, describe};
 pub(crate) use layers::{Hashing, LayerArchive, Packer, as_pulled};
 use output::Output;
+pub use save::{SaveFormat, SaveRequest};
 
 use crate::error::Error;
 use crate::executor::Executor;

@@ -71,6 +71,13 @@ pub struct Image {
     pub members: Vec<Member>,
 }
 
+impl Image {
+    /// Whether it is for several platforms, of which none needs to be here.
+    pub fn is_index(&self) -> bool {
+        self.config.is_empty()
+    }
+}
+
 /// An image and all its names; none for one that is untagged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedImage {

@@ -20,11 +20,15 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// The header of an entry with its extensions worked in; its body follows in [`Entries::read`].
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) path: Vec<u8>,
-    pub(super) link: Vec<u8>,
-    pub(super) entry_type: EntryType,
-    pub(super) size: u64,
+pub struct Head {
+    /// The path as it is written, wherever that leads.
+    pub path: Vec<u8>,
+    /// What a link leads to, as it is written.
+    pub link: Vec<u8>,
+    /// What it is.
+    pub entry_type: EntryType,
+    /// The length of its body.
+    pub size: u64,
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -33,7 +37,9 @@ pub(super) struct Head {
     pub(super) device: (u32, u32),
 }
 
-pub(super) struct Entries<R> {
+/// Goes through an archive entry by entry, with bounded memory whatever it says.
+#[derive(Debug)]
+pub struct Entries<R> {
     input: BufReader<R>,
     /// Bytes of the current body that are not read yet, and of its padding.
     body: u64,
@@ -56,7 +62,8 @@ struct Extensions {
 }
 
 impl<R: Read> Entries<R> {
-    pub(super) fn new(input: R) -> Self {
+    /// Reads from the beginning of an archive that is not compressed.
+    pub fn new(input: R) -> Self {
         let input = BufReader::with_capacity(128 << 10, input);
         Self {
             input,
@@ -84,7 +91,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// Reads some of the current entry's body; zero at its end.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ApplyError> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ApplyError> {
         let most = usize::try_from(self.body).map_or(buffer.len(), |body| body.min(buffer.len()));
         if most == 0 {
             return Ok(0);
@@ -103,7 +110,8 @@ impl<R: Read> Entries<R> {
     }
 
     /// Goes to the next entry, past what is left of the current one.
-    pub(super) fn next(&mut self) -> Result<Option<Head>, ApplyError> {
+    #[allow(clippy::should_implement_trait)] // it borrows, and fails
+    pub fn next(&mut self) -> Result<Option<Head>, ApplyError> {
         let mut extensions = Extensions::default();
         loop {
             self.skip()?;

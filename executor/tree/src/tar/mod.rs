@@ -5,6 +5,7 @@ mod entries;
 mod write;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, LowerFiles, apply};
+pub use entries::{Entries, Head};
 pub use write::{
     DirectoryFiles, FileSource, LayersFiles, MtimePolicy, WriteError, WriteOptions, write_layer,
 };

@@ -1,0 +1,104 @@
+//! `kiln manifest`: images for several platforms, put together by hand.
+
+use std::collections::BTreeMap;
+
+use kiln::{Cancel, ListRequest, MemberChange};
+
+use super::args::ManifestCommand;
+use super::host::{self, Needs};
+use super::progress::{PUSH, Transfers};
+use super::{Done, images, print, push, spec};
+
+pub(crate) fn manifest(command: &ManifestCommand) -> Done {
+    match command {
+        ManifestCommand::Create {
+            name,
+            images,
+            amend,
+            annotation,
+        } => {
+            let request = ListRequest {
+                name: name.clone(),
+                images: images.clone(),
+                amend: *amend,
+                annotations: annotations(annotation)?,
+            };
+            let kiln = host::open(Needs::Records, false)?;
+            let id = host::runtime()?.block_on(kiln.create_list(&request))?;
+            host::settle_later(&kiln)?;
+            print(&format!("{id}\n"))
+        }
+        ManifestCommand::Annotate {
+            name,
+            member,
+            os,
+            arch,
+            variant,
+            annotation,
+        } => {
+            let change = MemberChange {
+                os: os.clone(),
+                architecture: arch.clone(),
+                variant: variant.clone(),
+                annotations: annotations(annotation)?,
+            };
+            let kiln = host::open(Needs::Records, true)?;
+            print(&format!("{}\n", kiln.annotate_list(name, member, &change)?))
+        }
+        ManifestCommand::Inspect { name, raw, remote } => {
+            let kiln = host::open(Needs::Records, false)?;
+            let bytes = host::runtime()?.block_on(kiln.raw_manifest(name, *remote))?;
+            let text = String::from_utf8_lossy(&bytes);
+            match serde_json::from_slice::<serde_json::Value>(&bytes) {
+                Ok(document) if !raw => print(&format!("{document:#}\n")),
+                _ => print(&text),
+            }
+        }
+        ManifestCommand::Push {
+            name,
+            destination,
+            compression,
+            progress,
+            quiet,
+        } => {
+            let kiln = host::open(Needs::Layers, false)?;
+            let runtime = host::runtime()?;
+            let cancel = Cancel::new();
+            host::watch_signals(&runtime, cancel.clone());
+            let view = Transfers::new(PUSH, *progress, *quiet);
+            let observer = view.observer();
+            let pushed = runtime.block_on(async {
+                let compression = (*compression).into();
+                tokio::select! {
+                    pushed = kiln.push_list(name, destination.as_deref(), compression, &observer) => Some(pushed),
+                    () = cancel.cancelled() => None,
+                }
+            });
+            view.finish(matches!(pushed, Some(Ok(_))));
+            let pushed = pushed.ok_or_else(|| push::interrupted("push"))??;
+            host::settle_later(&kiln)?;
+            print(&pushed.iter().map(push::line).collect::<String>())
+        }
+        ManifestCommand::Rm { names } => {
+            let kiln = host::open(Needs::Records, true)?;
+            for name in names {
+                kiln.check_list(name)?;
+            }
+            images::remove(names)
+        }
+    }
+}
+
+/// Reads `KEY=VALUE`s.
+fn annotations(given: &[String]) -> Result<BTreeMap<String, String>, spec::SpecError> {
+    given
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(spec::SpecError {
+                message: format!("--annotation is `{text}`, which is not KEY=VALUE"),
+                hint: None,
+            }),
+        })
+        .collect()
+}
