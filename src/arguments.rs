@@ -93,6 +93,12 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
     if request.keep_going {
         say("--keep-going", "");
     }
+    for place in &request.mounts_from {
+        say("--mounts-from", &place.to_string());
+    }
+    for place in &request.mounts_to {
+        say("--mounts-to", &place.to_string());
+    }
     for export in &request.exports {
         say("--output", &format!("type={}", kind(export)));
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
-    BuildWorker, Error as ExecutorError, Export, Exported, ImageToExport, Locals, Resolver,
-    ResultToExport, words,
+    BuildWorker, Error as ExecutorError, Export, Exported, ImageToExport, Locals, MountsEvent,
+    Resolver, ResultToExport, TravellingMounts, words,
 };
 use kiln_ir::{NetworkMode, NodeId, Op, Plan, Platform, ResolveMode};
 use kiln_solver::{
@@ -126,9 +126,16 @@ impl Kiln {
         check_results(&plan, &request.exports)?;
         request.source.source_date_epoch = source_date_epoch;
         let plan = Arc::new(plan);
+        let travelling = {
+            let sink = Arc::clone(&sink);
+            let (from, to) = (request.mounts_from.clone(), request.mounts_to.clone());
+            TravellingMounts::new(from, to, move |text| sink(Event::Notice(text)))
+        };
+        let travelling = Arc::new(travelling);
         let worker = BuildWorker::new(&self.executor, resolver, locals)
             .with_secrets(request.secrets.clone())
             .with_configs(configs)
+            .with_mounts(Arc::clone(&travelling))
             .with_cancel(&cancel);
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
@@ -140,8 +147,23 @@ impl Kiln {
             .steps
             .notes(&lineage, &declared_args, &request.source.no_cache);
         let result = self
-            .solve_and_export(&request, &plan, notes, &teller, &worker, &contexts, cancel)
+            .solve_and_export(
+                &request,
+                &plan,
+                notes,
+                &teller,
+                &worker,
+                &contexts,
+                cancel.clone(),
+            )
             .await;
+        let result = match result {
+            Ok(exported) => self
+                .send_mounts(&travelling, &teller, &cancel)
+                .await
+                .map(|()| exported),
+            failed => failed,
+        };
         let took = clock.elapsed();
         let (traces, exports) = teller.take_trace();
         let platforms = plan.results.keys().filter(|name| !name.is_empty());
@@ -218,6 +240,48 @@ impl Kiln {
             }
             Some(text) => prepare_plan(text, request),
         }
+    }
+
+    /// Exports the cache mounts that steps used, to where they are wanted.
+    async fn send_mounts<F>(
+        &self,
+        travelling: &TravellingMounts,
+        teller: &Teller<F>,
+        cancel: &Cancel,
+    ) -> Result<(), Error>
+    where
+        F: Fn(Event) + Send + Sync + 'static,
+    {
+        for place in travelling.destinations(&self.executor) {
+            let clock = Instant::now();
+            let what = format!("cache mounts to {place}");
+            teller.tell(Event::Exporting(what.clone()));
+            let waits = |event| {
+                if let MountsEvent::Waiting { id, pid } = event {
+                    let whom = pid.map_or("another kiln".to_owned(), |pid| {
+                        format!("kiln with pid {pid}")
+                    });
+                    teller.tell(Event::Notice(format!(
+                        "{whom} uses the cache mount `{id}`; waiting"
+                    )));
+                }
+            };
+            let sent = tokio::select! {
+                sent = travelling.send(&self.executor, place, &waits) => sent?,
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+            };
+            let took = clock.elapsed();
+            let changed = sent.mounts.iter().filter(|mount| !mount.unchanged).count();
+            let bytes = crate::words::bytes(sent.sent_bytes);
+            let words = match changed {
+                0 => "nothing new".to_owned(),
+                1 => format!("1 changed, {bytes} sent"),
+                count => format!("{count} changed, {bytes} sent"),
+            };
+            teller.tell(Event::Notice(format!("{what}: {words}")));
+            teller.tell(Event::Exported { what, took });
+        }
+        Ok(())
     }
 
     /// Errors if something is sure to run for a platform whose programs do not run here: better known before

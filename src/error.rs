@@ -150,6 +150,7 @@ impl Error {
                 | kiln_executor::Error::NameWithDigest { .. }
                 | kiln_executor::Error::OnePlatform { .. }
                 | kiln_executor::Error::Limit { .. }
+                | kiln_executor::Error::Mounts(kiln_executor::MountsError::Place { .. })
                 | kiln_executor::Error::SecretFile { .. }
                 | kiln_executor::Error::SecretTooBig { .. }
                 | kiln_executor::Error::Agent { .. },

@@ -80,6 +80,10 @@ pub use kiln_executor::{
     Revision, SaveFormat, SaveRequest, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal,
     TransferEvent, TransferObserver, Volume, host_platform, init_if_requested, probe_host, userns,
 };
+pub use kiln_executor::{
+    ExportMounts, ExportedMount, ImportMounts, ImportedMount, MountSummary, MountsError,
+    MountsEvent, MountsExported, MountsPlace,
+};
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_executor::{Export, Secrets};
+use kiln_executor::{Export, MountsPlace, Secrets};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 use kiln_solver::Cancel;
@@ -219,4 +219,8 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// After a failure, what does not need the failed step goes on.
     pub keep_going: bool,
+    /// Where cache mounts come from that are not here when a step needs them.
+    pub mounts_from: Vec<MountsPlace>,
+    /// Where the cache mounts that steps used go after the build.
+    pub mounts_to: Vec<MountsPlace>,
 }

@@ -43,6 +43,8 @@ test)
     need runc runc
     need newuidmap uidmap
     need setpriv util-linux
+    need /usr/sbin/setcap libcap2-bin
+    need setfattr attr
     need ssh-agent openssh-client
     need /usr/sbin/sshd openssh-server
     need python3 python3

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::exec::{fill, layers_of};
 use crate::executor::Executor;
 use crate::file::open_layers;
+use crate::mounts::TravellingMounts;
 use crate::patience::Patience;
 use crate::source::stoppable;
 use crate::worker::Handle;
@@ -32,10 +33,19 @@ impl CacheMounts {
         lease: &Lease,
         op: &ExecOp,
         inputs: &[Handle],
+        travelling: Option<&TravellingMounts>,
         waiting: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
     ) -> Result<CacheMounts, Error> {
+        let wanted = wanted(op);
+        if let Some(travelling) = travelling {
+            // Before any is held, and all at once.
+            let brought = wanted
+                .keys()
+                .map(|id| travelling.bring(executor, id, waiting));
+            futures_util::future::join_all(brought).await;
+        }
         let mut taken = BTreeMap::new();
-        for (id, (sharing, mount)) in wanted(op) {
+        for (id, (sharing, mount)) in wanted {
             let mut patience = Patience::new();
             let cache = loop {
                 let attempt = {
@@ -165,7 +175,7 @@ mod tests {
         ]);
         let lease = executor.store().lease();
         let waiting = |what, pid| panic!("waits for {what:?} of {pid:?}");
-        let taking = CacheMounts::take(&executor, &lease, &op, &[], &waiting);
+        let taking = CacheMounts::take(&executor, &lease, &op, &[], None, &waiting);
         let taken = runtime().block_on(taking).unwrap();
         assert_eq!(taken.0.keys().collect::<Vec<_>>(), ["one", "two"]);
     }
@@ -180,7 +190,7 @@ mod tests {
                 let told = std::sync::Mutex::new(Vec::new());
                 let waiting = |what, pid| told.lock().unwrap().push((what, pid));
                 let op = step(&[("one", sharing)]);
-                let taken = CacheMounts::take(&executor, &lease, &op, &[], &waiting).await;
+                let taken = CacheMounts::take(&executor, &lease, &op, &[], None, &waiting).await;
                 (taken.unwrap(), told.into_inner().unwrap())
             }
         };

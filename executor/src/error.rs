@@ -408,6 +408,9 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// Cache mounts cannot travel.
+    #[error(transparent)]
+    Mounts(#[from] crate::mounts::MountsError),
     /// A step was asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -484,6 +487,7 @@ impl Error {
                  can be asked for again"
                     .to_owned()
             }
+            Error::Mounts(error) => return error.hint(),
             Error::Web(error) => return error.hint(),
             Error::Git(error) => return error.hint(),
             Error::Checksum { .. } => {

@@ -51,6 +51,7 @@ mod import;
 mod layer_files;
 mod lists;
 mod load;
+mod mounts;
 mod peek;
 mod piped;
 mod space;
@@ -77,6 +78,10 @@ pub use layer_files::LayerFiles;
 pub use lists::{ListError, ListRequest, MemberChange};
 pub use load::{LoadError, LoadSource, LoadedImage};
 pub use looker::Looker;
+pub use mounts::{
+    ExportMounts, ExportedMount, ImportMounts, ImportedMount, MountSummary, MountsError,
+    MountsEvent, MountsExported, MountsPlace, TravellingMounts,
+};
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};
 pub use pull::{PullRequest, PulledImage};

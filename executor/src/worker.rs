@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::exec::{ExecRequest, exec};
 use crate::executor::{Executor, host_platform};
 use crate::file::{self, Base, copy_whole, open_layers};
+use crate::mounts::TravellingMounts;
 use crate::patience::Patience;
 use crate::remotes::Remotes;
 use crate::secrets::Secrets;
@@ -92,6 +93,7 @@ pub struct BuildWorker {
     secrets: Arc<Secrets>,
     agents: Arc<Agents>,
     remotes: Remotes,
+    travelling: Option<Arc<TravellingMounts>>,
     /// Whether the store may change.
     keeps: bool,
     /// The configs that images must have.
@@ -126,6 +128,7 @@ impl BuildWorker {
             secrets: Arc::default(),
             agents: Arc::default(),
             remotes: Remotes::new(executor),
+            travelling: None,
             keeps: true,
             configs: BTreeMap::new(),
             begun: SystemTime::now(),
@@ -144,6 +147,15 @@ impl BuildWorker {
                 .with_secrets(Arc::clone(&secrets), Arc::clone(&agents)),
             agents,
             secrets,
+            ..self
+        }
+    }
+
+    /// Lets cache mounts come from elsewhere.
+    #[must_use]
+    pub fn with_mounts(self, travelling: Arc<TravellingMounts>) -> BuildWorker {
+        BuildWorker {
+            travelling: Some(travelling),
             ..self
         }
     }
@@ -755,7 +767,15 @@ impl Worker for BuildWorker {
         let Op::Exec(op) = &request.plan.graph.node(request.node).op else {
             unreachable!("BUG: only a step with cache mounts reserves");
         };
-        CacheMounts::take(&self.executor, &self.lease, op, &request.inputs, waiting).await
+        CacheMounts::take(
+            &self.executor,
+            &self.lease,
+            op,
+            &request.inputs,
+            self.travelling.as_deref(),
+            waiting,
+        )
+        .await
     }
 
     async fn run(

@@ -110,6 +110,8 @@ pub enum WaitsFor {
     SameStep,
     /// A cache mount of this id, which another step uses.
     CacheMount(String),
+    /// A cache mount of this id, which is brought here from that place.
+    MountFrom(String, String),
 }
 
 /// A stream of a process.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::limits::{self, LimitArgs};
+use super::mounts::{MountsCommand, TravelArgs};
 use super::plan::PlanArgs;
 
 /// Builds container images: `docker build` as one binary, without a daemon and without root.
@@ -158,6 +159,11 @@ image with a name needs or a running build uses; cache mounts stay unless --all.
         /// Keep at most about this much cache (such as 10GB)
         #[arg(long, value_name = "SIZE")]
         keep_storage: Option<String>,
+    },
+    /// Look at cache mounts, send them elsewhere and bring them here
+    Mounts {
+        #[command(subcommand)]
+        command: MountsCommand,
     },
     /// Show what kiln finds on this host and what it falls back to
     Info,
@@ -356,6 +362,8 @@ pub(crate) struct BuildArgs {
     /// the file name a program of this host as its front end
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
+    #[command(flatten)]
+    pub(crate) travel: TravelArgs,
     /// Run at most so many steps at once [default: 16, or twice the cores]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,

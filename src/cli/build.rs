@@ -260,6 +260,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         allow: trust::allow(&args.allow)?,
         jobs: args.jobs.map(|jobs| jobs.max(1)),
         keep_going: args.keep_going,
+        mounts_from: args.travel.from()?,
+        mounts_to: args.travel.to()?,
     })
 }
 

@@ -12,6 +12,7 @@ mod info;
 mod limits;
 mod lock;
 mod manifest;
+mod mounts;
 mod plan;
 mod progress;
 mod prompt;
@@ -100,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
             keep_duration,
             keep_storage,
         } => space::prune(all, keep_duration.as_deref(), keep_storage.as_deref()),
+        Command::Mounts { command } => mounts::mounts(&command),
         Command::Info => info::info(),
         Command::Settle => host::settle(),
         Command::Completion { shell } => {

@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "build",
     "plan",
     "lock",
@@ -55,6 +55,7 @@ const COMMANDS: [&str; 23] = [
     "pull",
     "push",
     "prune",
+    "mounts",
     "info",
     "completion",
 ];

@@ -32,10 +32,12 @@ mod reasons;
 mod registries;
 mod remotes;
 mod reports;
+mod reproducible;
 mod robustness;
 mod run;
 mod seed;
 mod support;
+mod travel;
 mod trust;
 
 use std::process::ExitCode;
@@ -50,7 +52,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 29] = [
+    let rooms: [Room; 31] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         ("instructions", instructions::cases),
         ("heredocs", heredocs::cases),
         ("mounts", mounts::cases),
+        ("travel", travel::cases),
+        ("reproducible", reproducible::cases),
         ("limits", limits::cases),
         ("trust", trust::cases),
         ("plans", plans::cases),

@@ -16,7 +16,7 @@ use crate::error::Error;
 const BLOCK: u64 = 512;
 
 /// Writes files, sorted by path, with the directories above them.
-pub(super) fn write(
+pub(crate) fn write(
     store: &Store,
     files: &[LayoutFile],
     mtime: i64,

@@ -1,6 +1,6 @@
 //! Exporters: a result as an image in the store, an archive, a layout, a directory or a tar.
 
-mod archive;
+pub(crate) mod archive;
 mod config;
 mod directory;
 mod files;
@@ -8,7 +8,7 @@ mod image;
 mod index;
 mod layers;
 mod local;
-mod output;
+pub(crate) mod output;
 mod save;
 mod times;
 

@@ -19,7 +19,7 @@ const STDOUT: &str = "standard output";
 /// A file is written beside its destination, without a name where the file system can, and takes
 /// the destination's place in [`Output::finish`]. Something that is no plain file, such as a pipe,
 /// is written to directly.
-pub(super) struct Output {
+pub(crate) struct Output {
     file: File,
     path: PathBuf,
     state: State,
@@ -36,7 +36,7 @@ enum State {
 
 impl Output {
     /// Begins to write.
-    pub(super) fn create(destination: &Destination) -> Result<Output, Error> {
+    pub(crate) fn create(destination: &Destination) -> Result<Output, Error> {
         let path = match destination {
             Destination::Stdout => {
                 let path = PathBuf::from(STDOUT);
@@ -66,17 +66,17 @@ impl Output {
     }
 
     /// What it is called in errors.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The open file, to which others may copy without looking at bytes.
-    pub(super) fn file(&mut self) -> &mut File {
+    pub(crate) fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
     /// Puts the file in its place.
-    pub(super) fn finish(mut self) -> Result<(), Error> {
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
         self.file.flush().map_err(Error::io("write", &self.path))?;
         if let State::Nameless = self.state {
             let name = temporary(&self.path);
@@ -112,7 +112,7 @@ impl Write for Output {
 }
 
 /// Writes a small file as a whole.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut output = Output::create(&Destination::File(path.to_owned()))?;
     output.write_all(bytes).map_err(Error::io("write", path))?;
     output.finish()

@@ -78,7 +78,7 @@ impl Store {
         for instance in 0..instances {
             match self.try_lock(&mount_key(id, instance), mode)? {
                 LockAttempt::Held(lock) => {
-                    return self.take_mount(id, instance, lock, mode, init);
+                    return self.take_mount(id, instance, lock, sharing, init);
                 }
                 LockAttempt::Busy(pid) => busy = busy.or(pid),
             }
@@ -129,7 +129,7 @@ impl Store {
             )?;
             Ok(())
         })?;
-        self.remove(&mount.path)?;
+        self.remove_mount(&mount.path)?;
         Ok(true)
     }
 
@@ -138,7 +138,7 @@ impl Store {
         id: &str,
         instance: u32,
         lock: KeyLock,
-        mode: Mode,
+        sharing: Sharing,
         init: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     ) -> Result<CacheMountAttempt, StoreError> {
         let path = self.mount_path(id, instance);
@@ -147,7 +147,7 @@ impl Store {
             // Several sharers may come here at once; the first to name its directory wins.
             match self.make_mount(id, &path, init) {
                 Ok(()) => created = true,
-                Err(_) if mode == Mode::Shared && path.exists() => {}
+                Err(_) if sharing == Sharing::Shared && path.exists() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -159,6 +159,7 @@ impl Store {
             .execute((id, instance, now()))?;
             Ok(())
         })?;
+        self.note_sharing(&path, sharing)?;
         let directory = open_directory(&path)?;
         Ok(CacheMountAttempt::Held(CacheMount {
             directory,
@@ -196,7 +197,7 @@ impl Store {
         named
     }
 
-    fn mount_path(&self, id: &str, instance: u32) -> PathBuf {
+    pub(crate) fn mount_path(&self, id: &str, instance: u32) -> PathBuf {
         let name = blake3::hash(id.as_bytes()).to_hex();
         self.path("mounts").join(format!("{name}-{instance}"))
     }
@@ -219,7 +220,7 @@ impl CacheMount {
     }
 }
 
-fn mount_key(id: &str, instance: u32) -> [u8; 32] {
+pub(crate) fn mount_key(id: &str, instance: u32) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("kiln 2026 cache mount lock v0");
     hasher.update(&instance.to_be_bytes());
     hasher.update(id.as_bytes());

@@ -44,6 +44,7 @@ mod images;
 mod locks;
 mod places;
 mod remotes;
+mod wholemounts;
 
 pub mod snapshot;
 
@@ -66,3 +67,4 @@ pub use snapshot::{SealedLayer, Snapshot, Snapshotter, Strategy};
 pub use store::{Store, StoreOptions};
 pub use sweep::{Policy, SweepReport};
 pub use usage::{Usage, UsageLine};
+pub use wholemounts::{Beside, MountDraft, WholeMount, WholeMountAttempt};

@@ -72,6 +72,24 @@ impl Store {
         }
     }
 
+    /// Looks who holds the lock of `key`, without taking it: nobody, or a process that may not be known.
+    pub(crate) fn lock_holder(&self, key: &[u8; 32]) -> Result<Option<Option<u32>>, StoreError> {
+        let path = self.path("locks");
+        let file = open(&path)?;
+        let start = offset(key);
+        let mut range = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: start,
+            l_len: 1,
+            l_pid: 0,
+        };
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut range))
+            .map_err(|source| StoreError::io("look at a lock of", &path)(source))?;
+        let is_free = range.l_type == libc::F_UNLCK as libc::c_short;
+        Ok((!is_free).then(|| self.holder(start)))
+    }
+
     /// Says that this process holds the lock at `start`.
     fn sign(&self, start: i64) -> Result<(), StoreError> {
         let path = self.path("locks.holders");

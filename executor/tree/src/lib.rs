@@ -28,6 +28,7 @@ pub mod walk;
 pub mod manifest;
 pub mod view;
 
+pub mod assemble;
 pub mod copy;
 pub mod materialised;
 pub mod seal;

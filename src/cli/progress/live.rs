@@ -229,6 +229,11 @@ fn whom(what: &WaitsFor, pid: Option<u32>) -> String {
             let pid = pid.map(|pid| format!(" ({pid})")).unwrap_or_default();
             format!("the cache mount `{}`{pid}", words::visible(id))
         }
+        (WaitsFor::MountFrom(id, place), _) => format!(
+            "the cache mount `{}` from {}",
+            words::visible(id),
+            words::visible(place)
+        ),
     }
 }
 

@@ -83,8 +83,17 @@ impl Plain {
                         let whom = whom("another step");
                         format!("{whom} uses the cache mount `{}`", words::visible(id))
                     }
+                    WaitsFor::MountFrom(id, place) => format!(
+                        "the cache mount `{}` comes from {}",
+                        words::visible(id),
+                        words::visible(place)
+                    ),
                 };
-                say(&format!("{stage}  {}: {why}; waiting\n", known.info.text));
+                let end = match &what {
+                    WaitsFor::MountFrom(..) => "",
+                    _ => "; waiting",
+                };
+                say(&format!("{stage}  {}: {why}{end}\n", known.info.text));
             }
             Event::Finished {
                 status: StepStatus::Failed,

@@ -1,0 +1,429 @@
+//! Where exports of cache mounts are: a registry, a directory, an archive.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kiln_oci::digest::Sha256Digest;
+use kiln_oci::document::{Descriptor, Index, MANIFEST_LIMIT_BYTES, Manifest, Root};
+use kiln_oci::layout::{INDEX_FILE, LAYOUT_FILE, blob_path, check_version, read_index};
+use kiln_oci::reference::Reference;
+use kiln_oci::registry::Client;
+
+use super::error::MountsError;
+use super::format::{ARTIFACT, CONFIG, CONFIG_LIMIT_BYTES, Config, VERSION};
+use crate::archive;
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::source::blocking;
+
+/// More files than this are not an export.
+const MOST_FILES: usize = 1 << 20;
+
+/// Where an export of cache mounts is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountsPlace {
+    /// A name in a registry.
+    Registry(String),
+    /// A directory, which is an OCI image layout.
+    Directory(PathBuf),
+    /// A tar of such a layout.
+    Archive(PathBuf),
+    /// The same on standard input or output.
+    Stream,
+}
+
+impl MountsPlace {
+    /// Reads a place as people write it: `-`, a file that ends in `.tar`, a directory that begins with
+    /// `/` or `.`, and else a reference, with or without `docker://`.
+    pub fn parse(text: &str) -> Result<MountsPlace, Error> {
+        let refused = |reason| MountsError::Place {
+            text: text.to_owned(),
+            reason,
+        };
+        if let Some(reference) = text.strip_prefix("docker://") {
+            return Ok(MountsPlace::Registry(named(reference)?));
+        }
+        if text == "-" {
+            return Ok(MountsPlace::Stream);
+        }
+        let is_path = text.starts_with('/')
+            || matches!(text, "." | "..")
+            || text.starts_with("./")
+            || text.starts_with("../");
+        if text.ends_with(".tar") {
+            return Ok(MountsPlace::Archive(text.into()));
+        }
+        if [".tar.zst", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"]
+            .iter()
+            .any(|end| text.ends_with(end))
+        {
+            let reason = "what is in it is compressed already, so call it .tar";
+            return Err(refused(reason).into());
+        }
+        match is_path {
+            true => Ok(MountsPlace::Directory(text.into())),
+            false => Ok(MountsPlace::Registry(named(text)?)),
+        }
+    }
+}
+
+fn named(text: &str) -> Result<String, Error> {
+    let reference = Reference::parse(text)?;
+    match reference.digest() {
+        Some(_) => Err(Error::NameWithDigest {
+            name: text.to_owned(),
+        }),
+        None => Ok(reference.to_string()),
+    }
+}
+
+impl fmt::Display for MountsPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MountsPlace::Registry(reference) => match Reference::parse(reference) {
+                Ok(reference) => f.write_str(&reference.familiar()),
+                Err(_) => f.write_str(reference),
+            },
+            MountsPlace::Directory(path) | MountsPlace::Archive(path) => path.display().fmt(f),
+            MountsPlace::Stream => f.write_str("-"),
+        }
+    }
+}
+
+/// A place that is read.
+#[derive(Clone)]
+pub(super) struct Shelf {
+    shown: String,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Registry {
+        client: Client,
+        reference: Reference,
+    },
+    Directory(PathBuf),
+    Archive(Arc<Tar>),
+}
+
+/// An archive with where its files are.
+struct Tar {
+    file: File,
+    path: PathBuf,
+    files: HashMap<Vec<u8>, (u64, u64)>,
+}
+
+/// What an export holds.
+#[derive(Debug, Clone)]
+pub(super) struct Contents {
+    pub(super) root: Sha256Digest,
+    pub(super) config: Config,
+    pub(super) manifest: Manifest,
+}
+
+impl Shelf {
+    /// Opens a place; an archive that is not there is an error, all else shows when it is read.
+    pub(super) async fn open(executor: &Executor, place: &MountsPlace) -> Result<Shelf, Error> {
+        let shown = place.to_string();
+        let kind = match place {
+            MountsPlace::Registry(reference) => {
+                if executor.options().offline {
+                    return Err(Error::Offline { reference: shown });
+                }
+                Kind::Registry {
+                    client: executor.registry()?.clone(),
+                    reference: Reference::parse(reference)?,
+                }
+            }
+            MountsPlace::Directory(path) => Kind::Directory(path.clone()),
+            MountsPlace::Archive(path) => {
+                let (executor, path) = (executor.clone(), path.clone());
+                let tar = blocking(move || {
+                    let file = File::open(&path).map_err(Error::io("open", &path))?;
+                    Tar::open(&executor, file, path)
+                });
+                Kind::Archive(Arc::new(tar.await?))
+            }
+            MountsPlace::Stream => {
+                let executor = executor.clone();
+                let tar = blocking(move || {
+                    let input = rustix::io::dup(rustix::stdio::stdin())
+                        .map_err(|error| Error::io("open", "standard input")(error.into()))?;
+                    Tar::open(&executor, input.into(), "standard input".into())
+                });
+                Kind::Archive(Arc::new(tar.await?))
+            }
+        };
+        Ok(Shelf { shown, kind })
+    }
+
+    /// How it is called in errors.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Reads what is there, when nobody writes to it; none if there is nothing.
+    pub(super) async fn contents(&self) -> Result<Option<Contents>, Error> {
+        let _lock = match &self.kind {
+            Kind::Directory(path) => {
+                let path = path.clone();
+                blocking(move || Ok(shared(&path))).await?
+            }
+            Kind::Registry { .. } | Kind::Archive(_) => None,
+        };
+        self.contents_held().await
+    }
+
+    /// Reads what is there, for whoever keeps others from writing to it.
+    pub(super) async fn contents_held(&self) -> Result<Option<Contents>, Error> {
+        let root = match &self.kind {
+            Kind::Registry { client, reference } => match client.manifest(reference).await {
+                Ok(pulled) => (pulled.digest, pulled.root),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            },
+            Kind::Directory(_) | Kind::Archive(_) => {
+                let shelf = self.clone();
+                let Some(entry) = blocking(move || shelf.entry()).await? else {
+                    return Ok(None);
+                };
+                let bytes = self.blob(&entry, MANIFEST_LIMIT_BYTES).await?;
+                let root = Root::from_slice(&entry.media_type, &bytes);
+                (
+                    entry.digest,
+                    root.map_err(|error| self.hostile(error.to_string()))?,
+                )
+            }
+        };
+        let (root, manifest) = match root {
+            (digest, Root::Manifest(manifest)) => (digest, manifest),
+            (_, Root::Index(_)) => return Err(self.else_there("an index of images").into()),
+        };
+        if manifest.artifact_type != ARTIFACT || manifest.config.media_type != CONFIG {
+            let found = match manifest.artifact_type.as_str() {
+                "" => "an image".to_owned(),
+                other => format!(
+                    "an artifact of type `{}`",
+                    other.chars().take(100).collect::<String>()
+                ),
+            };
+            return Err(self.else_there(&found).into());
+        }
+        let bytes = self.blob(&manifest.config, CONFIG_LIMIT_BYTES).await?;
+        let config = Config::decode(&bytes).map_err(|reason| self.hostile(reason))?;
+        if config.version != VERSION {
+            return Err(MountsError::Version {
+                place: self.shown.clone(),
+                found: config.version,
+                supported: VERSION,
+            }
+            .into());
+        }
+        Ok(Some(Contents {
+            root,
+            config,
+            manifest,
+        }))
+    }
+
+    /// Reads a blob whole and verified.
+    pub(super) async fn blob(&self, blob: &Descriptor, limit_bytes: u64) -> Result<Bytes, Error> {
+        if blob.size > limit_bytes {
+            let reason = format!(
+                "blob {} has {} bytes, more than {limit_bytes}",
+                blob.digest, blob.size
+            );
+            return Err(self.hostile(reason).into());
+        }
+        if let Kind::Registry { client, reference } = &self.kind {
+            return Ok(client.blob_bytes(reference, blob, limit_bytes).await?);
+        }
+        let (shelf, blob) = (self.clone(), blob.clone());
+        blocking(move || {
+            let name = blob_path(&blob.digest);
+            let bytes = shelf.file(&name, blob.size)?;
+            let right = bytes.as_ref().is_some_and(|bytes| {
+                bytes.len() as u64 == blob.size && Sha256Digest::of(bytes) == blob.digest
+            });
+            match bytes.filter(|_| right) {
+                Some(bytes) => Ok(bytes.into()),
+                None => Err(MountsError::Damaged {
+                    what: "a blob",
+                    place: shelf.shown.clone(),
+                    expected: blob.digest.to_string(),
+                }
+                .into()),
+            }
+        })
+        .await
+    }
+
+    /// Whether a blob is there, as far as can be told without reading it.
+    pub(super) fn has(&self, blob: &Descriptor) -> bool {
+        match &self.kind {
+            // A registry keeps what a manifest names.
+            Kind::Registry { .. } => true,
+            Kind::Directory(path) => std::fs::metadata(path.join(blob_path(&blob.digest)))
+                .is_ok_and(|found| found.is_file() && found.len() == blob.size),
+            Kind::Archive(tar) => tar.files.contains_key(blob_path(&blob.digest).as_bytes()),
+        }
+    }
+
+    /// Finds the export in the index of a layout; none if there is none.
+    fn entry(&self) -> Result<Option<Descriptor>, Error> {
+        let path = match &self.kind {
+            Kind::Directory(path) => path.clone(),
+            Kind::Archive(tar) => tar.path.clone(),
+            Kind::Registry { .. } => return Ok(None),
+        };
+        let unreadable = |source| Error::Layout {
+            path: path.clone(),
+            source,
+        };
+        let Some(version) = self.file(LAYOUT_FILE, MANIFEST_LIMIT_BYTES)? else {
+            return match &self.kind {
+                Kind::Directory(path) if is_empty(path)? => Ok(None),
+                _ => Err(Error::NotALayout { path }),
+            };
+        };
+        check_version(&version).map_err(unreadable)?;
+        let Some(index) = self.file(INDEX_FILE, MANIFEST_LIMIT_BYTES)? else {
+            return Ok(None);
+        };
+        let index = read_index(&index).map_err(unreadable)?;
+        Ok(index
+            .manifests
+            .iter()
+            .find(|entry| is_export(entry))
+            .cloned())
+    }
+
+    /// Reads a file, if it is there, of which one byte more than the limit shows that it is too long.
+    fn file(&self, name: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, Error> {
+        match &self.kind {
+            Kind::Registry { .. } => Ok(None),
+            Kind::Directory(path) => {
+                let path = path.join(name);
+                let file = match File::open(&path) {
+                    Ok(file) => file,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(Error::io("open", path)(error)),
+                };
+                let mut bytes = Vec::new();
+                let read = file.take(limit_bytes + 1).read_to_end(&mut bytes);
+                read.map_err(Error::io("read", path))?;
+                Ok(Some(bytes))
+            }
+            Kind::Archive(tar) => {
+                let Some((offset, size)) = tar.files.get(name.as_bytes()) else {
+                    return Ok(None);
+                };
+                let length = usize::try_from((*size).min(limit_bytes + 1)).unwrap_or(usize::MAX);
+                let mut bytes = vec![0; length];
+                let read = tar.file.read_exact_at(&mut bytes, *offset);
+                read.map_err(Error::io("read", &tar.path))?;
+                Ok(Some(bytes))
+            }
+        }
+    }
+
+    pub(super) fn hostile(&self, reason: impl Into<String>) -> MountsError {
+        MountsError::Hostile {
+            place: self.shown.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn else_there(&self, found: &str) -> MountsError {
+        MountsError::SomethingElse {
+            place: self.shown.clone(),
+            found: found.to_owned(),
+        }
+    }
+}
+
+/// Whether an entry of a layout's index is an export of cache mounts.
+pub(super) fn is_export(entry: &Descriptor) -> bool {
+    entry.artifact_type == ARTIFACT
+}
+
+/// Keeps exporters out of a directory; nothing where it is not there, or cannot be locked.
+fn shared(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    file.lock_shared().ok()?;
+    Some(file)
+}
+
+fn is_empty(path: &Path) -> Result<bool, Error> {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+impl Tar {
+    fn open(executor: &Executor, input: File, path: PathBuf) -> Result<Tar, Error> {
+        let failed = |source| MountsError::Archive {
+            path: path.clone(),
+            source,
+        };
+        let file = seekable(executor, input, &path)?;
+        let mut files = HashMap::new();
+        let mut tar = tar::Archive::new(&file);
+        for entry in tar.entries_with_seek().map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            let name = entry.path_bytes();
+            let name = name.strip_prefix(b"./").unwrap_or(&name).to_vec();
+            files.insert(name, (entry.raw_file_position(), entry.size()));
+            if files.len() > MOST_FILES {
+                let text = format!("it has more than {MOST_FILES} files");
+                return Err(failed(io::Error::other(text)).into());
+            }
+        }
+        Ok(Tar { file, path, files })
+    }
+}
+
+/// A file that can be read from anywhere and is not compressed, copied aside if need be.
+fn seekable(executor: &Executor, mut input: File, path: &Path) -> Result<File, Error> {
+    let failed = |source| MountsError::Archive {
+        path: path.to_owned(),
+        source,
+    };
+    if input.stream_position().is_ok() {
+        let head = archive::first_block(&mut input).map_err(failed)?;
+        input.rewind().map_err(failed)?;
+        if archive::is_tar(&head) {
+            return Ok(input);
+        }
+    }
+    let work = executor.store().work_directory("archive")?;
+    let copy = work.path().join("archive.tar");
+    let mut spool = File::create_new(&copy).map_err(Error::io("create", &copy))?;
+    let mut reader = archive::decompress(input).map_err(failed)?;
+    io::copy(&mut reader, &mut spool).map_err(failed)?;
+    // Its name goes with the directory, and the bytes with the last handle.
+    let spool = File::open(&copy).map_err(Error::io("open", &copy))?;
+    drop(work);
+    Ok(spool)
+}
+
+/// The index of a layout with this export in place of an older one, and what else is listed.
+pub(super) fn with_entry(before: Option<Index>, entry: Descriptor) -> Index {
+    let mut index =
+        before.unwrap_or_else(|| Index::new(kiln_oci::media_type::Flavor::Oci, Vec::new()));
+    index.manifests.retain(|old| !is_export(old));
+    index.manifests.push(entry);
+    index
+}
