@@ -8,6 +8,7 @@ use kiln_store::{Image, Lease, Member, Store, StoreError};
 
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
+use crate::lists::ListError;
 use crate::source::ago;
 
 /// An image in a list.
@@ -255,11 +256,24 @@ fn choose<'i>(
         .min_by_key(|(rank, _)| *rank);
     match best {
         Some((_, member)) => Ok(Some(member)),
-        None => Err(Error::Platform {
-            reference: name.to_owned(),
-            found: platforms(image).join(", "),
-            wanted: platform.to_string(),
-        }),
+        None => {
+            let listed = platforms(image);
+            let accepts = |listed: &String| {
+                let listed = kiln_oci::platform::Platform::parse(listed);
+                listed.is_ok_and(|listed| wanted.accepts(&listed))
+            };
+            Err(match listed.iter().any(accepts) {
+                true => Error::List(ListError::Elsewhere {
+                    name: name.to_owned(),
+                    platform: platform.to_string(),
+                }),
+                false => Error::Platform {
+                    reference: name.to_owned(),
+                    found: listed.join(", "),
+                    wanted: platform.to_string(),
+                },
+            })
+        }
     }
 }
 

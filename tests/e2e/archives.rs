@@ -396,6 +396,11 @@ fn list_of_both_kinds(world: &World) {
         "{images}"
     );
 
+    let absent = world.kiln(&["history", "--platform", "linux/arm64", &name]);
+    let words = absent.run().stderr;
+    let expected = "has its image for linux/arm64 in a registry only";
+    assert!(words.contains(expected), "{words}");
+
     let before = registry.log().len();
     let pushed = world.kiln(&["manifest", "push", &name]).ok();
     assert!(

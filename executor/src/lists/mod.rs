@@ -82,6 +82,14 @@ pub enum ListError {
         /// The members.
         available: String,
     },
+    /// A member is needed whose layers are not here.
+    #[error("the list `{name}` has its image for {platform} in a registry only")]
+    Elsewhere {
+        /// The list.
+        name: String,
+        /// The platform.
+        platform: String,
+    },
     /// Two images for one platform.
     #[error("`{image}` is for {platform}, for which the list has an image already")]
     SamePlatform {
@@ -119,6 +127,9 @@ impl ListError {
             ListError::NoList { .. } => {
                 Some("`kiln manifest create` makes one under another name".to_owned())
             }
+            ListError::Elsewhere { .. } => Some(
+                "push the list and `kiln pull` it, or pull the member by its own name".to_owned(),
+            ),
             ListError::SamePlatform { .. } => {
                 Some("make the list anew, with the images that are to be in it".to_owned())
             }
