@@ -4,7 +4,7 @@ use kiln_executor::Export;
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{NetworkMode, ResolveMode};
 
-use crate::{BuildRequest, ContextRequest};
+use crate::{BuildRequest, ContextRequest, ProvenanceMode};
 
 /// Build arguments whose values may hold credentials: those of proxies.
 const PROXIES: [&str; 5] = [
@@ -32,9 +32,8 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
         say("--target", target);
     }
     for (name, value) in &source.build_args {
-        let is_proxy = PROXIES.contains(&name.to_lowercase().as_str());
         match value {
-            Some(value) if !is_proxy => say("--build-arg", &format!("{name}={value}")),
+            Some(value) if !is_proxy(name) => say("--build-arg", &format!("{name}={value}")),
             _ => say("--build-arg", name),
         }
     }
@@ -99,10 +98,28 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
     for place in &request.mounts_to {
         say("--mounts-to", &place.to_string());
     }
+    match request
+        .attestations
+        .provenance
+        .as_ref()
+        .map(|asked| asked.mode)
+    {
+        None => {}
+        Some(ProvenanceMode::Min) => say("--provenance", "mode=min"),
+        Some(ProvenanceMode::Max) => say("--provenance", "mode=max"),
+    }
+    if request.attestations.sbom {
+        say("--sbom", "true");
+    }
     for export in &request.exports {
         say("--output", &format!("type={}", kind(export)));
     }
     words
+}
+
+/// Whether a build argument may hold credentials.
+pub(crate) fn is_proxy(name: &str) -> bool {
+    PROXIES.contains(&name.to_lowercase().as_str())
 }
 
 fn kind(export: &Export) -> &'static str {
@@ -117,7 +134,7 @@ fn kind(export: &Export) -> &'static str {
 }
 
 /// An address without the user and the password in it.
-fn without_credentials(url: &str) -> String {
+pub(crate) fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };

@@ -9,13 +9,14 @@ use kiln_executor::{
     BuildWorker, Error as ExecutorError, Export, Exported, ImageToExport, Locals, MountsEvent,
     Resolver, ResultToExport, TravellingMounts, words,
 };
-use kiln_ir::{NetworkMode, NodeId, Op, Plan, Platform, ResolveMode};
+use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
     certain_runs,
 };
 
 use crate::arguments::arguments;
+use crate::attest::{Story, check_scans, predicate};
 use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
@@ -38,6 +39,16 @@ pub struct Built {
     pub took: Duration,
 }
 
+/// What is known of a build beside its request and its plan.
+struct Told<'a> {
+    id: &'a str,
+    started: SystemTime,
+    /// The Dockerfile as people know it.
+    file: &'a str,
+    /// Where the context came from, and what it was there.
+    context: Option<&'a (SourceOp, Option<Pin>)>,
+}
+
 /// What is to be solved, wherever it came from.
 struct Prepared {
     plan: Plan,
@@ -50,7 +61,7 @@ struct Prepared {
     context: String,
     source_date_epoch: Option<i64>,
     /// What was brought here is kept until the build is done.
-    _place: Option<Place>,
+    place: Option<Place>,
     ignore: Option<IgnoreFile>,
     lock: LockFile,
 }
@@ -80,6 +91,8 @@ impl Kiln {
             export.check()?;
         }
         request.secrets.check()?;
+        let attestations = std::mem::take(&mut request.attestations);
+        request.attestations = attestations.with_arguments(&request.source.build_args)?;
         let resolver = Arc::new(Resolver::new(&self.executor));
         // Who gives all steps the host's network by name allows it thereby, as in buildx.
         if request.source.network == NetworkMode::Host {
@@ -107,7 +120,7 @@ impl Kiln {
             warnings,
             context,
             source_date_epoch,
-            _place,
+            place,
             ignore,
             lock,
         } = prepared;
@@ -124,6 +137,13 @@ impl Kiln {
         };
         entitlement::check(&plan, &request.allow)?;
         check_results(&plan, &request.exports)?;
+        if request.attestations.sbom {
+            let file = plan.sources.first().filter(|_| request.plan.is_none());
+            check_scans(&request.source.build_args, file)?;
+        }
+        for export in &request.exports {
+            export.check_attested(!request.attestations.is_empty())?;
+        }
         request.source.source_date_epoch = source_date_epoch;
         let plan = Arc::new(plan);
         let travelling = {
@@ -146,6 +166,17 @@ impl Kiln {
         let notes = teller
             .steps
             .notes(&lineage, &declared_args, &request.source.no_cache);
+        let id = build_id(started);
+        let remote = place.as_ref().and_then(|place| {
+            let source = place.source.clone()?;
+            Some((source, place.pin.clone()))
+        });
+        let told = Told {
+            id: &id,
+            started,
+            file: &shown_file,
+            context: remote.as_ref(),
+        };
         let result = self
             .solve_and_export(
                 &request,
@@ -154,6 +185,7 @@ impl Kiln {
                 &teller,
                 &worker,
                 &contexts,
+                &told,
                 cancel.clone(),
             )
             .await;
@@ -172,7 +204,7 @@ impl Kiln {
             platforms = source_platforms(&request);
         }
         let record = BuildRecord {
-            id: build_id(started),
+            id,
             age: String::new(),
             started,
             duration: took,
@@ -233,7 +265,7 @@ impl Kiln {
                     },
                     context: source.place.shown.clone(),
                     source_date_epoch: source.lowered.source_date_epoch,
-                    _place: Some(source.place),
+                    place: Some(source.place),
                     ignore: source.ignore,
                     lock: source.lock,
                 })
@@ -358,6 +390,7 @@ impl Kiln {
         teller: &Arc<Teller<F>>,
         worker: &Arc<BuildWorker>,
         contexts: &Contexts,
+        told: &Told<'_>,
         cancel: Cancel,
     ) -> Result<Exported, Error>
     where
@@ -396,6 +429,19 @@ impl Kiln {
             }
             Err(error) => return Err(Error::Solver(Box::new(error))),
         };
+        let provenance = request.attestations.provenance.as_ref().map(|asked| {
+            let story = Story {
+                request,
+                plan,
+                pins: teller.pins(),
+                context: told.context,
+                file: told.file,
+                id: told.id,
+                started: told.started,
+                finished: SystemTime::now(),
+            };
+            predicate(&story, asked)
+        });
         let mut goals = solved.goals.into_iter();
         let results = plan.results.iter().map(|(name, result)| {
             let goal = result.output.and_then(|_| goals.next());
@@ -403,12 +449,14 @@ impl Kiln {
                 platform: platform_of(name)?,
                 handle: goal.and_then(|goal| goal.handle),
                 config: result.config.clone(),
+                predicates: provenance.iter().cloned().collect(),
             })
         });
         let to_export = ImageToExport {
             results: results.collect::<Result<_, Error>>()?,
             source_date_epoch: request.source.source_date_epoch,
             tags: request.tags.iter().cloned().collect(),
+            sbom: request.attestations.sbom,
             ..ImageToExport::default()
         };
         let exporting = {
@@ -541,7 +589,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         warnings: Warnings::default(),
         context: request.source.context.display().to_string(),
         source_date_epoch: request.source.source_date_epoch,
-        _place: None,
+        place: None,
         ignore: None,
         lock: LockFile::default(),
     })

@@ -128,7 +128,9 @@ pub(crate) struct Place {
     /// A Dockerfile that is not looked for, with its name.
     pub(crate) dockerfile: Option<(String, Vec<u8>)>,
     /// Where it came from, if that was a URL.
-    source: Option<SourceOp>,
+    pub(crate) source: Option<SourceOp>,
+    /// What it was there.
+    pub(crate) pin: Option<Pin>,
 }
 
 impl Place {
@@ -161,6 +163,7 @@ impl Place {
             delivered: None,
             dockerfile,
             source: None,
+            pin: None,
         })
     }
 
@@ -182,8 +185,8 @@ impl Place {
             }
             Some(DockerfileRequest::Url(url)) => {
                 let source = http(url);
-                let (file, _) = bring(asker, &source_plan(SourceOp::Http(source))).await?;
-                let bytes = file.read(CONTEXT_FILE, DOCKERFILE_LIMIT_BYTES)?;
+                let file = bring(asker, &source_plan(SourceOp::Http(source))).await?;
+                let bytes = file.delivered.read(CONTEXT_FILE, DOCKERFILE_LIMIT_BYTES)?;
                 place.dockerfile = Some((url.clone(), bytes.unwrap_or_default()));
             }
         }
@@ -233,27 +236,32 @@ async fn from_url(request: &SourceRequest, url: &str, asker: &Asker) -> Result<P
         message: format!("the context `{url}` cannot be used: {message}"),
         hint: Some("as in https://example.org/app.git#main:subdirectory".to_owned()),
     })?;
-    let (source, delivered, shown, dockerfile) = match remote {
+    let (source, pin, delivered, shown, dockerfile) = match remote {
         Some(RemoteContext::Git(source)) => {
             let source = SourceOp::Git(with_options(*source, request)?);
-            let (delivered, label) = bring(asker, &source_plan(source.clone())).await?;
+            let brought = bring(asker, &source_plan(source.clone())).await?;
             // The label says how the commit was found out, too.
-            let commit = label.split(',').next().unwrap_or_default();
-            (source, delivered, format!("{url} ({commit})"), None)
+            let commit = brought.label.split(',').next().unwrap_or_default();
+            let shown = format!("{url} ({commit})");
+            (source, brought.pin, brought.delivered, shown, None)
         }
         Some(RemoteContext::Http(_)) => {
             let source = SourceOp::Http(http(url));
-            let (file, label) = bring(asker, &source_plan(source.clone())).await?;
+            let Brought {
+                delivered: file,
+                label,
+                pin,
+            } = bring(asker, &source_plan(source.clone())).await?;
             let digest = label.split(',').next().unwrap_or_default();
             let shown = format!("{url} ({digest})");
             if file.is_archive(CONTEXT_FILE)? {
-                let (delivered, _) = bring(asker, &unpacking_plan(http(url))).await?;
-                (source, delivered, shown, None)
+                let unpacked = bring(asker, &unpacking_plan(http(url))).await?;
+                (source, pin, unpacked.delivered, shown, None)
             } else {
                 let bytes = file.read(CONTEXT_FILE, DOCKERFILE_LIMIT_BYTES)?;
                 let bytes = bytes.unwrap_or_default();
                 let dockerfile = (CONTEXT_FILE.to_owned(), bytes);
-                (source, file, shown, Some(dockerfile))
+                (source, pin, file, shown, Some(dockerfile))
             }
         }
         None => {
@@ -271,6 +279,7 @@ async fn from_url(request: &SourceRequest, url: &str, asker: &Asker) -> Result<P
         delivered: Some(delivered),
         dockerfile,
         source: Some(source),
+        pin,
     })
 }
 
@@ -309,6 +318,7 @@ async fn from_stream(executor: &Executor, stream: &ReadOnce) -> Result<Place, Er
         delivered: Some(delivered),
         dockerfile,
         source: None,
+        pin: None,
     })
 }
 
@@ -397,15 +407,23 @@ fn last(plan: &Plan) -> Input {
     }
 }
 
+/// What a plan brought here.
+struct Brought {
+    delivered: Delivered,
+    /// What its source is, for people.
+    label: String,
+    pin: Option<Pin>,
+}
+
 /// Makes what a plan ends with, or finds it; says what its source was pinned to, in words.
-async fn bring(asker: &Asker, plan: &Plan) -> Result<(Delivered, String), Error> {
+async fn bring(asker: &Asker, plan: &Plan) -> Result<Brought, Error> {
     let executor = asker.resolver.executor();
     let worker = Arc::new(asker.worker());
-    let label = Arc::new(Mutex::new(String::new()));
-    let pinned = Arc::clone(&label);
+    let known = Arc::new(Mutex::new((String::new(), None)));
+    let pinned = Arc::clone(&known);
     let events = move |event: kiln_solver::Event| {
-        if let kiln_solver::Event::Pinned { label, .. } = event {
-            *pinned.lock().unwrap_or_else(PoisonError::into_inner) = label;
+        if let kiln_solver::Event::Pinned { label, pin, .. } = event {
+            *pinned.lock().unwrap_or_else(PoisonError::into_inner) = (label, Some(pin));
         }
     };
     let request = SolveRequest {
@@ -442,8 +460,12 @@ async fn bring(asker: &Asker, plan: &Plan) -> Result<(Delivered, String), Error>
         unreachable!("BUG: a goal that was to be present is not");
     };
     let delivered = executor.delivered(&worker, &handle)?;
-    let label = label.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok((delivered, label))
+    let (label, pin) = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Brought {
+        delivered,
+        label,
+        pin,
+    })
 }
 
 fn read_stream(stream: &ReadOnce) -> Result<Vec<u8>, Error> {

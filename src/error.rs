@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kiln_frontend::diagnostic::Diagnostic;
 
-use crate::LockError;
+use crate::{AttestError, LockError};
 
 /// A Dockerfile (or another text) and what there is to say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub enum Error {
         /// A way out.
         hint: Option<String>,
     },
+    /// An attestation is asked for that there is not.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
     /// A file that the caller named cannot be read or written.
     #[error("could not {attempt} `{}`", path.display())]
     File {
@@ -125,6 +128,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Usage { hint, .. } => hint.clone(),
+            Error::Attest(error) => Some(error.hint.clone()),
             Error::Executor(error) => error.hint(),
             Error::Lock(error) => Some(error.hint()),
             Error::Frontend(failure) => failure.hint(),
@@ -140,6 +144,7 @@ impl Error {
             | Error::Files(_)
             | Error::Plan { .. }
             | Error::Usage { .. }
+            | Error::Attest(_)
             | Error::Lock(_) => 2,
             Error::Frontend(_) | Error::File { .. } | Error::Steps(_) | Error::Solver(_) => 1,
             Error::StepsLack(_) => 3,
@@ -149,6 +154,7 @@ impl Error {
                 | kiln_executor::Error::RegistryName { .. }
                 | kiln_executor::Error::NameWithDigest { .. }
                 | kiln_executor::Error::OnePlatform { .. }
+                | kiln_executor::Error::NoAttestations { .. }
                 | kiln_executor::Error::Limit { .. }
                 | kiln_executor::Error::Mounts(kiln_executor::MountsError::Place { .. })
                 | kiln_executor::Error::SecretFile { .. }

@@ -26,6 +26,7 @@ mod lines;
 mod request;
 
 mod arguments;
+mod attest;
 mod build;
 mod call;
 mod delivery;
@@ -47,6 +48,7 @@ mod steps;
 mod trace;
 pub mod words;
 
+pub use attest::{AttestError, Attestations, Provenance, ProvenanceMode};
 pub use build::Built;
 pub use call::{
     Checked, ContextEntry, ContextListing, Outlined, SeenContext, Sight, Subrequest, Target,
@@ -80,6 +82,7 @@ pub use kiln_executor::{
     Revision, SaveFormat, SaveRequest, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal,
     TransferEvent, TransferObserver, Volume, host_platform, init_if_requested, probe_host, userns,
 };
+pub use kiln_executor::{AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin};
 pub use kiln_executor::{
     ExportMounts, ExportedMount, ImportMounts, ImportedMount, MountSummary, MountsError,
     MountsEvent, MountsExported, MountsPlace,

@@ -13,7 +13,7 @@ use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 use kiln_solver::Cancel;
 
-use crate::{Entitlement, Error, LockRequest};
+use crate::{Attestations, Entitlement, Error, LockRequest};
 
 /// What is built: where it is written, and what it is told.
 ///
@@ -223,4 +223,6 @@ pub struct BuildRequest {
     pub mounts_from: Vec<MountsPlace>,
     /// Where the cache mounts that steps used go after the build.
     pub mounts_to: Vec<MountsPlace>,
+    /// What is said of the images beside them.
+    pub attestations: Attestations,
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_frontend::lower::NoCache;
-use kiln_ir::{NodeId, Op, Plan, SourceOp};
+use kiln_ir::{NodeId, Op, Pin, Plan, SourceOp};
 use kiln_solver::{NodeNote, Slot};
 
 use crate::event::{Event, StepIndex, StepInfo, StepStatus, Stream};
@@ -205,6 +205,8 @@ struct State {
     tails: BTreeMap<NodeId, Tail>,
     /// Identities of sources, in words.
     labels: BTreeMap<NodeId, String>,
+    /// Identities of sources.
+    pins: BTreeMap<NodeId, Pin>,
     /// How long it took to bring what a step works on.
     brought: BTreeMap<StepIndex, Duration>,
     ended: BTreeMap<StepIndex, (StepStatus, String)>,
@@ -229,6 +231,7 @@ impl<F: Fn(Event) + Send + Sync> Teller<F> {
                 trace: Trace::new(clock),
                 tails: BTreeMap::new(),
                 labels: BTreeMap::new(),
+                pins: BTreeMap::new(),
                 brought: BTreeMap::new(),
                 ended: BTreeMap::new(),
             }),
@@ -242,6 +245,11 @@ impl<F: Fn(Event) + Send + Sync> Teller<F> {
             _ => {}
         }
         (self.sink)(event);
+    }
+
+    /// The identities that sources turned out to have.
+    pub(crate) fn pins(&self) -> BTreeMap<NodeId, Pin> {
+        self.state().pins.clone()
     }
 
     /// The end of what a step wrote.
@@ -335,8 +343,10 @@ impl<F: Fn(Event) + Send + Sync> kiln_solver::Events for Teller<F> {
         self.trace(&event);
         let step = |node: &NodeId| self.steps.index(*node);
         match event {
-            Solver::Pinned { node, label } => {
-                self.state().labels.insert(node, label);
+            Solver::Pinned { node, label, pin } => {
+                let mut state = self.state();
+                state.labels.insert(node, label);
+                state.pins.insert(node, pin);
             }
             Solver::Started { node } => {
                 if let Some(step) = step(&node) {

@@ -150,6 +150,12 @@ pub enum Error {
         /// What changes that, if anything does.
         remedy: Option<&'static str>,
     },
+    /// An output that has no place for attestations.
+    #[error("attestations cannot be written into {output}")]
+    NoAttestations {
+        /// What.
+        output: &'static str,
+    },
     /// An image document that cannot be read.
     #[error("could not read the {what} of `{reference}`")]
     Document {
@@ -435,6 +441,9 @@ impl Error {
         Some(match self {
             Error::Load { source, .. } => return source.hint(),
             Error::List(error) => return error.hint(),
+            Error::NoAttestations { .. } => "type=image, oci and registry have them in an index, \
+                 type=local as files; or leave --provenance and --sbom out"
+                .to_owned(),
             Error::NoSuchImage { .. } => "`kiln images` lists those that are there".to_owned(),
             Error::NothingToPush { name, near } if near.is_empty() => {
                 format!(

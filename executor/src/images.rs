@@ -319,7 +319,7 @@ pub(crate) fn platform_of(config: &ImageConfig) -> Platform {
     .normalized()
 }
 
-fn parse(image: &Image, name: &str) -> Result<ImageConfig, Error> {
+pub(crate) fn parse(image: &Image, name: &str) -> Result<ImageConfig, Error> {
     ImageConfig::from_json(&image.config).map_err(|error| document("config", error.into(), name))
 }
 

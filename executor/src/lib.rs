@@ -43,6 +43,7 @@ mod push;
 mod transfer;
 
 mod accounts;
+mod attestation;
 mod builds;
 mod container;
 mod delivery;
@@ -54,9 +55,12 @@ mod load;
 mod mounts;
 mod peek;
 mod piped;
+mod sbom;
+mod sboms;
 mod space;
 
 pub use accounts::{Accounts, LoggedOut, NewLogin};
+pub use attestation::Predicate;
 pub use builds::{Build, FoundBuild, NewBuild, StepLog};
 pub use cachemounts::CacheMounts;
 pub use container::{
@@ -68,7 +72,7 @@ pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{
     Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor, ResultToExport,
-    SaveFormat, SaveRequest,
+    SaveFormat, SaveRequest, rfc3339,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision};
@@ -85,8 +89,10 @@ pub use mounts::{
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};
 pub use pull::{PullRequest, PulledImage};
-pub use push::{PushRequest, PushedName};
+pub use push::{AttestAs, PushRequest, PushedName};
 pub use remotes::lock_name;
+pub use sbom::{Inventory, Note, Package, Purl, SPDX_PREDICATE, image_purl};
+pub use sboms::{Sbom, SbomOrigin};
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};
 pub use space::{Keep, SpaceLine, Swept};

@@ -15,10 +15,11 @@ use kiln_oci::document::{
 use kiln_oci::layout::{Document, Export};
 use kiln_oci::media_type::{self, Compression, Flavor};
 use kiln_oci::reference::Reference;
-use kiln_store::{Content, DiffId, Image, ImageId, Lease, Member};
+use kiln_store::{Attestation, Content, DiffId, Image, ImageId, Lease, Member};
 use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 
+use crate::attestation::{self, Predicate};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::{Packer, as_pulled, blob_digest, describe};
@@ -463,6 +464,14 @@ impl Packing<'_> {
                 ..packed
             });
         }
+        let kept = self.executor.store().attestations(&image.id)?;
+        if !kept.is_empty() {
+            self.attest(&kept, &mut manifests, parts);
+            return Ok(Index {
+                manifests,
+                ..index.clone()
+            });
+        }
         // What is attested of a manifest is not so of another one.
         for entry in index
             .manifests
@@ -484,6 +493,76 @@ impl Packing<'_> {
             manifests,
             ..index.clone()
         })
+    }
+}
+
+/// A manifest that is about another one, with all that it leads to.
+#[derive(Debug)]
+pub(crate) struct Referrer {
+    pub(crate) subject: Sha256Digest,
+    pub(crate) export: Export,
+}
+
+impl Packing<'_> {
+    /// Makes an image ready as [`Packing::pack`] does, and apart from it what the store has to say of it.
+    pub(crate) fn pack_apart(&self, image: &Image) -> Result<(Export, Vec<Referrer>), Error> {
+        let kept = self.executor.store().attestations(&image.id)?;
+        if kept.is_empty() {
+            return Ok((self.pack(image)?, Vec::new()));
+        }
+        let mut parts = Parts::default();
+        let mut manifests = Vec::with_capacity(image.members.len());
+        for member in &image.members {
+            manifests.push(self.manifest(&self.member(member)?, &mut parts)?);
+        }
+        let mut referrers = Vec::new();
+        for (place, manifest) in manifests.iter().enumerate() {
+            let predicates = Predicate::of_member(&kept, place);
+            for attached in attestation::referring(manifest, &predicates) {
+                referrers.push(Referrer {
+                    subject: manifest.digest,
+                    export: Export {
+                        root: attached.descriptor,
+                        names: Vec::new(),
+                        documents: attached.documents,
+                        blobs: Vec::new(),
+                    },
+                });
+            }
+        }
+        // An index was needed only for what stood beside the image.
+        let root = match &manifests[..] {
+            [manifest] => manifest.clone(),
+            _ => {
+                let bytes = Index::new(Flavor::Oci, manifests).to_bytes();
+                let root = Descriptor::of(Flavor::Oci.index(), &bytes);
+                parts.document(root.clone(), bytes.into());
+                root
+            }
+        };
+        let export = Export {
+            root,
+            names: Vec::new(),
+            documents: parts.documents,
+            blobs: parts.blobs,
+        };
+        Ok((export, referrers))
+    }
+
+    /// Says of packed manifests what the store has to say of them.
+    fn attest(&self, kept: &[Attestation], manifests: &mut Vec<Descriptor>, parts: &mut Parts) {
+        let subjects = manifests.clone();
+        for (place, subject) in subjects.iter().enumerate() {
+            let predicates = Predicate::of_member(kept, place);
+            if predicates.is_empty() {
+                continue;
+            }
+            let attached = attestation::beside(subject, &predicates);
+            manifests.push(attached.descriptor);
+            for document in attached.documents {
+                parts.document(document.descriptor, document.bytes);
+            }
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::blob_digest;
 use crate::images::member_for;
-use crate::packed::Packing;
+use crate::packed::{Packing, Referrer};
 use crate::source::stoppable;
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
@@ -46,6 +46,20 @@ pub struct PushRequest {
     pub platform: Option<Platform>,
     /// How layers that were made here are packed.
     pub compression: Compression,
+    /// How what is said of it goes along.
+    pub attestations: AttestAs,
+}
+
+/// How what the store has to say of an image goes along with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AttestAs {
+    /// In its index, as BuildKit has it.
+    #[default]
+    Index,
+    /// As referrers of its manifests, which then are those of the image alone.
+    Referrers,
+    /// Not at all.
+    Nothing,
 }
 
 /// What a name of a registry means now.
@@ -81,7 +95,7 @@ impl Executor {
         let mut pushed = Vec::new();
         for (image, targets) in self.to_push(&lease, request)? {
             observer.tell(TransferEvent::Doing("packing layers".to_owned()));
-            let export = {
+            let (export, referrers) = {
                 let (executor, lease, request) = (self.clone(), lease.clone(), request.clone());
                 stoppable(move |stop| {
                     let image = match &request.platform {
@@ -90,19 +104,53 @@ impl Executor {
                         }
                         None => image,
                     };
-                    Packing {
+                    let packing = Packing {
                         executor: &executor,
                         lease: &lease,
                         compression: request.compression,
                         stop,
+                    };
+                    match request.attestations {
+                        AttestAs::Index => Ok((packing.pack(&image)?, Vec::new())),
+                        AttestAs::Referrers => packing.pack_apart(&image),
+                        AttestAs::Nothing => Ok((packing.pack_apart(&image)?.0, Vec::new())),
                     }
-                    .pack(&image)
                 })
                 .await?
             };
             pushed.extend(self.send(&export, &targets, observer).await?);
+            self.refer(&referrers, &targets, observer).await?;
         }
         Ok(pushed)
+    }
+
+    /// Sends what refers to manifests that were sent, and sees to it that the registry lists it.
+    async fn refer(
+        &self,
+        referrers: &[Referrer],
+        targets: &[Reference],
+        observer: &TransferObserver,
+    ) -> Result<(), Error> {
+        let repositories: BTreeSet<String> = targets.iter().map(Reference::name).collect();
+        for repository in repositories {
+            let repository = Reference::parse(&repository)?;
+            for referrer in referrers {
+                let entry = &referrer.export.root;
+                let target = repository.at(entry.digest);
+                let sent = self.send(&referrer.export, &[target], observer).await?;
+                if sent.iter().any(|sent| sent.lists_subject) {
+                    continue;
+                }
+                let client = self.registry()?;
+                let listed = client.referrers(&repository, referrer.subject).await?;
+                if !listed.iter().any(|listed| listed.digest == entry.digest) {
+                    client
+                        .list_referrer(&repository, referrer.subject, entry)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The images that are asked for, each with its names elsewhere.

@@ -542,7 +542,9 @@ impl<W: Worker> Driver<W> {
 
     fn tell(&mut self, notice: Notice) {
         match notice {
-            Notice::Pinned { node, label } => self.events.event(Event::Pinned { node, label }),
+            Notice::Pinned { node, label, pin } => {
+                self.events.event(Event::Pinned { node, label, pin });
+            }
             Notice::Reopened { node } => {
                 self.told.remove(&node);
                 self.reasons.remove(&node);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_ir::NodeId;
+use kiln_ir::{NodeId, Pin};
 
 use crate::{Comparison, Content, Outputs, Reason, Record, RecordId};
 
@@ -21,6 +21,8 @@ pub enum Event {
         node: NodeId,
         /// For people, such as `sha256:25109184, pulled 3 days ago`.
         label: String,
+        /// The identity.
+        pin: Pin,
     },
     /// A run or a fetch began.
     Started {

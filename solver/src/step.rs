@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_ir::NodeId;
+use kiln_ir::{NodeId, Pin};
 
 use crate::{
     Content, DefinitionKey, DigestOf, Facts, Fetched, Key, NewRecord, OpKey, Pinned, Record,
@@ -80,7 +80,11 @@ pub(crate) struct Brief {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Notice {
     /// A source has its identity.
-    Pinned { node: NodeId, label: String },
+    Pinned {
+        node: NodeId,
+        label: String,
+        pin: Pin,
+    },
     /// What the cache promised is gone.
     Reopened { node: NodeId },
     /// A node is resolved, or never will be.

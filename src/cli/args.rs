@@ -110,7 +110,19 @@ Examples:
     Inspect {
         /// Name or id
         image: String,
+        /// Show what is said of it instead: its attestations, by platform
+        #[arg(long)]
+        attestations: bool,
     },
+    /// Show what software is in an image: packages of its distribution, and of languages
+    #[command(after_help = "\
+The SBOM that is attached to the image is shown if there is one, else its layers are read, as
+--anew does in any case. An image that is not here is pulled.
+
+Examples:
+  kiln sbom app                          a table
+  kiln sbom --format spdx -o app.spdx.json app")]
+    Sbom(SbomArgs),
     /// Show how an image was made
     History {
         /// Name or id
@@ -370,6 +382,16 @@ pub(crate) struct BuildArgs {
     /// After a failure, finish what does not need the failed step
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// Say of the image how it was built (SLSA v1): true, false, mode=min or mode=max; as a part of an
+    /// index beside it (docs/attestations.md)
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Say of the image what software is in it (SPDX)
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    /// The same as --provenance and --sbom: type=provenance,mode=max or type=sbom
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) attest: Vec<String>,
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: Progress,
@@ -414,12 +436,6 @@ pub(crate) struct NotYet {
     cache_from: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
     cache_to: Vec<String>,
-    #[arg(long, hide = true, value_name = "X", num_args = 0..=1)]
-    sbom: Vec<String>,
-    #[arg(long, hide = true, value_name = "X", num_args = 0..=1)]
-    provenance: Vec<String>,
-    #[arg(long, hide = true, value_name = "X")]
-    attest: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
     builder: Option<String>,
 }
@@ -433,9 +449,6 @@ impl NotYet {
             (!self.annotation.is_empty(), "--annotation"),
             (!self.cache_from.is_empty(), "--cache-from"),
             (!self.cache_to.is_empty(), "--cache-to"),
-            (!self.sbom.is_empty(), "--sbom"),
-            (!self.provenance.is_empty(), "--provenance"),
-            (!self.attest.is_empty(), "--attest"),
             (self.builder.is_some(), "--builder"),
         ];
         given.into_iter().find_map(|(is, name)| is.then_some(name))
@@ -468,6 +481,15 @@ pub(crate) struct PushArgs {
     /// How to pack layers that were made here: gzip, zstd or uncompressed; pulled ones stay as they are
     #[arg(long, value_enum, default_value = "gzip", hide_possible_values = true)]
     pub(crate) compression: Packed,
+    /// How attestations go along: in the image's index, as referrers, or none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value = "index",
+        hide_possible_values = true
+    )]
+    pub(crate) attestations: Attached,
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: Progress,
@@ -502,6 +524,27 @@ pub(crate) struct PullArgs {
     /// Print nothing but the ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// How attestations go along with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attached {
+    /// In its index
+    Index,
+    /// As referrers of its manifests
+    Referrers,
+    /// Not at all
+    None,
+}
+
+impl From<Attached> for kiln::AttestAs {
+    fn from(attached: Attached) -> kiln::AttestAs {
+        match attached {
+            Attached::Index => kiln::AttestAs::Index,
+            Attached::Referrers => kiln::AttestAs::Referrers,
+            Attached::None => kiln::AttestAs::Nothing,
+        }
+    }
 }
 
 /// How layers are packed.
@@ -775,6 +818,33 @@ pub(crate) struct ImagesArgs {
     /// Show whole ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SbomArgs {
+    /// Name or id
+    pub(crate) image: String,
+    /// How to write it: table, or spdx (SPDX 2.3 as JSON)
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub(crate) format: Option<SbomFormat>,
+    /// Of an image for several platforms, the one for this one [default: this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Read the layers, whatever is attached
+    #[arg(long)]
+    pub(crate) anew: bool,
+    /// Write it to this file; then it is spdx by default
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SbomFormat {
+    /// For people
+    Table,
+    /// SPDX 2.3 as JSON
+    #[value(alias = "spdx-json", alias = "json")]
+    Spdx,
 }
 
 #[derive(Debug, Args)]

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kiln::{
-    BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error, Export,
-    Frontends, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest, Warnings,
+    Attestations, BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error,
+    Export, Frontends, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest,
+    Warnings,
 };
 
 use super::args::{BuildArgs, SourceArgs};
@@ -251,6 +252,9 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         .iter()
         .map(|text| spec::output(text))
         .collect::<Result<Vec<_>, _>>()?;
+    let (provenance, sbom) = (args.provenance.as_deref(), args.sbom.as_deref());
+    let attestations =
+        Attestations::of_flags(&args.attest, provenance, sbom).map_err(Error::from)?;
     Ok(BuildRequest {
         source,
         plan,
@@ -262,6 +266,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         keep_going: args.keep_going,
         mounts_from: args.travel.from()?,
         mounts_to: args.travel.to()?,
+        attestations,
     })
 }
 

@@ -20,6 +20,7 @@ mod pull;
 mod push;
 mod report;
 mod run;
+mod sbom;
 mod space;
 mod spec;
 mod trust;
@@ -83,7 +84,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Tag { image, name } => images::tag(&image, &name),
         Command::Rmi { images } => images::remove(&images),
         Command::Import { file, name } => images::import(&file, &name),
-        Command::Inspect { image } => images::inspect(&image),
+        Command::Inspect {
+            image,
+            attestations: false,
+        } => images::inspect(&image),
+        Command::Inspect { image, .. } => sbom::attestations(&image),
+        Command::Sbom(args) => sbom::sbom(&args),
         Command::History {
             image,
             no_trunc,

@@ -14,6 +14,7 @@ pub(crate) fn push(args: &PushArgs) -> Done {
         all_tags: args.all_tags,
         platform: spec::platform("--platform", args.platform.as_deref())?,
         compression: args.compression.into(),
+        attestations: args.attestations.into(),
     };
     let kiln = host::open(Needs::Layers, false)?;
     let runtime = host::runtime()?;

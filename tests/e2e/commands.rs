@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "build",
     "plan",
     "lock",
@@ -54,6 +54,7 @@ const COMMANDS: [&str; 24] = [
     "du",
     "pull",
     "push",
+    "sbom",
     "prune",
     "mounts",
     "info",
@@ -80,7 +81,7 @@ fn refused_flags(world: &World) {
         &["--push"][..],
         &["--load"],
         &["--cache-to", "type=inline"],
-        &["--sbom", "true"],
+        &["--sbom=generator=docker/scanner"],
         &["-o", "type=registry"],
         &["-o", "type=nonsense"],
     ] {

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod archives;
+mod attestations;
 mod builds;
 mod checks;
 mod commands;
@@ -52,7 +53,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 31] = [
+    let rooms: [Room; 32] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         ("checks", checks::cases),
         ("images", images::cases),
         ("exports", exports::cases),
+        ("attestations", attestations::cases),
         ("run", run::cases),
         ("registries", registries::cases),
         ("accounts", accounts::cases),

@@ -13,19 +13,19 @@ use crate::source::{Resolver, blocking, fetch};
 
 /// An image whose layers are in the store and leased.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) config: ImageConfig,
+pub(crate) struct Found {
+    pub(crate) config: ImageConfig,
     /// What its programs are for.
-    pub(super) platform: Platform,
+    pub(crate) platform: Platform,
     /// Lowest first.
-    pub(super) layers: Vec<Content>,
+    pub(crate) layers: Vec<Content>,
 }
 
 /// Finds an image by what was typed, and pulls it where it is not here.
 ///
 /// Of an image for several platforms it is the one for `platform`, or for the host; an image for one
 /// other is taken unless `platform` says otherwise.
-pub(super) async fn find(
+pub(crate) async fn find(
     executor: &Executor,
     lease: &Lease,
     typed: &str,

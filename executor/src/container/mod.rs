@@ -10,5 +10,6 @@ mod program;
 mod request;
 mod volume;
 
+pub(crate) use image::find;
 pub use program::Program;
 pub use request::{ContainerRequest, ProgramStdio, PullEvent, PullObserver, Terminal, Volume};

@@ -34,7 +34,7 @@ pub(super) fn trees(
     layers: &[Vec<Content>],
     split: Option<bool>,
 ) -> Result<Vec<Tree>, Error> {
-    let split = split.unwrap_or(given.is_index());
+    let split = split.unwrap_or(given.is_by_platform());
     let mut trees = Vec::with_capacity(layers.len());
     for (result, layers) in given.results.iter().zip(layers) {
         let platform = match (&result.platform, &result.config) {

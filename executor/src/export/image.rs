@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::layers::{self, Blob, Layer, LayerArchive};
 use super::{ResultToExport, config, times};
+use crate::attestation::{self, Predicate};
 use crate::error::Error;
+use crate::sbom::Subject;
 
 /// An image whose layers are known, and perhaps packed.
 pub(super) struct Image {
@@ -24,6 +26,8 @@ pub(super) struct Image {
     layers: Vec<Layer>,
     created: SystemTime,
     mtime: MtimePolicy,
+    /// What is said of it.
+    pub(super) predicates: Vec<Predicate>,
 }
 
 impl Image {
@@ -56,7 +60,24 @@ impl Image {
             layers,
             created: created.map_or(SystemTime::UNIX_EPOCH, times::to_clock),
             mtime,
+            predicates: Vec::new(),
         })
+    }
+
+    /// The files that say beside exported files what is said of it.
+    pub(super) fn files(&self) -> Vec<(&'static str, String)> {
+        attestation::files(&self.id.0, &self.predicates)
+    }
+
+    /// What an inventory of the image is about.
+    pub(super) fn subject(&self, name: &str) -> Subject {
+        let diff_ids = self.layers.iter().map(|layer| layer.diff_id.to_string());
+        Subject {
+            name: name.to_owned(),
+            digest: self.id.to_string(),
+            layers: diff_ids.collect(),
+            created: times::whole_seconds(self.created),
+        }
     }
 
     /// Keeps the image in the store under `names`.

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use kiln_tree::copy::{copy_bytes_unseen, create_file, remove_tree};
 use kiln_tree::{Changes, Entry, FsError, Kind, Meta, Mtime, Stop, TreePath, handle};
-use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 
 use crate::error::Error;
 
@@ -51,6 +52,26 @@ pub(super) fn write(
         source,
     })?;
     Ok(writer.left_out.len())
+}
+
+/// Writes a text beside the files that were written; never over one of them, nor through a link.
+pub(super) fn write_beside(
+    changes: &Changes,
+    destination: &Path,
+    name: &str,
+    text: &str,
+) -> Result<(), Error> {
+    let path = destination.join(name);
+    if changes.manifest.get(name.as_bytes()).is_some() {
+        let taken = io::Error::new(io::ErrorKind::AlreadyExists, "the result has such a file");
+        return Err(Error::io("write the attestation", &path)(taken));
+    }
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644));
+    let mut file = fs::File::from(file.map_err(|error| Error::io("write", &path)(error.into()))?);
+    file.write_all(text.as_bytes())
+        .map_err(Error::io("write", &path))
 }
 
 struct Writer<'a> {

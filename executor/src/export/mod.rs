@@ -10,7 +10,7 @@ mod layers;
 mod local;
 pub(crate) mod output;
 mod save;
-mod times;
+pub(crate) mod times;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +28,7 @@ use kiln_oci::reference::Reference;
 use kiln_store::{Content, DiffId, ImageId, Lease, Store};
 use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
+pub use times::rfc3339;
 
 use image::Image;
 pub(crate) use image::{blob_digest, describe};
@@ -35,8 +36,11 @@ pub(crate) use layers::{Hashing, LayerArchive, Packer, as_pulled};
 use output::Output;
 pub use save::{SaveFormat, SaveRequest};
 
+use crate::attestation::Predicate;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::sbom::{SPDX_PREDICATE, document};
+use crate::sboms;
 use crate::worker::{BuildWorker, Handle};
 
 /// Where and how a result is written.
@@ -104,6 +108,8 @@ pub struct ResultToExport {
     pub handle: Option<Handle>,
     /// How it runs; none is an empty config for its platform, or for this host's.
     pub config: Option<ImageConfig>,
+    /// What is said of it.
+    pub predicates: Vec<Predicate>,
 }
 
 /// Results to export, with what is to be written about them.
@@ -119,6 +125,8 @@ pub struct ImageToExport {
     pub tags: Vec<String>,
     /// How layers are compressed where they are.
     pub compression: Compression,
+    /// Each image is scanned for the software in it, and what is found is said of it too.
+    pub sbom: bool,
 }
 
 impl Default for ImageToExport {
@@ -129,6 +137,7 @@ impl Default for ImageToExport {
             rewrite_timestamp: true,
             tags: Vec::new(),
             compression: Compression::default(),
+            sbom: false,
         }
     }
 }
@@ -136,7 +145,21 @@ impl Default for ImageToExport {
 impl ImageToExport {
     /// Whether the results are written as the parts of an index.
     fn is_index(&self) -> bool {
+        self.is_attested() || self.is_by_platform()
+    }
+
+    /// Whether each result is for a platform by name.
+    fn is_by_platform(&self) -> bool {
         self.results.iter().any(|result| result.platform.is_some())
+    }
+
+    /// Whether anything is said of the results; what is said stands beside them in an index.
+    fn is_attested(&self) -> bool {
+        self.sbom
+            || self
+                .results
+                .iter()
+                .any(|result| !result.predicates.is_empty())
     }
 }
 
@@ -244,6 +267,7 @@ impl<'a> Run<'a> {
             }
             references(export.names())?;
             export.check_platforms(given.results.len())?;
+            export.check_attested(given.is_attested())?;
             packs |= export.has_blobs();
         }
         let layers = given.results.iter().map(|result| match &result.handle {
@@ -327,7 +351,15 @@ impl<'a> Run<'a> {
                     devices: self.devices,
                 };
                 let mut left_out = 0;
-                for tree in files::trees(self.store, self.given, &self.layers, *platform_split)? {
+                let said: Vec<_> = match self.given.is_attested() {
+                    true => self.images()?.iter().map(Image::files).collect(),
+                    false => Vec::new(),
+                };
+                for (index, tree) in
+                    files::trees(self.store, self.given, &self.layers, *platform_split)?
+                        .into_iter()
+                        .enumerate()
+                {
                     let destination = match &tree.directory {
                         Some(directory) => destination.join(directory),
                         None => destination.clone(),
@@ -336,6 +368,9 @@ impl<'a> Run<'a> {
                         changes, layers, ..
                     } = &tree;
                     left_out += local::write(changes, layers, &destination, rules, self.stop)?;
+                    for (name, text) in said.get(index).into_iter().flatten() {
+                        local::write_beside(changes, &destination, name, text)?;
+                    }
                 }
                 if left_out > 0 {
                     progress(format!(
@@ -387,7 +422,21 @@ impl<'a> Run<'a> {
                 false => layers::describe(self.store, layers, mtime, self.stop)?,
             };
             let epoch = self.given.source_date_epoch;
-            self.images.push(Image::new(result, epoch, layers, mtime)?);
+            let contents: Vec<Content> = layers.iter().map(|layer| layer.content).collect();
+            let mut image = Image::new(result, epoch, layers, mtime)?;
+            image.predicates.clone_from(&result.predicates);
+            if self.given.sbom {
+                // A name would make another document of the same image.
+                let name = image.id.to_string();
+                let subject = image.subject(&name);
+                let inventory = sboms::inventory(self.store, &contents, self.stop)?;
+                image.predicates.push(Predicate {
+                    kind: SPDX_PREDICATE.to_owned(),
+                    json: document(&subject, &inventory).to_string(),
+                    inline_only: false,
+                });
+            }
+            self.images.push(image);
         }
         Ok(&self.images)
     }
@@ -509,6 +558,23 @@ impl Export {
     pub fn check_platforms(&self, count: usize) -> Result<(), Error> {
         match self {
             Export::DockerArchive { .. } if count > 1 => Err(Error::OnePlatform { count }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that it can hold what is said of results beside them.
+    pub fn check_attested(&self, is_attested: bool) -> Result<(), Error> {
+        match self {
+            Export::DockerArchive { .. } if is_attested => Err(Error::NoAttestations {
+                output: "a docker archive",
+            }),
+            Export::Tar { .. } if is_attested => Err(Error::NoAttestations { output: "a tar" }),
+            Export::Local {
+                platform_split: Some(false),
+                ..
+            } if is_attested => Err(Error::NoAttestations {
+                output: "a directory of several platforms",
+            }),
             _ => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 /// Reads a time of an image document; nothing if it is none.
-pub(super) fn parse(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
@@ -25,8 +25,21 @@ pub(super) fn of_clock(time: SystemTime) -> Timestamp {
 }
 
 /// The clock's word for a time.
-pub(super) fn to_clock(time: Timestamp) -> SystemTime {
+pub(crate) fn to_clock(time: Timestamp) -> SystemTime {
     SystemTime::from(time)
+}
+
+/// The epoch, or else a time of the clock in whole seconds.
+pub fn rfc3339(time: SystemTime, epoch: Option<i64>) -> String {
+    match epoch {
+        Some(epoch) => of_epoch(epoch).to_string(),
+        None => whole_seconds(time),
+    }
+}
+
+/// A time as SPDX has it: without fractions of a second.
+pub(crate) fn whole_seconds(time: SystemTime) -> String {
+    of_epoch(of_clock(time).as_second()).to_string()
 }
 
 #[cfg(test)]

@@ -623,6 +623,7 @@ pub(crate) fn delete_image(t: &Transaction<'_>, row: i64) -> rusqlite::Result<Ve
         .collect::<Result<_, _>>()?;
     for sql in [
         "DELETE FROM image_member WHERE image = ?1",
+        "DELETE FROM attestation WHERE image = ?1",
         "DELETE FROM name WHERE image = ?1",
         "DELETE FROM image_layer WHERE image = ?1",
         "DELETE FROM image_blob WHERE image = ?1",

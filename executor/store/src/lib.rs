@@ -36,6 +36,7 @@ mod leases;
 mod records;
 
 mod attached;
+mod attestations;
 mod builds;
 mod cachemounts;
 mod compressed;
@@ -51,6 +52,7 @@ pub mod snapshot;
 mod sweep;
 mod usage;
 
+pub use attestations::Attestation;
 pub use blobs::BlobWriter;
 pub use builds::{Build, FoundBuild, NewBuild, StepLog};
 pub use cachemounts::{CacheMount, CacheMountAttempt, CacheMountInfo, Sharing};

@@ -1,10 +1,10 @@
 //! The SQL of the database, as docs/formats/store.md explains it.
 
 /// The version that [`SQL`] makes, in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 
 /// What turns a database of a version into one of the next, by that version.
-pub(crate) const UPGRADES: [(i64, &str); 3] = [
+pub(crate) const UPGRADES: [(i64, &str); 4] = [
     (
         1,
         "
@@ -54,6 +54,19 @@ CREATE TABLE blob_place (
     PRIMARY KEY (blob, repository)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX blob_place_seen ON blob_place (seen);
+",
+    ),
+    (
+        4,
+        "
+CREATE TABLE attestation (
+    image          INTEGER NOT NULL,
+    place          INTEGER NOT NULL,
+    member         INTEGER NOT NULL,
+    predicate_type TEXT NOT NULL,
+    predicate      BLOB NOT NULL,
+    PRIMARY KEY (image, place)
+) STRICT;
 ",
     ),
 ];
@@ -186,6 +199,15 @@ CREATE TABLE blob_place (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX blob_place_seen ON blob_place (seen);
 
+CREATE TABLE attestation (
+    image          INTEGER NOT NULL,
+    place          INTEGER NOT NULL,
+    member         INTEGER NOT NULL,
+    predicate_type TEXT NOT NULL,
+    predicate      BLOB NOT NULL,
+    PRIMARY KEY (image, place)
+) STRICT;
+
 CREATE TABLE name (
     reference TEXT NOT NULL PRIMARY KEY,
     image     INTEGER NOT NULL,
@@ -291,7 +313,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
         let schema = store.database().dump_schema().join(";\n");
-        insta::assert_snapshot!("schema_v4", schema);
+        insta::assert_snapshot!("schema_v5", schema);
     }
 
     /// The lines of SQL that would make a database, sorted.

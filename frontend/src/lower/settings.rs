@@ -26,9 +26,6 @@ const BUILT_IN: &[&str] = &[
     "SOURCE_DATE_EPOCH",
 ];
 
-/// Build arguments that ask for attestations.
-const ATTESTATIONS: &[&str] = &["BUILDKIT_ATTEST_PROVENANCE", "BUILDKIT_ATTEST_SBOM"];
-
 const PROXIES: &[&str] = &[
     "http_proxy",
     "https_proxy",
@@ -75,15 +72,6 @@ impl Settings {
                 "build argument `BUILDKIT_DISABLE_FILEOP` is not supported: files are always copied without a helper image",
             ));
         }
-        for name in ATTESTATIONS {
-            if let Some(value) = build_args.get(*name)
-                && !is_switched_off(value)
-            {
-                return Err(invalid(&format!(
-                    "build argument `{name}` is `{value}`, but attestations are not supported yet"
-                )));
-            }
-        }
         if let Some(value) = build_args.get("BUILDKIT_INLINE_CACHE")
             && boolean("BUILDKIT_INLINE_CACHE", value)?
         {
@@ -126,16 +114,6 @@ fn proxy(input: &LowerInput, build_args: &BTreeMap<String, String>) -> Option<Pr
         field.clone_from(value);
     }
     (proxy != ProxyEnv::default()).then_some(proxy)
-}
-
-/// Whether a list such as `type=sbom,disabled=true` asks for no attestation.
-fn is_switched_off(value: &str) -> bool {
-    let no = ["0", "f", "F", "false", "FALSE", "False"];
-    no.contains(&value)
-        || value.split(',').any(|field| match field.split_once('=') {
-            Some(("disabled", value)) => !no.contains(&value),
-            _ => false,
-        })
 }
 
 fn boolean(name: &str, value: &str) -> Step<bool> {

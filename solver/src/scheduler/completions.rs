@@ -16,6 +16,7 @@ impl<H: Clone> Scheduler<H> {
                 self.steps.push_back(Step::Tell(Notice::Pinned {
                     node: self.outline.nodes[at].id,
                     label: pinned.label.clone(),
+                    pin: pinned.pin.clone(),
                 }));
                 self.nodes[at].pinned = Some(pinned);
                 self.touch(at);

@@ -307,7 +307,7 @@ impl Build {
     fn line(&self, event: &Event) -> String {
         let name = |node: &NodeId| name(&self.script, *node);
         match event {
-            Event::Pinned { node, label } => format!("pinned {} {label}", name(node)),
+            Event::Pinned { node, label, .. } => format!("pinned {} {label}", name(node)),
             Event::Started { node } => format!("started {}", name(node)),
             Event::Output {
                 node,

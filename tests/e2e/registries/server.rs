@@ -11,13 +11,13 @@ use kiln_test_registry::{Registry, digest_of};
 use crate::support::{Ran, World, base_archive, find_program};
 
 /// `docker-registry` on a free port, ended when it is dropped.
-pub(super) struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     process: Child,
     host: String,
 }
 
 impl DockerRegistry {
-    pub(super) fn start(world: &World) -> DockerRegistry {
+    pub(crate) fn start(world: &World) -> DockerRegistry {
         let data = world.path("registry");
         world.write(
             "registry.yml",
@@ -53,7 +53,7 @@ impl DockerRegistry {
     }
 
     /// Its name in references.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 

@@ -200,6 +200,7 @@ pub struct Builder {
     any_upload: bool,
     range: Option<String>,
     more_scope: Option<String>,
+    referrers: bool,
 }
 
 /// A running registry.
@@ -307,6 +308,13 @@ impl Builder {
     #[must_use]
     pub fn more_scope(mut self, scope: &str) -> Self {
         self.more_scope = Some(scope.to_owned());
+        self
+    }
+
+    /// Has the referrers API.
+    #[must_use]
+    pub fn referrers(mut self) -> Self {
+        self.referrers = true;
         self
     }
 
@@ -449,6 +457,11 @@ impl Registry {
         self.state()
             .manifest(repository, name)
             .map(|(kind, bytes)| (kind, bytes.to_vec()))
+    }
+
+    /// The list of what refers to a manifest, as the API gives it.
+    pub fn referrers(&self, repository: &str, digest: &str) -> serde_json::Value {
+        self.state().referring(repository, digest)
     }
 
     /// Returns the requests so far.

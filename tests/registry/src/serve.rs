@@ -344,6 +344,13 @@ impl State {
                 None => Answer::refusal(404, "BLOB_UNKNOWN"),
             };
         }
+        if let Some((repository, subject)) = rest.split_once("/referrers/")
+            && self.settings.referrers
+        {
+            return Answer::new(200)
+                .body(self.referring(repository, subject).to_string())
+                .header("content-type", "application/vnd.oci.image.index.v1+json");
+        }
         let Some((repository, name)) = rest.split_once("/manifests/") else {
             return Answer::refusal(404, "UNSUPPORTED");
         };
@@ -357,7 +364,13 @@ impl State {
             for name in [name, &digest] {
                 self.put_manifest(repository, name, &media_type, asked.body.clone());
             }
-            return Answer::new(201).header("docker-content-digest", digest);
+            let answer = Answer::new(201).header("docker-content-digest", digest);
+            let document: serde_json::Value =
+                serde_json::from_slice(&asked.body).unwrap_or_default();
+            return match document["subject"]["digest"].as_str() {
+                Some(subject) if self.settings.referrers => answer.header("oci-subject", subject),
+                _ => answer,
+            };
         }
         match self.manifest(repository, name) {
             Some((media_type, bytes)) => {
@@ -365,6 +378,26 @@ impl State {
             }
             None => Answer::refusal(404, "MANIFEST_UNKNOWN"),
         }
+    }
+
+    /// The list of what is about a manifest.
+    pub(crate) fn referring(&self, repository: &str, subject: &str) -> serde_json::Value {
+        let entries = self.referrers(repository, subject).into_iter();
+        let entries = entries.map(|(digest, bytes)| {
+            let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            serde_json::json!({
+                "mediaType": document["mediaType"],
+                "digest": digest,
+                "size": bytes.len(),
+                "artifactType": document["artifactType"],
+                "annotations": document["annotations"],
+            })
+        });
+        serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": entries.collect::<Vec<_>>(),
+        })
     }
 
     /// What a manifest or index names that the repository has not.

@@ -142,6 +142,22 @@ impl State {
             .cloned()
     }
 
+    /// The manifests of a repository that are about another, by digest, sorted.
+    pub(crate) fn referrers(&self, repository: &str, subject: &str) -> Vec<(String, Bytes)> {
+        let mut found: Vec<(String, Bytes)> = self
+            .manifests
+            .iter()
+            .filter(|((held_by, name), _)| held_by == repository && name.starts_with("sha256:"))
+            .filter(|(_, (_, bytes))| {
+                let document: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+                document["subject"]["digest"] == subject
+            })
+            .map(|((_, digest), (_, bytes))| (digest.clone(), bytes.clone()))
+            .collect();
+        found.sort();
+        found
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.counter += 1;
         self.counter

@@ -29,6 +29,7 @@ mod error;
 mod login;
 mod pull;
 mod push;
+mod referrers;
 pub(crate) mod retry;
 mod settings;
 mod tls;

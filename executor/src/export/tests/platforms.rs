@@ -16,6 +16,7 @@ fn two(world: &World) -> ImageToExport {
             handle: Some(Handle::layers(vec![layer])),
             config: Some(config::plain_for(&platform)),
             platform: Some(platform),
+            ..ResultToExport::default()
         }
     };
     ImageToExport {

@@ -1,0 +1,98 @@
+//! `kiln sbom`, and `kiln inspect --attestations`.
+
+use std::process::ExitCode;
+
+use kiln::{Error, SbomOrigin};
+use serde_json::Value;
+
+use super::args::{SbomArgs, SbomFormat};
+use super::host::{self, Needs};
+use super::images::columns;
+use super::{Done, Failure, print, report, spec};
+
+pub(crate) fn sbom(args: &SbomArgs) -> Done {
+    let platform = spec::platform("--platform", args.platform.as_deref())?;
+    let kiln = host::open(Needs::Layers, false)?;
+    let runtime = host::runtime()?;
+    let found = runtime.block_on(kiln.sbom(&args.image, platform.as_ref(), args.anew))?;
+    let document: Value = serde_json::from_str(&found.document).unwrap_or_default();
+    match &found.origin {
+        SbomOrigin::Attached => {
+            report::note("this SBOM is attached to the image; --anew reads the layers instead");
+        }
+        SbomOrigin::Scanned(inventory) => {
+            for note in &inventory.notes {
+                report::warning(&format!("`/{}` was not read: {}", note.path, note.reason));
+            }
+        }
+    }
+    let format = args.format.unwrap_or(match args.output {
+        Some(_) => SbomFormat::Spdx,
+        None => SbomFormat::Table,
+    });
+    let text = match format {
+        SbomFormat::Spdx => format!("{document:#}\n"),
+        SbomFormat::Table => table(&document),
+    };
+    let Some(path) = &args.output else {
+        return print(&text);
+    };
+    std::fs::write(path, text).map_err(|source| {
+        Failure::Kiln(Error::File {
+            attempt: "write",
+            path: path.clone(),
+            source,
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The packages of a document, whoever wrote it, as rows.
+fn table(document: &Value) -> String {
+    let mut rows: Vec<[String; 4]> = Vec::new();
+    for package in document["packages"].as_array().into_iter().flatten() {
+        let text = |key: &str| shown(package[key].as_str().unwrap_or_default());
+        let references = package["externalRefs"].as_array();
+        let mut references = references.into_iter().flatten();
+        let purl =
+            references.find_map(|one| one["referenceLocator"].as_str()?.strip_prefix("pkg:"));
+        // The image and its layers are packages too.
+        let Some(purl) = purl else { continue };
+        let kind = purl.split('/').next().unwrap_or_default();
+        let license = match text("licenseDeclared") {
+            license if license == "NOASSERTION" || license == "NONE" => String::new(),
+            license => license,
+        };
+        rows.push([text("name"), text("versionInfo"), shown(kind), license]);
+    }
+    rows.sort();
+    rows.insert(0, ["NAME", "VERSION", "TYPE", "LICENSE"].map(str::to_owned));
+    columns(&rows)
+}
+
+/// What a terminal may be given of a text of strangers.
+fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(100).map(plain).collect()
+}
+
+pub(crate) fn attestations(image: &str) -> Done {
+    let kiln = host::open(Needs::Records, true)?;
+    let mut platforms = serde_json::Map::new();
+    for (platform, predicates) in kiln.image_predicates(image)? {
+        let mut said = serde_json::Map::new();
+        for predicate in predicates {
+            let value: Value = serde_json::from_str(&predicate.json).unwrap_or_default();
+            said.insert(predicate.kind, value);
+        }
+        if !said.is_empty() {
+            platforms.insert(platform, said.into());
+        }
+    }
+    if platforms.is_empty() {
+        report::warning(&format!(
+            "nothing is attached to `{image}`; `kiln build --provenance --sbom` attaches both"
+        ));
+    }
+    print(&format!("{:#}\n", Value::Object(platforms)))
+}
