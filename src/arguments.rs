@@ -125,6 +125,7 @@ pub(crate) fn is_proxy(name: &str) -> bool {
 fn kind(export: &Export) -> &'static str {
     match export {
         Export::Image { .. } => "image",
+        Export::Registry { .. } => "registry",
         Export::OciArchive { .. } | Export::OciDirectory { .. } => "oci",
         Export::DockerArchive { .. } => "docker",
         Export::Local { .. } => "local",

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
-    BuildWorker, Error as ExecutorError, Export, Exported, ImageToExport, Locals, MountsEvent,
-    Resolver, ResultToExport, TravellingMounts, words,
+    BuildWorker, Error as ExecutorError, Export, Exported, ImageOptions, ImageToExport, Locals,
+    MountsEvent, Resolver, ResultToExport, TransferEvent, TransferObserver, TravellingMounts,
+    words,
 };
 use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
 use kiln_solver::{
@@ -24,17 +25,22 @@ use crate::lock::{LockFile, pull_words};
 use crate::missing::Contexts;
 use crate::plan::read_plan;
 use crate::record::{BuildDetails, BuildRecord, Ended, Outcome};
+use crate::reproduce::layer_steps;
 use crate::steps::{Steps, Teller};
 use crate::{
-    BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Kiln, Warnings,
+    BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Kiln, StepInfo, Warnings,
     entitlement,
 };
 
 /// What a build made.
 #[derive(Debug, Clone)]
 pub struct Built {
+    /// What `kiln builds` calls this build.
+    pub id: String,
     /// What was exported.
     pub exported: Exported,
+    /// The steps whose layers lie on top of the base, highest first, for each result by its name.
+    pub layer_steps: BTreeMap<String, Vec<StepInfo>>,
     /// How long it took.
     pub took: Duration,
 }
@@ -85,10 +91,14 @@ impl Kiln {
         let clock = Instant::now();
         // A name that cannot be given is better known before an hour of building.
         let tagged = Export::Image {
-            names: request.tags.iter().cloned().collect(),
+            options: ImageOptions {
+                names: request.tags.iter().cloned().collect(),
+                ..ImageOptions::default()
+            },
         };
         for export in request.exports.iter().chain([&tagged]) {
             export.check()?;
+            export.check_names(&request.tags)?;
         }
         request.secrets.check()?;
         let attestations = std::mem::take(&mut request.attestations);
@@ -125,6 +135,7 @@ impl Kiln {
             lock,
         } = prepared;
         sink(Event::Understood(warnings));
+        let plan = request.conditions.apply(plan);
         let (locked, configs) = (lock.names(&plan), lock.configs(&plan));
         if request.source.resolve_mode == ResolveMode::Pull && !locked.is_empty() {
             sink(Event::Notice(pull_words(&lock.shown)));
@@ -152,10 +163,26 @@ impl Kiln {
             TravellingMounts::new(from, to, move |text| sink(Event::Notice(text)))
         };
         let travelling = Arc::new(travelling);
+        let told = Arc::clone(&sink);
+        let sending = TransferObserver::new(move |event| {
+            if let TransferEvent::Blob {
+                digest,
+                size_bytes,
+                state,
+            } = event
+            {
+                told(Event::Sending {
+                    digest,
+                    size_bytes,
+                    state,
+                });
+            }
+        });
         let worker = BuildWorker::new(&self.executor, resolver, locals)
             .with_secrets(request.secrets.clone())
             .with_configs(configs)
             .with_mounts(Arc::clone(&travelling))
+            .with_transfers(sending)
             .with_cancel(&cancel);
         let worker = Arc::new(worker);
         self.check_runs(&plan, &worker).await?;
@@ -204,7 +231,7 @@ impl Kiln {
             platforms = source_platforms(&request);
         }
         let record = BuildRecord {
-            id,
+            id: id.clone(),
             age: String::new(),
             started,
             duration: took,
@@ -245,7 +272,12 @@ impl Kiln {
             )));
         }
         let exported = result?;
-        Ok(Built { exported, took })
+        Ok(Built {
+            id,
+            exported,
+            layer_steps: layer_steps(&plan),
+            took,
+        })
     }
 
     async fn prepare(&self, request: &BuildRequest, asker: &Asker) -> Result<Prepared, Error> {
@@ -397,11 +429,17 @@ impl Kiln {
         F: Fn(Event) + Send + Sync + 'static,
     {
         let exports = if request.exports.is_empty() {
-            vec![Export::Image { names: Vec::new() }]
+            vec![Export::Image {
+                options: ImageOptions::default(),
+            }]
         } else {
             request.exports.clone()
         };
         let only_cache = exports.iter().all(|export| *export == Export::CacheOnly);
+        let only_sent = !request.attestations.sbom
+            && exports
+                .iter()
+                .all(|export| matches!(export, Export::Registry { keep: false, .. }));
         let need = if only_cache {
             Need::Known
         } else {
@@ -413,7 +451,17 @@ impl Kiln {
         options.jobs = request.jobs.unwrap_or(options.jobs);
         let solve = SolveRequest {
             plan: Arc::clone(plan),
-            goals: goals(plan, need),
+            goals: goals(plan, need)
+                .into_iter()
+                .map(|goal| match only_sent && is_image(plan, goal.input.node) {
+                    // It may go from registry to registry.
+                    true => Goal {
+                        need: Need::Known,
+                        ..goal
+                    },
+                    false => goal,
+                })
+                .collect(),
             notes,
             options,
         };
@@ -442,7 +490,14 @@ impl Kiln {
             };
             predicate(&story, asked)
         });
-        let mut goals = solved.goals.into_iter();
+        let mut goals = Vec::with_capacity(solved.goals.len());
+        for mut goal in solved.goals {
+            if goal.handle.is_none() && !only_cache {
+                goal.handle = Some(worker.image_handle(&goal.content).await?);
+            }
+            goals.push(goal);
+        }
+        let mut goals = goals.into_iter();
         let results = plan.results.iter().map(|(name, result)| {
             let goal = result.output.and_then(|_| goals.next());
             Ok(ResultToExport {
@@ -457,7 +512,6 @@ impl Kiln {
             source_date_epoch: request.source.source_date_epoch,
             tags: request.tags.iter().cloned().collect(),
             sbom: request.attestations.sbom,
-            ..ImageToExport::default()
         };
         let exporting = {
             let (executor, worker) = (self.executor.clone(), Arc::clone(worker));
@@ -488,6 +542,13 @@ impl Kiln {
         };
         Ok(exported)
     }
+}
+
+fn is_image(plan: &Plan, node: NodeId) -> bool {
+    matches!(
+        plan.graph.node(node).op,
+        Op::Source(kiln_ir::SourceOp::Image(_))
+    )
 }
 
 /// What is wanted of a plan: all its results.
@@ -526,8 +587,16 @@ fn check_results(plan: &Plan, exports: &[Export]) -> Result<(), Error> {
             return Err(Error::Plan { message });
         }
     }
+    let results = plan.results.iter().map(|(name, result)| {
+        Ok(ResultToExport {
+            platform: platform_of(name)?,
+            config: result.config.clone(),
+            ..ResultToExport::default()
+        })
+    });
+    let results = results.collect::<Result<Vec<_>, Error>>()?;
     for export in exports {
-        export.check_platforms(plan.results.len())?;
+        export.check_results(&results)?;
     }
     Ok(())
 }

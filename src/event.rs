@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kiln_executor::BlobState;
 use kiln_solver::WaitsFor;
 
 use crate::{Explanation, Findings};
@@ -121,6 +122,15 @@ pub enum Event {
     Notice(String),
     /// An exporter has begun.
     Exporting(String),
+    /// An exporter moves a blob to a registry.
+    Sending {
+        /// Its digest.
+        digest: String,
+        /// Its length in bytes.
+        size_bytes: u64,
+        /// How far it is.
+        state: BlobState,
+    },
     /// An exporter is done.
     Exported {
         /// As in [`Event::Exporting`].

@@ -42,6 +42,7 @@ mod outside;
 mod plan;
 mod record;
 mod report;
+mod reproduce;
 mod rerun;
 mod revision;
 mod steps;
@@ -66,6 +67,7 @@ pub use open::{Kiln, Options};
 pub use outside::{FrontendFailure, FrontendProblem};
 pub use plan::{PlanForm, Planned, read_plan};
 pub use record::{BuildDetails, BuildRecord, ExportRecord, Outcome, StepRecord};
+pub use reproduce::{Conditions, Culprit, culprit};
 pub use request::{
     ASSUMED_PLATFORM, BuildRequest, ContextRequest, Delivery, DockerfileRequest, Frontend,
     Frontends, ReadOnce, SourceRequest,
@@ -74,13 +76,16 @@ pub use rerun::{Rerun, RerunStep, reruns};
 pub use revision::PlanContext;
 
 pub use kiln_executor::{
-    Accounts, AgentSource, BlobState, Compression, ContainerRequest, Credential, Destination,
-    Error as ExecutorError, Executor, Export, Exported, GitError, ImageDetails, ImageSummary,
-    ImportedImage, Keep, Kept, LayerFiles, ListRequest, LoadSource, LoadedImage, LoggedOut,
-    MemberChange, NewLogin, PlatformDetails, Program, ProgramStdio, PullEvent, PullObserver,
-    PullRequest, PulledImage, PushRequest, PushedName, RegistryOverrides, RegistrySettings,
-    Revision, SaveFormat, SaveRequest, SecretSource, Secrets, SpaceLine, StepLog, Swept, Terminal,
-    TransferEvent, TransferObserver, Volume, host_platform, init_if_requested, probe_host, userns,
+    Accounts, AgentSource, Annotation, AnnotationPlace, BlobState, Compression, ConfigDifference,
+    ContainerRequest, ContentDifference, Credential, Destination, Difference,
+    Error as ExecutorError, Executor, Export, Exported, FileDifference, Flavor, GitError,
+    ImageDetails, ImageDifferences, ImageOptions, ImageSummary, ImportedImage, Keep, Kept,
+    LayerCompression, LayerDifferences, LayerFiles, LineDifference, ListRequest, LoadSource,
+    LoadedImage, LoggedOut, ManifestDescriptor, MemberChange, NewLogin, PlatformDetails, Program,
+    ProgramStdio, PullEvent, PullObserver, PullRequest, PulledImage, PushRequest, PushedName,
+    RegistryOverrides, RegistrySettings, Revision, SaveFormat, SaveRequest, SecretSource, Secrets,
+    SpaceLine, StepLog, Swept, Terminal, TransferEvent, TransferObserver, Volume, host_platform,
+    init_if_requested, probe_host, userns,
 };
 pub use kiln_executor::{AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin};
 pub use kiln_executor::{

@@ -79,6 +79,18 @@ impl CacheMounts {
     }
 }
 
+impl Executor {
+    /// Removes the cache mounts whose ids begin so.
+    pub fn forget_caches(&self, prefix: &str) -> Result<(), Error> {
+        for mount in self.store().cache_mounts()? {
+            if mount.id.starts_with(prefix) {
+                self.store().remove_cache_mount(&mount.id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// By id: the strictest sharing, and the first mount, which says what a new directory begins with.
 fn wanted(op: &ExecOp) -> BTreeMap<&str, (Sharing, &Mount)> {
     let mut wanted: BTreeMap<&str, (Sharing, &Mount)> = BTreeMap::new();

@@ -4,7 +4,9 @@
 //! of its own, which every reader takes for one stream (RFC 1952 section 2.2, RFC 8878 section 3).
 //! So a chunk's bytes depend on nothing but the chunk, and threads only decide how soon they come.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::{mem, thread};
@@ -12,27 +14,84 @@ use std::{mem, thread};
 use flate2::{Compress, Compression as Deflate, Crc, FlushCompress, Status};
 use kiln_oci::media_type::Compression;
 
+use crate::error::Error;
+
 /// What a gzip member holds; smaller ones compress worse, larger ones keep threads waiting.
 const GZIP_CHUNK_BYTES: usize = 1 << 20;
 /// What a zstd frame holds; its window at level 3 is 2 MiB.
 const ZSTD_CHUNK_BYTES: usize = 4 << 20;
 /// On 300 MB of programs and texts, 6 takes a seventh more time for nothing, and 3 a quarter less for
 /// 3 % more bytes.
-const GZIP_LEVEL: u32 = 5;
-/// What zstd itself takes for its default.
-const ZSTD_LEVEL: i32 = 3;
+const GZIP_LEVEL: u8 = 5;
+/// What zstd itself takes for its default, which its level 0 stands for.
+const ZSTD_LEVEL: u8 = 3;
 /// Chunks in flight for each thread: one that it works on and one that waits.
 const CHUNKS_PER_THREAD: usize = 2;
 /// No field names a file, a time or a level; the system is "unknown" (RFC 1952 section 2.3.1).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// How blobs made in this way are filed: all that decides their bytes, and the compressor's version,
-/// with which they may change.
-pub(crate) fn filed_as(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "none",
-        Compression::Gzip => "gzip zlib-rs 0.6 level 5 members 1 MiB",
-        Compression::Zstd => "zstd 1.5 level 3 frames 4 MiB",
+/// How layers become blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LayerCompression {
+    /// How they are compressed.
+    pub compression: Compression,
+    /// How hard; by default what takes little time for most of the gain.
+    pub level: Option<u8>,
+    /// Layers that are packed otherwise are packed anew, those of base images.
+    pub force: bool,
+}
+
+impl LayerCompression {
+    /// The levels that a compression has; none where nothing is compressed.
+    pub fn levels(compression: Compression) -> Option<RangeInclusive<u8>> {
+        match compression {
+            Compression::None => None,
+            Compression::Gzip => Some(0..=9),
+            Compression::Zstd => Some(0..=22),
+        }
+    }
+
+    /// Errors unless there is such a level.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        let levels = LayerCompression::levels(self.compression);
+        match (self.level, levels) {
+            (None, _) => Ok(()),
+            (Some(level), Some(levels)) if levels.contains(&level) => Ok(()),
+            (Some(level), levels) => Err(Error::CompressionLevel {
+                level,
+                compression: self.compression.as_str(),
+                levels: levels.map(|levels| (*levels.start(), *levels.end())),
+            }),
+        }
+    }
+
+    /// The level that is taken.
+    fn level(self) -> u8 {
+        match (self.compression, self.level) {
+            (Compression::Zstd, None | Some(0)) => ZSTD_LEVEL,
+            (_, Some(level)) => level,
+            (_, None) => GZIP_LEVEL,
+        }
+    }
+
+    /// How blobs made in this way are filed: all that decides their bytes, and the compressor's version,
+    /// with which they may change.
+    pub(crate) fn filed_as(self) -> Cow<'static, str> {
+        let level = self.level();
+        match self.compression {
+            Compression::None => "none".into(),
+            Compression::Gzip => format!("gzip zlib-rs 0.6 level {level} members 1 MiB").into(),
+            Compression::Zstd => format!("zstd 1.5 level {level} frames 4 MiB").into(),
+        }
+    }
+}
+
+impl From<Compression> for LayerCompression {
+    fn from(compression: Compression) -> LayerCompression {
+        LayerCompression {
+            compression,
+            ..LayerCompression::default()
+        }
     }
 }
 
@@ -40,21 +99,21 @@ pub(crate) fn filed_as(compression: Compression) -> &'static str {
 ///
 /// Errors with what `out` said if it takes no more, whatever `produce` made of that.
 pub(crate) fn compress<T, E: From<io::Error>>(
-    compression: Compression,
+    packing: LayerCompression,
     out: &mut (impl Write + Send),
     produce: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<T, E> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    compress_on(threads, compression, out, produce)
+    compress_on(threads, packing, out, produce)
 }
 
 fn compress_on<T, E: From<io::Error>>(
     threads: usize,
-    compression: Compression,
+    packing: LayerCompression,
     out: &mut (impl Write + Send),
     produce: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<T, E> {
-    let chunk_bytes = match compression {
+    let chunk_bytes = match packing.compression {
         Compression::None => return produce(out),
         Compression::Gzip => GZIP_CHUNK_BYTES,
         Compression::Zstd => ZSTD_CHUNK_BYTES,
@@ -73,7 +132,7 @@ fn compress_on<T, E: From<io::Error>>(
             queue,
         };
         for _ in 0..threads {
-            scope.spawn(|| work(&todo, compression));
+            scope.spawn(|| work(&todo, packing));
         }
         let collector = scope.spawn(move || collect(&results, out));
         let produced = produce(&mut chunks);
@@ -143,8 +202,8 @@ impl Write for Chunks {
     }
 }
 
-fn work(todo: &Mutex<Receiver<Job>>, compression: Compression) {
-    let mut state = State::new(compression);
+fn work(todo: &Mutex<Receiver<Job>>, packing: LayerCompression) {
+    let mut state = State::new(packing);
     loop {
         let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { chunk, result }) = next else {
@@ -170,15 +229,16 @@ fn collect(
 /// A thread's compressor, whose memory is used again for each chunk.
 enum State {
     Gzip(Compress),
-    Zstd(Option<zstd::bulk::Compressor<'static>>),
+    Zstd(u8, Option<zstd::bulk::Compressor<'static>>),
 }
 
 impl State {
-    fn new(compression: Compression) -> State {
-        match compression {
-            Compression::Zstd => State::Zstd(None),
+    fn new(packing: LayerCompression) -> State {
+        let level = packing.level();
+        match packing.compression {
+            Compression::Zstd => State::Zstd(level, None),
             Compression::Gzip | Compression::None => {
-                State::Gzip(Compress::new(Deflate::new(GZIP_LEVEL), false))
+                State::Gzip(Compress::new(Deflate::new(u32::from(level)), false))
             }
         }
     }
@@ -186,10 +246,10 @@ impl State {
     fn compress(&mut self, chunk: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             State::Gzip(deflate) => member(deflate, chunk),
-            State::Zstd(compressor) => {
+            State::Zstd(level, compressor) => {
                 let compressor = match compressor {
                     Some(compressor) => compressor,
-                    none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+                    none => none.insert(zstd::bulk::Compressor::new(i32::from(*level))?),
                 };
                 compressor.compress(chunk)
             }
@@ -239,10 +299,10 @@ mod tests {
         out
     }
 
-    fn compressed(threads: usize, compression: Compression, input: &[u8]) -> Vec<u8> {
+    fn compressed(threads: usize, packing: impl Into<LayerCompression>, input: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let produced: io::Result<()> =
-            compress_on(threads, compression, &mut out, |to| to.write_all(input));
+            compress_on(threads, packing.into(), &mut out, |to| to.write_all(input));
         produced.unwrap();
         out
     }
@@ -276,6 +336,32 @@ mod tests {
     }
 
     #[test]
+    fn every_level_reads_back_and_is_filed_by_itself() {
+        let input = text(300 << 10);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let mut words = std::collections::BTreeSet::new();
+            for level in LayerCompression::levels(compression).unwrap() {
+                let packing = LayerCompression {
+                    level: Some(level),
+                    ..compression.into()
+                };
+                words.insert(packing.filed_as());
+                let mut back = Vec::new();
+                crate::archive::decompress(io::Cursor::new(compressed(2, packing, &input)))
+                    .unwrap()
+                    .read_to_end(&mut back)
+                    .unwrap();
+                assert!(back == input, "{compression:?} {level}");
+            }
+            // zstd's level 0 is its default.
+            let levels = LayerCompression::levels(compression).unwrap().count();
+            let same = usize::from(compression == Compression::Zstd);
+            assert_eq!(words.len(), levels - same);
+        }
+        assert_eq!(LayerCompression::levels(Compression::None), None);
+    }
+
+    #[test]
     fn what_does_not_compress_is_kept_too() {
         let mut noise = vec![0; 2 << 20];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
@@ -289,7 +375,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_that_were_filed() {
-        // Other digests mean another compressor: `filed_as` must change with them.
+        // Other digests mean another compressor: `LayerCompression::filed_as` must change with them.
         let digest = |compression| {
             blake3::hash(&compressed(2, compression, &text(3 << 20)))
                 .to_hex()
@@ -297,9 +383,9 @@ mod tests {
         };
         insta::assert_snapshot!(format!(
             "{} {}\n{} {}",
-            filed_as(Compression::Gzip),
+            LayerCompression::from(Compression::Gzip).filed_as(),
             digest(Compression::Gzip),
-            filed_as(Compression::Zstd),
+            LayerCompression::from(Compression::Zstd).filed_as(),
             digest(Compression::Zstd)
         ));
     }
@@ -316,15 +402,16 @@ mod tests {
             }
         }
         let input = text(64 << 20);
-        let result: io::Result<()> =
-            compress_on(2, Compression::Gzip, &mut Full, |to| to.write_all(&input));
+        let result: io::Result<()> = compress_on(2, LayerCompression::default(), &mut Full, |to| {
+            to.write_all(&input)
+        });
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
     fn a_producer_that_fails_is_what_is_told() {
         let mut out = Vec::new();
-        let result: io::Result<()> = compress_on(2, Compression::Gzip, &mut out, |to| {
+        let result: io::Result<()> = compress_on(2, LayerCompression::default(), &mut out, |to| {
             to.write_all(&text(3 << 20))?;
             Err(io::Error::from(io::ErrorKind::NotFound))
         });

@@ -343,6 +343,52 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// An image that a registry did not get.
+    #[error("could not push {}", names.join(", "))]
+    NotSent {
+        /// Its names, in their short form.
+        names: Vec<String>,
+        /// The store has it under these.
+        is_kept: bool,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
+    },
+    /// An image that is to be sent and has no name.
+    #[error("an image without a name says no registry to push to")]
+    NothingNamed,
+    /// A name that says another thing than how the image is sent.
+    #[error("`{name}` has a tag, and the image is to be pushed by its digest alone")]
+    TagByDigest {
+        /// The name.
+        name: String,
+    },
+    /// An annotation of an index where there is none.
+    #[error("the annotation `{key}` is for an index, and an image for one platform has none")]
+    IndexAnnotation {
+        /// Its key.
+        key: String,
+    },
+    /// An annotation for a platform that is not built.
+    #[error("the annotation `{key}` is for {wanted}, and this build is for {built}")]
+    AnnotationPlatform {
+        /// Its key.
+        key: String,
+        /// Its platform.
+        wanted: String,
+        /// What is built.
+        built: String,
+    },
+    /// A level that a compression does not have.
+    #[error("{compression} has no level {level}")]
+    CompressionLevel {
+        /// As asked for.
+        level: u8,
+        /// The compression.
+        compression: &'static str,
+        /// The lowest and the highest, if there is any.
+        levels: Option<(u8, u8)>,
+    },
     /// Two platforms that write the same file.
     #[error("`{path}` of {second} would be written over that of {first}")]
     PlatformClash {
@@ -472,6 +518,37 @@ impl Error {
             Error::OnePlatform { .. } => {
                 "`-o type=oci` holds several; `--platform` chooses one".to_owned()
             }
+            Error::NotSent {
+                source,
+                is_kept: false,
+                ..
+            } => return source.hint(),
+            Error::NotSent { names, source, .. } => {
+                let push = format!(
+                    "the image is kept: `kiln push {}` sends it without building it again",
+                    names.first().map_or("", String::as_str)
+                );
+                return Some(match source.hint() {
+                    Some(hint) => format!("{hint}; {push}"),
+                    None => push,
+                });
+            }
+            Error::NothingNamed => {
+                "give it one with -t HOST/NAME:TAG, or with name=HOST/NAME:TAG of the output"
+                    .to_owned()
+            }
+            Error::TagByDigest { name } => {
+                let end = name.rfind(':').unwrap_or(name.len());
+                format!("leave the tag out: {}", &name[..end])
+            }
+            Error::IndexAnnotation { .. } => {
+                "`manifest:KEY=VALUE` says it of the image; several platforms make an index"
+                    .to_owned()
+            }
+            Error::CompressionLevel { levels, .. } => match levels {
+                Some((first, last)) => format!("it has levels {first} to {last}"),
+                None => "leave `compression-level` out, or compress with gzip or zstd".to_owned(),
+            },
             Error::PlatformClash { .. } => {
                 "leave `platform-split=false` out, and each platform has a directory".to_owned()
             }

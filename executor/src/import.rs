@@ -185,7 +185,7 @@ mod tests {
         let destination = Destination::File(directory.path().join("x.tar"));
         let exports = [Export::OciArchive {
             destination,
-            names: vec![],
+            options: crate::export::ImageOptions::default(),
         }];
         let exported = executor.export(&worker, &given, &exports, &|_| {}).unwrap();
         assert_eq!(exported.image_id, Some(imported.id));

@@ -34,6 +34,7 @@ mod worker;
 
 mod looker;
 
+mod compare;
 mod compress;
 mod export;
 
@@ -63,6 +64,11 @@ pub use accounts::{Accounts, LoggedOut, NewLogin};
 pub use attestation::Predicate;
 pub use builds::{Build, FoundBuild, NewBuild, StepLog};
 pub use cachemounts::CacheMounts;
+pub use compare::{
+    ConfigDifference, ContentDifference, Difference, FileDifference, ImageDifferences,
+    LayerDifferences, LineDifference,
+};
+pub use compress::LayerCompression;
 pub use container::{
     ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
 };
@@ -71,8 +77,8 @@ pub use delivery::{Delivered, StreamContent};
 pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{
-    Compression, Destination, Export, Exported, ImageToExport, ManifestDescriptor, ResultToExport,
-    SaveFormat, SaveRequest, rfc3339,
+    Annotation, AnnotationPlace, Compression, Destination, Export, Exported, Flavor, ImageOptions,
+    ImageToExport, ManifestDescriptor, ResultToExport, SaveFormat, SaveRequest, rfc3339,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision};

@@ -22,7 +22,7 @@ use kiln_tree::tar::MtimePolicy;
 use crate::attestation::{self, Predicate};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::export::{Packer, as_pulled, blob_digest, describe};
+use crate::export::{Nowhere, Packer, as_pulled, blob_digest, describe};
 use crate::images::{oci_platform, platform_of};
 use crate::source::{Place, ResolvedImage, bring_blob, fetch_archive};
 
@@ -363,9 +363,10 @@ impl Packing<'_> {
             store: self.executor.store(),
             lease: self.lease,
             mtime: MtimePolicy::Keep,
-            compression: self.compression,
+            packing: self.compression.into(),
             stop: self.stop,
             bring: &bring,
+            afar: &Nowhere,
         }
         .pack_as(&image.layers, &diff_ids)
         .map_err(|error| match error {

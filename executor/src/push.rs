@@ -16,14 +16,14 @@ use kiln_oci::layout::{Document, Export};
 use kiln_oci::media_type::{self, Compression};
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::{self, BlobSource, Client, PushOptions, Pushed};
-use kiln_store::{BlobDigest, Image, Lease, Store};
+use kiln_store::{BlobDigest, Image, Lease, Store, StoreError};
 
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::blob_digest;
 use crate::images::member_for;
 use crate::packed::{Packing, Referrer};
-use crate::source::stoppable;
+use crate::source::{bring_blob, stoppable};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// Blobs that are sent at once.
@@ -263,6 +263,7 @@ impl Executor {
                 .cloned()
                 .collect();
             let sending = Sending {
+                executor: self,
                 store: self.store(),
                 client: self.registry()?,
                 export,
@@ -283,6 +284,7 @@ impl Executor {
 
 /// One export on its way to one repository.
 struct Sending<'a> {
+    executor: &'a Executor,
     store: &'a Store,
     client: &'a Client,
     export: &'a Export,
@@ -443,8 +445,9 @@ impl Sending<'_> {
         let source: Box<dyn BlobSource> = match document {
             Some(document) => Box::new(document.bytes.clone()),
             None => Box::new(StoredBlob {
-                store: self.store.clone(),
-                digest: stored(&blob),
+                executor: self.executor.clone(),
+                lease: self.store.lease(),
+                blob: blob.clone(),
             }),
         };
         let observer = self.observer.clone();
@@ -555,15 +558,41 @@ fn is_manifest(descriptor: &Descriptor) -> bool {
 
 /// A blob of the store as what is sent.
 struct StoredBlob {
-    store: Store,
-    digest: BlobDigest,
+    executor: Executor,
+    lease: Lease,
+    blob: Descriptor,
+}
+
+impl StoredBlob {
+    /// Opens it; one that was left in a registry is brought here first.
+    async fn open(self) -> Result<std::fs::File, Error> {
+        let (store, digest) = (self.executor.store(), stored(&self.blob));
+        match store.open_blob(&digest) {
+            Err(StoreError::NoSuchBlob(_)) => {}
+            opened => return Ok(opened?),
+        }
+        for place in store.places(&digest)? {
+            let Ok(reference) = Reference::parse(&place) else {
+                continue;
+            };
+            let bring = bring_blob(&self.executor, &self.lease, &reference, &self.blob, &|_| {});
+            if bring.await.is_ok() {
+                break;
+            }
+        }
+        Ok(store.open_blob(&digest)?)
+    }
 }
 
 impl BlobSource for StoredBlob {
     fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
-        let (store, digest) = (self.store.clone(), self.digest);
+        let blob = StoredBlob {
+            executor: self.executor.clone(),
+            lease: self.lease.clone(),
+            blob: self.blob.clone(),
+        };
         let open = async move {
-            let file = store.open_blob(&digest).map_err(io::Error::other)?;
+            let file = blob.open().await.map_err(io::Error::other)?;
             Ok(tokio::fs::File::from_std(file))
         };
         registry::pieces(open, offset)

@@ -102,6 +102,8 @@ pub struct BuildWorker {
     begun: SystemTime,
     /// Ends long work of this build.
     stop: Stop,
+    /// Is told of what is sent to registries.
+    transfers: TransferObserver,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -133,7 +135,21 @@ impl BuildWorker {
             configs: BTreeMap::new(),
             begun: SystemTime::now(),
             stop: Stop::NEVER,
+            transfers: TransferObserver::silent(),
         }
+    }
+
+    /// Lets `observer` see what is sent to registries.
+    #[must_use]
+    pub fn with_transfers(self, observer: TransferObserver) -> BuildWorker {
+        BuildWorker {
+            transfers: observer,
+            ..self
+        }
+    }
+
+    pub(crate) fn transfers(&self) -> &TransferObserver {
+        &self.transfers
     }
 
     /// Lets steps have secrets and ssh agents.
@@ -200,6 +216,10 @@ impl BuildWorker {
     /// Finds out when a git or http source was last changed, in seconds since 1970.
     pub async fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, Error> {
         self.remotes.time(&self.lease, source).await
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     /// What the build's results are leased under.
@@ -465,8 +485,7 @@ impl BuildWorker {
     ///
     /// Must be called where blocking is allowed, on a thread of a runtime.
     pub(crate) fn fetch_archive(&self, layer: DiffId) -> Result<bool, Error> {
-        let images: Vec<ResolvedImage> = lock(&self.images).values().cloned().collect();
-        for image in images {
+        for image in self.resolved_images() {
             let bring = fetch_archive(&self.executor, &self.lease, &image, layer, &self.stop);
             if image.can_bring(layer, self.executor.options().offline)
                 && tokio::runtime::Handle::current().block_on(bring)?
@@ -477,10 +496,14 @@ impl BuildWorker {
         Ok(false)
     }
 
+    /// The images of this plan that are known by now.
+    pub(crate) fn resolved_images(&self) -> Vec<ResolvedImage> {
+        lock(&self.images).values().cloned().collect()
+    }
+
     /// Fetches the images of this plan that have one of these layers.
-    async fn fetch_missing(&self, missing: &[Content]) -> Result<(), Error> {
-        let images: Vec<ResolvedImage> = lock(&self.images).values().cloned().collect();
-        for image in images {
+    pub(crate) async fn fetch_missing(&self, missing: &[Content]) -> Result<(), Error> {
+        for image in self.resolved_images() {
             let has = |layer: &Content| matches!(layer, Content::DiffId(id) if image.diff_ids.contains(id));
             if missing.iter().any(has) {
                 let stop = &self.stop;

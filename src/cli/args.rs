@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use super::limits::{self, LimitArgs};
 use super::mounts::{MountsCommand, TravelArgs};
 use super::plan::PlanArgs;
+use super::reproduce::{DiffArgs, ReproduceArgs};
 
 /// Builds container images: `docker build` as one binary, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -73,6 +74,10 @@ pub(crate) enum Command {
     Lock(Box<LockArgs>),
     /// Say why each step of a build ran, or did not
     Why(WhyArgs),
+    /// Build twice without cache in different conditions, and say what differs
+    Reproduce(Box<ReproduceArgs>),
+    /// Say what differs between two images, file by file
+    Diff(DiffArgs),
     /// Run a program in an image
     Run(Box<RunArgs>),
     /// List images
@@ -332,11 +337,18 @@ pub(crate) struct SourceArgs {
 #[command(after_help = "\
 Outputs (-o), several in one build:
   type=image,name=NAME             kiln's own store (the default)
+  type=registry                    the registries of its names; type=image,push=true keeps it, too
   type=oci,dest=FILE[,tar=false]   an OCI archive, or a layout directory
   type=docker,dest=FILE            an archive for docker load
   type=local,dest=DIR              the files; -o DIR says the same
   type=tar,dest=FILE               the files as a tar; -o - writes it to standard output
   type=cacheonly                   nothing: only the cache is filled
+
+Images also take, with commas between: name=NAME (several as \"name=A,B\"), oci-mediatypes=false,
+compression=gzip|zstd|uncompressed, compression-level=N, force-compression=true (what came
+otherwise, too), annotation.KEY=VALUE, rewrite-timestamp=false (with SOURCE_DATE_EPOCH keep the
+times of files). kiln's store and registries also take name-canonical=true,
+dangling-name-prefix=NAME and push-by-digest=true.
 
 Of several platforms, local and tar write a directory each, such as linux_arm64, unless
 platform-split=false. RUN steps of a foreign platform need qemu-user-static on this host.
@@ -361,6 +373,14 @@ pub(crate) struct BuildArgs {
     /// Where the result goes, instead of kiln's own store; may be given several times
     #[arg(short = 'o', long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
+    /// Say something in the image's manifest; before KEY also where: manifest:, index:,
+    /// manifest-descriptor:, index-descriptor:, or of one platform as in manifest[linux/arm64]:
+    #[arg(long = "annotation", value_name = "[PLACE:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// Push the image to the registries of its names: short for -o type=registry, or push=true where
+    /// an output is type=image
+    #[arg(long)]
+    pub(crate) push: bool,
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file", "LimitArgs", "frontend"])]
     pub(crate) plan: Option<String>,
@@ -427,11 +447,7 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NotYet {
     #[arg(long, hide = true)]
-    push: bool,
-    #[arg(long, hide = true)]
     load: bool,
-    #[arg(long, hide = true, value_name = "X")]
-    annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
     cache_from: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
@@ -444,9 +460,7 @@ impl NotYet {
     /// The first flag that was given, if any.
     pub(crate) fn given(&self) -> Option<&'static str> {
         let given = [
-            (self.push, "--push"),
             (self.load, "--load"),
-            (!self.annotation.is_empty(), "--annotation"),
             (!self.cache_from.is_empty(), "--cache-from"),
             (!self.cache_to.is_empty(), "--cache-to"),
             (self.builder.is_some(), "--builder"),

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use kiln::{
     Attestations, BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error,
-    Export, Frontends, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest,
+    Export, Frontends, Kiln, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest,
     Warnings,
 };
 
-use super::args::{BuildArgs, SourceArgs};
+use super::args::{BuildArgs, Progress, SourceArgs};
 use super::host::{self, Needs};
 use super::progress::{Drawer, Ending};
-use super::{Done, Failure, call, print, report, spec, trust};
+use super::{Done, Failure, call, output, print, report, spec, trust};
 
 /// What a build is asked for: the command line, and what this host's environment adds to it.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
@@ -124,7 +124,7 @@ fn with_own_agent(args: &BuildArgs) -> Vec<String> {
 }
 
 /// What standard input is called.
-const STDIN: &str = "-";
+pub(crate) const STDIN: &str = "-";
 
 /// The build context: a directory, or what brings one.
 fn context(args: &SourceArgs) -> Result<(PathBuf, Option<Delivery>), Failure> {
@@ -165,7 +165,6 @@ fn proxy() -> ProxyEnv {
 }
 
 pub(crate) fn build(args: &BuildArgs) -> Done {
-    let clock = Instant::now();
     if let Some(flag) = args.not_yet.given() {
         report::usage(
             &format!("`{flag}` is not supported yet"),
@@ -189,11 +188,41 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     let kiln = host::open(Needs::Layers, args.source.offline)?;
     // For an ordinary user only the process within the namespace comes here.
     trust::warn_of_unset(&args.secret);
+    let built = run(Run {
+        kiln: &kiln,
+        request,
+        progress: args.progress,
+        quiet: args.quiet,
+        explain: args.explain,
+        cancel: Cancel::new(),
+    })?;
+    write_files(args, &built)?;
+    let done = match (&built.exported.image_id, to_stdout) {
+        (Some(id), 0) => print(&format!("{id}\n"))?,
+        _ => ExitCode::SUCCESS,
+    };
+    // What a power cut may cost is settled after the result is delivered.
+    host::settle_later(&kiln)?;
+    Ok(done)
+}
+
+/// One build, and how it is shown.
+pub(crate) struct Run<'a> {
+    pub(crate) kiln: &'a Kiln,
+    pub(crate) request: BuildRequest,
+    pub(crate) progress: Progress,
+    pub(crate) quiet: bool,
+    pub(crate) explain: bool,
+    pub(crate) cancel: Cancel,
+}
+
+/// Builds, and draws it.
+pub(crate) fn run(run: Run<'_>) -> Result<Built, Failure> {
+    let clock = Instant::now();
     let runtime = host::runtime()?;
-    let cancel = Cancel::new();
-    host::watch_signals(&runtime, cancel.clone());
-    let drawer = Drawer::new(args.progress, args.quiet, args.explain);
-    let built = runtime.block_on(kiln.build(request, drawer.sink(), cancel));
+    host::watch_signals(&runtime, run.cancel.clone());
+    let drawer = Drawer::new(run.progress, run.quiet, run.explain);
+    let built = runtime.block_on(run.kiln.build(run.request, drawer.sink(), run.cancel));
     let ending = Ending {
         took: clock.elapsed(),
         id: built
@@ -220,16 +249,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     };
     // Above the error of a build that failed: what is doubtful may well be why.
     warn(&warnings);
-    let built = built?;
-    write_files(args, &built)?;
-    let done = match (&built.exported.image_id, to_stdout) {
-        (Some(id), 0) => print(&format!("{id}\n"))?,
-        _ => ExitCode::SUCCESS,
-    };
-    // What a power cut may cost is settled after the result is delivered.
-    drop(runtime);
-    host::settle_later(&kiln)?;
-    Ok(done)
+    Ok(built?)
 }
 
 fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
@@ -247,11 +267,15 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         None => None,
         Some(file) => Some(read_plan(file)?),
     };
-    let exports = args
-        .outputs
-        .iter()
-        .map(|text| spec::output(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let exports = output::outputs(&args.outputs, &args.annotations, args.push)?;
+    let pushes = |export: &Export| matches!(export, Export::Registry { .. });
+    if args.source.offline && exports.iter().any(pushes) {
+        report::usage(
+            "a push needs a registry, and `--offline` forbids asking one",
+            Some("build without a push, and `kiln push` later"),
+        );
+        return Err(Failure::Told(2));
+    }
     let (provenance, sbom) = (args.provenance.as_deref(), args.sbom.as_deref());
     let attestations =
         Attestations::of_flags(&args.attest, provenance, sbom).map_err(Error::from)?;
@@ -267,6 +291,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         mounts_from: args.travel.from()?,
         mounts_to: args.travel.to()?,
         attestations,
+        ..BuildRequest::default()
     })
 }
 
@@ -313,47 +338,76 @@ fn warn(warnings: &Warnings) {
 }
 
 fn write_files(args: &BuildArgs, built: &Built) -> Result<(), Failure> {
-    let write = |path: &Path, text: String| {
-        std::fs::write(path, text).map_err(|source| {
-            Failure::Kiln(Error::File {
-                attempt: "write",
-                path: path.to_owned(),
-                source,
-            })
-        })
-    };
-    let exported = &built.exported;
+    let id = built.exported.image_id.as_deref();
     if let Some(path) = &args.iidfile {
-        write(path, exported.image_id.clone().unwrap_or_default())?;
+        write_whole(path, id.unwrap_or_default())?;
     }
     if let Some(path) = &args.metadata_file {
-        let mut metadata = serde_json::Map::new();
-        // An index has no config.
-        if let Some(id) = exported.image_id.as_ref().filter(|_| !exported.is_index) {
-            metadata.insert(
-                "containerimage.config.digest".to_owned(),
-                id.as_str().into(),
-            );
-        }
-        if let Some(manifest) = &exported.manifest {
-            metadata.insert(
-                "containerimage.digest".to_owned(),
-                manifest.digest.as_str().into(),
-            );
-            metadata.insert(
-                "containerimage.descriptor".to_owned(),
-                serde_json::json!({
-                    "mediaType": manifest.media_type,
-                    "digest": manifest.digest,
-                    "size": manifest.size,
-                }),
-            );
-        }
-        if !exported.names.is_empty() {
-            metadata.insert("image.name".to_owned(), exported.names.join(",").into());
-        }
-        let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
-        write(path, format!("{text}\n"))?;
+        let text = serde_json::to_string_pretty(&metadata(built)).unwrap_or_default();
+        write_whole(path, &format!("{text}\n"))?;
     }
     Ok(())
+}
+
+/// Writes a file so that whoever looks sees all of it or what was there before; what is no file, such as
+/// a pipe, is written to.
+fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |source| {
+        Failure::Kiln(Error::File {
+            attempt: "write",
+            path: path.to_owned(),
+            source,
+        })
+    };
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return std::fs::write(path, text).map_err(failed);
+    }
+    // A link stays one.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&new);
+        failed(error)
+    })
+}
+
+/// What a build made, under the names that buildx gives it.
+fn metadata(built: &Built) -> serde_json::Map<String, serde_json::Value> {
+    let exported = &built.exported;
+    let mut metadata = serde_json::Map::new();
+    // An index has no config.
+    if let Some(id) = exported.image_id.as_ref().filter(|_| !exported.is_index) {
+        let key = "containerimage.config.digest".to_owned();
+        metadata.insert(key, id.as_str().into());
+    }
+    if let Some(manifest) = &exported.manifest {
+        let key = "containerimage.digest".to_owned();
+        metadata.insert(key, manifest.digest.as_str().into());
+        let mut descriptor = serde_json::json!({
+            "mediaType": manifest.media_type,
+            "digest": manifest.digest,
+            "size": manifest.size,
+        });
+        if !manifest.annotations.is_empty() {
+            descriptor["annotations"] = serde_json::json!(manifest.annotations);
+        }
+        if let Some(platform) = &manifest.platform {
+            descriptor["platform"] = serde_json::json!({
+                "architecture": platform.architecture,
+                "os": platform.os,
+            });
+            if !platform.variant.is_empty() {
+                descriptor["platform"]["variant"] = platform.variant.as_str().into();
+            }
+        }
+        metadata.insert("containerimage.descriptor".to_owned(), descriptor);
+    }
+    if !exported.names.is_empty() {
+        metadata.insert("image.name".to_owned(), exported.names.join(",").into());
+    }
+    metadata.insert("kiln.build.id".to_owned(), built.id.as_str().into());
+    metadata
 }

@@ -13,12 +13,14 @@ mod limits;
 mod lock;
 mod manifest;
 mod mounts;
+mod output;
 mod plan;
 mod progress;
 mod prompt;
 mod pull;
 mod push;
 mod report;
+mod reproduce;
 mod run;
 mod sbom;
 mod space;
@@ -77,6 +79,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(args) => plan::plan(&args),
         Command::Lock(args) => lock::lock(&args),
         Command::Why(args) => why::why(&args),
+        Command::Reproduce(args) => reproduce::reproduce(&args),
+        Command::Diff(args) => reproduce::diff(&args),
         Command::Run(args) => run_program(&args),
         Command::Images(args) => images::images(&args),
         Command::Pull(args) => pull::pull(&args),

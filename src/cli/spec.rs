@@ -1,10 +1,10 @@
-//! The small languages of flag values: `type=oci,dest=x.tar`, `nofile=1024:2048`, `10GB`, `7d`.
+//! The small languages of flag values: `nofile=1024:2048`, `10GB`, `7d`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln::{ContextRequest, Destination, Export, Frontend, HostIp, NetworkMode, Platform, Ulimit};
+use kiln::{ContextRequest, Frontend, HostIp, NetworkMode, Platform, Ulimit};
 
 /// A flag value that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,142 +263,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration> {
     }
 }
 
-/// One `-o`.
-pub(crate) fn output(spec: &str) -> Result<Export> {
-    if spec == "-" {
-        return Ok(Export::Tar {
-            destination: Destination::Stdout,
-            platform_split: None,
-        });
-    }
-    if !spec.contains('=') {
-        return Ok(Export::Local {
-            destination: PathBuf::from(spec),
-            platform_split: None,
-        });
-    }
-    let mut fields: BTreeMap<String, String> = BTreeMap::new();
-    for field in split_csv(spec) {
-        let Some((key, value)) = field.split_once('=') else {
-            return refuse(
-                format!("`-o {spec}`: `{field}` is not KEY=VALUE"),
-                "as in -o type=oci,dest=image.tar",
-            );
-        };
-        if fields
-            .insert(key.to_lowercase(), value.to_owned())
-            .is_some()
-        {
-            return refuse(format!("`-o {spec}` says `{key}` twice"), "");
-        }
-    }
-    let Some(kind) = fields.remove("type") else {
-        return refuse(
-            format!("`-o {spec}` has no type"),
-            "as in -o type=local,dest=out",
-        );
-    };
-    let export = match kind.as_str() {
-        "image" => Export::Image {
-            names: names(&mut fields),
-        },
-        "oci" | "docker" => {
-            let as_archive = fields.remove("tar").is_none_or(|value| value != "false");
-            let names = names(&mut fields);
-            let destination = destination(spec, &mut fields)?;
-            match (kind.as_str(), as_archive) {
-                ("oci", true) => Export::OciArchive { destination, names },
-                ("oci", false) => match destination {
-                    Destination::File(destination) => Export::OciDirectory { destination, names },
-                    Destination::Stdout => {
-                        return refuse(
-                            format!("`-o {spec}`: a directory cannot go to standard output"),
-                            "",
-                        );
-                    }
-                },
-                (_, true) => Export::DockerArchive { destination, names },
-                (_, false) => {
-                    return refuse(
-                        format!("`-o {spec}`: a docker image is written as an archive only"),
-                        "",
-                    );
-                }
-            }
-        }
-        "local" => match destination(spec, &mut fields)? {
-            Destination::File(destination) => Export::Local {
-                destination,
-                platform_split: platform_split(spec, &mut fields)?,
-            },
-            Destination::Stdout => {
-                return refuse(
-                    format!("`-o {spec}`: a directory cannot go to standard output"),
-                    "use type=tar",
-                );
-            }
-        },
-        "tar" => Export::Tar {
-            destination: destination(spec, &mut fields)?,
-            platform_split: platform_split(spec, &mut fields)?,
-        },
-        "cacheonly" => Export::CacheOnly,
-        "registry" => {
-            return refuse(
-                format!("`-o {spec}`: kiln does not push yet"),
-                "use type=oci and skopeo copy",
-            );
-        }
-        other => {
-            return refuse(
-                format!("`-o {spec}`: there is no output type `{other}`"),
-                "image, oci, docker, local, tar and cacheonly are there",
-            );
-        }
-    };
-    match fields.into_keys().next() {
-        Some(key) => refuse(
-            format!("`-o {spec}`: type={kind} does not know `{key}`"),
-            "",
-        ),
-        None => Ok(export),
-    }
-}
-
-fn names(fields: &mut BTreeMap<String, String>) -> Vec<String> {
-    let names = fields.remove("name").unwrap_or_default();
-    names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-fn platform_split(spec: &str, fields: &mut BTreeMap<String, String>) -> Result<Option<bool>> {
-    let Some(value) = fields.remove("platform-split") else {
-        return Ok(None);
-    };
-    match value.as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
-        _ => refuse(
-            format!("`-o {spec}`: `platform-split={value}` is neither true nor false"),
-            "as in -o type=local,dest=out,platform-split=false",
-        ),
-    }
-}
-
-fn destination(spec: &str, fields: &mut BTreeMap<String, String>) -> Result<Destination> {
-    match fields.remove("dest").as_deref() {
-        None | Some("") => refuse(
-            format!("`-o {spec}` has no dest"),
-            "add dest=PATH, or dest=- for standard output",
-        ),
-        Some("-") => Ok(Destination::Stdout),
-        Some(path) => Ok(Destination::File(PathBuf::from(path))),
-    }
-}
-
 /// Splits at commas outside double quotes, which are removed, as CSV has it.
 pub(crate) fn split_csv(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
@@ -419,67 +283,6 @@ pub(crate) fn split_csv(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn outputs() {
-        let check =
-            |spec: &str, expected: Export| assert_eq!(output(spec).unwrap(), expected, "{spec}");
-        check(
-            "-",
-            Export::Tar {
-                destination: Destination::Stdout,
-                platform_split: None,
-            },
-        );
-        check(
-            "out",
-            Export::Local {
-                destination: "out".into(),
-                platform_split: None,
-            },
-        );
-        check(
-            "type=local,dest=out",
-            Export::Local {
-                destination: "out".into(),
-                platform_split: None,
-            },
-        );
-        check(
-            "type=local,dest=out,platform-split=false",
-            Export::Local {
-                destination: "out".into(),
-                platform_split: Some(false),
-            },
-        );
-        check("type=cacheonly", Export::CacheOnly);
-        check(
-            "type=image,\"name=a,b\"",
-            Export::Image {
-                names: vec!["a".into(), "b".into()],
-            },
-        );
-        check(
-            "type=oci,dest=x,tar=false",
-            Export::OciDirectory {
-                destination: "x".into(),
-                names: vec![],
-            },
-        );
-        for wrong in [
-            "type=oci",
-            "type=x,dest=y",
-            "dest=y",
-            "type=tar,dest=a,dest=b",
-            "type=local,dest=-",
-            "type=registry,name=x",
-            "type=tar,dest=a,mode=max",
-            "type=tar,dest=a,platform-split=maybe",
-            "type=oci,dest=a,platform-split=true",
-        ] {
-            assert!(output(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn many_platforms() {

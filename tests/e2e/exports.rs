@@ -23,6 +23,16 @@ pub(crate) fn cases() -> Vec<Case> {
         case("cacheonly", NEEDS, cacheonly),
         case("twice_the_same_bytes", NEEDS, twice_the_same_bytes),
         case("unwritable", NEEDS, unwritable),
+        case("documents", SKOPEO, documents),
+        case("docker_media_types", SKOPEO, docker_media_types),
+        case(
+            "compressed_for_umoci",
+            &[Containers, Root, Busybox, Umoci],
+            compressed_for_umoci,
+        ),
+        case("rewritten_times", NEEDS, rewritten_times),
+        case("refused_options", NEEDS, refused_options),
+        case("metadata_is_whole", NEEDS, metadata_is_whole),
     ]
 }
 
@@ -240,4 +250,159 @@ fn unwritable(world: &World) {
         text += &ran.whole();
     }
     world.snapshot(&text);
+}
+
+/// The documents of an image as skopeo hands them out.
+fn raw(world: &World, image: &str) -> serde_json::Value {
+    let shown = world.program("skopeo", &["inspect", "--raw", image]).ok();
+    serde_json::from_str(&shown.stdout).unwrap()
+}
+
+fn documents(world: &World) {
+    small(world);
+    let options = [
+        "--annotation",
+        "org.opencontainers.image.source=https://example.org/app",
+        "--annotation",
+        "manifest-descriptor:org.example.of=flag",
+        "-o",
+        "type=oci,dest=layout,tar=false,annotation.org.example.Of=output,compression=zstd",
+    ];
+    world
+        .kiln(&["build", "-t", "app:v1"])
+        .args(&options)
+        .args(&["ctx"])
+        .ok();
+    let manifest = raw(world, "oci:layout:v1");
+    assert_eq!(
+        manifest["annotations"],
+        serde_json::json!({
+            "org.example.Of": "output",
+            "org.opencontainers.image.source": "https://example.org/app",
+        })
+    );
+    for layer in manifest["layers"].as_array().unwrap() {
+        let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+        // The base was imported, and came as no blob.
+        assert_eq!(layer["mediaType"], zstd);
+    }
+    let index: serde_json::Value = serde_json::from_str(&world.read("layout/index.json")).unwrap();
+    assert_eq!(
+        index["manifests"][0]["annotations"]["org.example.of"],
+        "flag"
+    );
+    let refused = world
+        .kiln(&["build", "-q", "--annotation", "index:a=b", "ctx"])
+        .exits(1);
+    world.snapshot(&refused.whole());
+}
+
+fn docker_media_types(world: &World) {
+    export(world, "type=oci,dest=app.tar,oci-mediatypes=false");
+    let manifest = raw(world, "oci-archive:app.tar");
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    assert_eq!(manifest["mediaType"], docker);
+    assert_eq!(
+        manifest["config"]["mediaType"],
+        "application/vnd.docker.container.image.v1+json"
+    );
+    // skopeo makes an OCI image of it, and checks what it reads.
+    world
+        .program(
+            "skopeo",
+            &[
+                "copy",
+                "--insecure-policy",
+                "--format=oci",
+                "oci-archive:app.tar",
+                "oci:copied:v1",
+            ],
+        )
+        .ok();
+}
+
+fn compressed_for_umoci(world: &World) {
+    let mut seen = Vec::new();
+    // Debian's umoci knows no zstd.
+    for how in [
+        "compression=uncompressed,force-compression=true",
+        "compression=gzip,compression-level=9",
+    ] {
+        let _ = std::fs::remove_dir_all(world.path("layout"));
+        export(world, &format!("type=oci,dest=layout,tar=false,{how}"));
+        let _ = std::fs::remove_dir_all(world.path("bundle"));
+        world
+            .program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
+            .ok();
+        let look = world.program("sh", &["-c", LOOK, "bundle/rootfs"]).ok();
+        seen.push(look.stdout);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+fn rewritten_times(world: &World) {
+    small(world);
+    world.dockerfile("FROM scratch\nCOPY a /a\n");
+    let time = |output: &str| {
+        let output = format!("type=oci,dest=layout,tar=false{output}");
+        let _ = std::fs::remove_dir_all(world.path("layout"));
+        world
+            .kiln(&["build", "-o", &output, "ctx"])
+            .env("SOURCE_DATE_EPOCH", "1000000000")
+            .ok();
+        let index: serde_json::Value =
+            serde_json::from_str(&world.read("layout/index.json")).unwrap();
+        let blob = |digest: &serde_json::Value| {
+            let digest = digest.as_str().unwrap().replace(':', "/");
+            std::fs::read(world.path("layout/blobs").join(digest)).unwrap()
+        };
+        let manifest = blob(&index["manifests"][0]["digest"]);
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let layer = blob(&manifest["layers"][0]["digest"]);
+        let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(&layer[..]));
+        let entry = archive.entries().unwrap().last().unwrap().unwrap();
+        entry.header().mtime().unwrap()
+    };
+    assert_eq!(time(""), 1_000_000_000);
+    assert_eq!(time(",rewrite-timestamp=true"), 1_000_000_000);
+    assert!(time(",rewrite-timestamp=false") > 1_000_000_000);
+}
+
+fn refused_options(world: &World) {
+    small(world);
+    let mut text = String::new();
+    for output in [
+        "type=oci,dest=x.tar,compression=estargz",
+        "type=oci,dest=x.tar,compression=zstd,compression-level=23",
+        "type=oci,dest=x.tar,oci-mediatypes=perhaps",
+        "type=oci,dest=x.tar,squash=true",
+        "type=image,annotation-layer.a=b",
+    ] {
+        let ran = world.kiln(&["build", "-q", "-o", output, "ctx"]).exits(2);
+        text += &ran.whole();
+    }
+    let nowhere = ["build", "-q", "--annotation", "a=b", "-o", "out", "ctx"];
+    text += &world.kiln(&nowhere).exits(2).whole();
+    assert!(!world.path("x.tar").exists());
+    world.snapshot(&text);
+}
+
+fn metadata_is_whole(world: &World) {
+    small(world);
+    world.write("meta.json", "before");
+    std::os::unix::fs::symlink("meta.json", world.path("link.json")).unwrap();
+    let flags = ["--metadata-file", "link.json", "--iidfile", "id"];
+    world.dockerfile("FROM demo/base\nRUN exit 3\n");
+    world.kiln(&["build"]).args(&flags).args(&["ctx"]).exits(1);
+    assert_eq!(world.read("meta.json"), "before");
+    assert!(!world.path("id").exists());
+    small(world);
+    world.kiln(&["build"]).args(&flags).args(&["ctx"]).ok();
+    let metadata: serde_json::Value = serde_json::from_str(&world.read("meta.json")).unwrap();
+    assert_eq!(
+        metadata["containerimage.descriptor"]["annotations"]["config.digest"],
+        world.read("id").as_str()
+    );
+    let id = metadata["kiln.build.id"].as_str().unwrap();
+    world.kiln(&["builds", "show", id]).ok();
 }

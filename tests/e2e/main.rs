@@ -33,6 +33,7 @@ mod reasons;
 mod registries;
 mod remotes;
 mod reports;
+mod reproduce;
 mod reproducible;
 mod robustness;
 mod run;
@@ -53,7 +54,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 32] = [
+    let rooms: [Room; 33] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         ("images", images::cases),
         ("exports", exports::cases),
         ("attestations", attestations::cases),
+        ("reproduce", reproduce::cases),
         ("run", run::cases),
         ("registries", registries::cases),
         ("accounts", accounts::cases),

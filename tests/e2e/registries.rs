@@ -2,6 +2,7 @@
 
 mod access;
 pub(crate) mod archive;
+mod built;
 mod debian;
 mod faults;
 mod hostile;
@@ -16,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [
         debian::cases(),
         access::cases(),
+        built::cases(),
         faults::cases(),
         hostile::cases(),
         layouts::cases(),

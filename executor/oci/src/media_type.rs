@@ -55,6 +55,17 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// Returns its name as people say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 impl Flavor {
     /// Returns the media type of a manifest.
     pub fn manifest(self) -> &'static str {

@@ -1,5 +1,6 @@
 //! An image put together: its config, its manifest in either vocabulary, and its entry in the store.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use kiln_oci::digest::Sha256Digest;
@@ -13,7 +14,7 @@ use kiln_tree::tar::MtimePolicy;
 use sha2::{Digest, Sha256};
 
 use super::layers::{self, Blob, Layer, LayerArchive};
-use super::{ResultToExport, config, times};
+use super::{AnnotationPlace, ImageOptions, ResultToExport, annotations, config, times};
 use crate::attestation::{self, Predicate};
 use crate::error::Error;
 use crate::sbom::Subject;
@@ -23,6 +24,8 @@ pub(super) struct Image {
     pub(super) id: ImageId,
     config: Vec<u8>,
     platform: Platform,
+    /// What annotations may be for.
+    built_for: Option<kiln_ir::Platform>,
     layers: Vec<Layer>,
     created: SystemTime,
     mtime: MtimePolicy,
@@ -56,6 +59,7 @@ impl Image {
         Ok(Image {
             id: ImageId(Sha256::digest(&json).into()),
             config: json,
+            built_for: annotations::platform_of_result(image),
             platform: Platform::new(config.os, config.architecture, config.variant),
             layers,
             created: created.map_or(SystemTime::UNIX_EPOCH, times::to_clock),
@@ -80,50 +84,44 @@ impl Image {
         }
     }
 
-    /// Keeps the image in the store under `names`.
+    /// Keeps the image in the store; returns its manifest, and whether it was there before.
+    ///
+    /// Nothing is compressed for this unless it was asked for. So the manifest that the store keeps lists
+    /// layers as plain archives, but those that were pulled as what they were pulled as. It describes the
+    /// image to people; whoever sends it elsewhere packs the layers and writes another.
     pub(super) fn keep(
         &self,
         store: &Store,
         lease: &Lease,
-        names: &[Reference],
+        options: &ImageOptions,
     ) -> Result<Kept, Error> {
-        let (manifest, was_there) = self.put(store, lease)?;
+        let was_there = find(store, lease, &self.id)?.is_some();
+        let manifest = match options.packing {
+            Some(_) => self.manifest(options, self.packed(options.flavor())),
+            None => self.manifest(options, self.unpacked(options.flavor(), store, lease)?),
+        };
+        store.put_image(
+            lease,
+            &NewImage {
+                id: self.id,
+                manifest: manifest.clone(),
+                config: self.config.clone(),
+                layers: self.layers.iter().map(|layer| layer.content).collect(),
+                size_bytes: self.layers.iter().map(|layer| layer.size_bytes).sum(),
+                created: self.created,
+            },
+        )?;
+        if options.packing.is_some() {
+            // So it leaves in the very bytes of its manifest.
+            let blobs = self.layers.iter().filter_map(|layer| layer.blob);
+            let blobs: Vec<BlobDigest> = blobs.map(|blob| blob.digest).collect();
+            store.attach_blobs(&self.id, &blobs)?;
+        }
         Ok(Kept {
             id: self.id,
-            manifest,
-            same_as_before: name(store, lease, &self.id, was_there, names)?,
+            manifest: self.descriptor(options, &manifest),
+            was_there,
         })
-    }
-
-    /// Keeps the image in the store; returns its manifest, and whether it was there before.
-    ///
-    /// Nothing is compressed for this. So the manifest that the store keeps lists layers as plain
-    /// archives, but those that were pulled as what they were pulled as. It describes the image to
-    /// people; whoever sends it elsewhere packs the layers and writes another.
-    pub(super) fn put(&self, store: &Store, lease: &Lease) -> Result<(Descriptor, bool), Error> {
-        let known = find(store, lease, &self.id)?;
-        let was_there = known.is_some();
-        let manifest = match known {
-            Some(known) => known.manifest,
-            None => {
-                let manifest = self.unpacked_manifest(store, lease)?;
-                store.put_image(
-                    lease,
-                    &NewImage {
-                        id: self.id,
-                        manifest: manifest.clone(),
-                        config: self.config.clone(),
-                        layers: self.layers.iter().map(|layer| layer.content).collect(),
-                        size_bytes: self.layers.iter().map(|layer| layer.size_bytes).sum(),
-                        created: self.created,
-                    },
-                )?;
-                manifest
-            }
-        };
-        let mut descriptor = Descriptor::of(Flavor::Oci.manifest(), &manifest);
-        descriptor.platform = Some(self.platform.clone());
-        Ok((descriptor, was_there))
     }
 
     /// What it runs on.
@@ -131,8 +129,13 @@ impl Image {
         &self.platform
     }
 
-    fn unpacked_manifest(&self, store: &Store, lease: &Lease) -> Result<Vec<u8>, Error> {
-        let flavor = Flavor::Oci;
+    /// Its layers as the store has them.
+    fn unpacked(
+        &self,
+        flavor: Flavor,
+        store: &Store,
+        lease: &Lease,
+    ) -> Result<Vec<Descriptor>, Error> {
         let mut descriptors = Vec::with_capacity(self.layers.len());
         let stack: Vec<Content> = self.layers.iter().map(|layer| layer.content).collect();
         for (index, layer) in self.layers.iter().enumerate() {
@@ -147,49 +150,75 @@ impl Image {
             };
             descriptors.push(descriptor);
         }
+        Ok(descriptors)
+    }
+
+    /// Its layers as blobs.
+    fn packed(&self, flavor: Flavor) -> Vec<Descriptor> {
+        let blob = |layer: &Layer| {
+            layer
+                .blob
+                .expect("BUG: an image is written before its layers are packed")
+        };
+        let layers = self.layers.iter();
+        layers.map(|layer| describe(flavor, blob(layer))).collect()
+    }
+
+    fn manifest(&self, options: &ImageOptions, layers: Vec<Descriptor>) -> Vec<u8> {
+        let flavor = options.flavor();
         let config = Descriptor::of(flavor.config(), &self.config);
-        Ok(Manifest::new(flavor, config, descriptors).to_bytes())
+        let mut manifest = Manifest::new(flavor, config, layers);
+        manifest.annotations = self.annotations(options, AnnotationPlace::Manifest);
+        manifest.to_bytes()
+    }
+
+    /// What lists its manifest.
+    fn descriptor(&self, options: &ImageOptions, manifest: &[u8]) -> Descriptor {
+        let mut descriptor = Descriptor::of(options.flavor().manifest(), manifest);
+        descriptor.platform = Some(self.platform.clone());
+        descriptor.annotations = self.annotations(options, AnnotationPlace::ManifestDescriptor);
+        descriptor
+    }
+
+    fn annotations(
+        &self,
+        options: &ImageOptions,
+        place: AnnotationPlace,
+    ) -> BTreeMap<String, String> {
+        annotations::of(&options.annotations, place, self.built_for.as_ref())
     }
 
     /// The image as a layout has it, once its layers are packed.
-    pub(super) fn layout(&self, flavor: Flavor, names: &[Reference]) -> layout::Export {
-        let blobs: Vec<Descriptor> = self
-            .layers
-            .iter()
-            .map(|layer| {
-                describe(
-                    flavor,
-                    layer
-                        .blob
-                        .expect("BUG: an image is written before its layers are packed"),
-                )
-            })
-            .collect();
-        let config = Descriptor::of(flavor.config(), &self.config);
-        let manifest = Manifest::new(flavor, config.clone(), blobs.clone()).to_bytes();
-        let mut root = Descriptor::of(flavor.manifest(), &manifest);
+    pub(super) fn layout(&self, options: &ImageOptions) -> layout::Export {
+        let flavor = options.flavor();
+        let blobs = self.packed(flavor);
+        let manifest = self.manifest(options, blobs.clone());
         let documents = vec![
             Document {
-                descriptor: root.clone(),
-                bytes: manifest.into(),
+                descriptor: Descriptor::of(flavor.manifest(), &manifest),
+                bytes: manifest.clone().into(),
             },
             Document {
-                descriptor: config,
+                descriptor: Descriptor::of(flavor.config(), &self.config),
                 bytes: self.config.clone().into(),
             },
         ];
-        root.platform = Some(self.platform.clone());
         layout::Export {
-            root,
-            names: names.to_vec(),
+            root: self.descriptor(options, &manifest),
+            names: Vec::new(),
             documents,
             blobs,
         }
     }
 
     /// The image as `docker load` reads it, once its layers are packed.
-    pub(super) fn docker(&self, names: &[Reference]) -> layout::DockerExport {
-        let image = self.layout(Flavor::Docker, names);
+    pub(super) fn docker(
+        &self,
+        options: &ImageOptions,
+        names: &[Reference],
+    ) -> layout::DockerExport {
+        let mut image = self.layout(options);
+        image.names = names.to_vec();
         let layers = image.blobs.iter().map(|blob| blob.digest).collect();
         layout::DockerExport {
             image,
@@ -204,8 +233,7 @@ pub(super) struct Kept {
     pub(super) id: ImageId,
     /// Its manifest or index.
     pub(super) manifest: Descriptor,
-    /// The store had it under the first name before, or at all if it has no name.
-    pub(super) same_as_before: bool,
+    pub(super) was_there: bool,
 }
 
 /// Returns an image of the store by its id.
@@ -221,7 +249,8 @@ pub(super) fn find(
     }
 }
 
-/// Gives an image of the store its names; returns [`Kept::same_as_before`].
+/// Gives an image of the store its names; tells whether the store had it under the first of them before,
+/// or at all if it has no name.
 pub(super) fn name(
     store: &Store,
     lease: &Lease,

@@ -2,30 +2,29 @@
 
 use kiln_oci::document::{Descriptor, Index};
 use kiln_oci::layout::{self, Document};
-use kiln_oci::media_type::Flavor;
-use kiln_oci::reference::Reference;
 use kiln_store::{Attestation, ImageId, Lease, Member, NewIndex, Store};
 use sha2::{Digest, Sha256};
 
 use super::image::{self, Image, Kept};
+use super::{AnnotationPlace, ImageOptions, annotations};
 use crate::attestation;
 use crate::error::Error;
 
-/// Keeps the images in the store, and under `names` the index of them.
+/// Keeps the images in the store, and the index of them.
 ///
 /// As with the manifests that the store keeps, the index is not the one that another export has.
 pub(super) fn keep(
     images: &[Image],
     store: &Store,
     lease: &Lease,
-    names: &[Reference],
+    options: &ImageOptions,
 ) -> Result<Kept, Error> {
     let mut manifests = Vec::with_capacity(images.len());
     let mut members = Vec::with_capacity(images.len());
     let mut beside = Vec::new();
     let mut attestations = Vec::new();
     for (place, image) in images.iter().enumerate() {
-        let manifest = image.put(store, lease)?.0;
+        let manifest = image.keep(store, lease, options)?.manifest;
         if !image.predicates.is_empty() {
             beside.push(attestation::beside(&manifest, &image.predicates).descriptor);
         }
@@ -43,9 +42,8 @@ pub(super) fn keep(
         });
     }
     manifests.append(&mut beside);
-    let index = Index::new(Flavor::Oci, manifests).to_bytes();
+    let (manifest, index) = write(manifests, options);
     let id = ImageId(Sha256::digest(&index).into());
-    let manifest = Descriptor::of(Flavor::Oci.index(), &index);
     let was_there = image::find(store, lease, &id)?.is_some();
     store.put_index(lease, &NewIndex { id, index, members })?;
     if !attestations.is_empty() {
@@ -54,18 +52,18 @@ pub(super) fn keep(
     Ok(Kept {
         id,
         manifest,
-        same_as_before: image::name(store, lease, &id, was_there, names)?,
+        was_there,
     })
 }
 
 /// The index and all its images as a layout has them, once their layers are packed.
-pub(super) fn layout(images: &[Image], names: &[Reference]) -> layout::Export {
+pub(super) fn layout(images: &[Image], options: &ImageOptions) -> layout::Export {
     let mut manifests = Vec::with_capacity(images.len());
     let mut documents = Vec::new();
     let mut blobs = Vec::new();
     let mut beside = Vec::new();
     for image in images {
-        let part = image.layout(Flavor::Oci, &[]);
+        let part = image.layout(options);
         if !image.predicates.is_empty() {
             let attached = attestation::beside(&part.root, &image.predicates);
             beside.push(attached.descriptor);
@@ -77,16 +75,27 @@ pub(super) fn layout(images: &[Image], names: &[Reference]) -> layout::Export {
     }
     // As BuildKit has it, after all images.
     manifests.append(&mut beside);
-    let index = Index::new(Flavor::Oci, manifests).to_bytes();
-    let root = Descriptor::of(Flavor::Oci.index(), &index);
+    let (root, index) = write(manifests, options);
     documents.push(Document {
-        descriptor: root.clone(),
+        descriptor: Descriptor::of(root.media_type.clone(), &index),
         bytes: index.into(),
     });
     layout::Export {
         root,
-        names: names.to_vec(),
+        names: Vec::new(),
         documents,
         blobs,
     }
+}
+
+/// The index of these manifests, and what lists it.
+fn write(manifests: Vec<Descriptor>, options: &ImageOptions) -> (Descriptor, Vec<u8>) {
+    let flavor = options.flavor();
+    let of = |place| annotations::of(&options.annotations, place, None);
+    let mut index = Index::new(flavor, manifests);
+    index.annotations = of(AnnotationPlace::Index);
+    let bytes = index.to_bytes();
+    let mut root = Descriptor::of(flavor.index(), &bytes);
+    root.annotations = of(AnnotationPlace::IndexDescriptor);
+    (root, bytes)
 }

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
-use kiln_oci::media_type::Compression;
-use kiln_store::{AS_PULLED, BlobDigest, Content, DiffId, Lease, Store};
-use kiln_tree::stop::Stoppable;
+use kiln_oci::document::Descriptor;
+use kiln_oci::media_type::{Compression, layer_compression};
+use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease, Store};
+use kiln_tree::stop::{PIECE_BYTES, Stoppable};
 use kiln_tree::tar::{
     DirectoryFiles, FileSource, MtimePolicy, WriteError, WriteOptions, write_layer,
 };
@@ -22,7 +23,9 @@ use kiln_tree::{Entry, Kind, Manifest, Stop, TreePath};
 use rustix::fs::MemfdFlags;
 use sha2::{Digest, Sha256};
 
-use crate::compress::{compress, filed_as};
+use super::image::blob_digest;
+use crate::archive::decompress;
+use crate::compress::{LayerCompression, compress};
 use crate::error::Error;
 
 /// The version of what [`write_layer`] writes; to be raised whenever its bytes change.
@@ -272,10 +275,33 @@ pub(crate) struct Packer<'a> {
     pub(crate) store: &'a Store,
     pub(crate) lease: &'a Lease,
     pub(crate) mtime: MtimePolicy,
-    pub(crate) compression: Compression,
+    pub(crate) packing: LayerCompression,
     pub(crate) stop: &'a Stop,
     /// Brings the archive that a layer was pulled as here once more; `false` where nobody has it.
     pub(crate) bring: &'a dyn Fn(DiffId) -> Result<bool, Error>,
+    /// Where layers are that are not here at all.
+    pub(crate) afar: &'a dyn Afar,
+}
+
+/// Layers of base images that were left where they are.
+pub(crate) trait Afar {
+    /// What a registry has a layer as.
+    fn blob(&self, layer: DiffId) -> Option<Descriptor>;
+    /// Brings that here, and files what it is of; `false` where nobody has it.
+    fn bring(&self, layer: DiffId) -> Result<bool, Error>;
+}
+
+/// All layers are here.
+pub(crate) struct Nowhere;
+
+impl Afar for Nowhere {
+    fn blob(&self, _: DiffId) -> Option<Descriptor> {
+        None
+    }
+
+    fn bring(&self, _: DiffId) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 impl Packer<'_> {
@@ -287,6 +313,12 @@ impl Packer<'_> {
                 Content::DiffId(_) => MtimePolicy::Keep,
                 Content::Layer(_) => self.mtime,
             };
+            if let Content::DiffId(id) = content
+                && self.store.layer(content)?.is_none()
+                && let Some(there) = self.afar.blob(*id)
+            {
+                return self.left_afar(content, *id, &there);
+            }
             let (diff_id, blob) = self.top(&layers[..=index], mtime)?;
             Ok(Layer {
                 blob: Some(blob),
@@ -294,6 +326,35 @@ impl Packer<'_> {
             })
         });
         packed.collect()
+    }
+
+    /// A layer that is in a registry alone, and need not come here unless it is to be packed anew.
+    fn left_afar(
+        &self,
+        content: &Content,
+        diff_id: DiffId,
+        there: &Descriptor,
+    ) -> Result<Layer, Error> {
+        let compression = layer_compression(&there.media_type).unwrap_or(Compression::Gzip);
+        let blob = Blob {
+            digest: blob_digest(&there.digest),
+            size: there.size,
+            compression,
+        };
+        let (_, blob) = match self.packing.force && compression != self.packing.compression {
+            false => (diff_id, blob),
+            true => {
+                self.afar.bring(diff_id)?;
+                self.again(content, (diff_id, blob))?
+            }
+        };
+        Ok(Layer {
+            content: *content,
+            diff_id,
+            created: SystemTime::UNIX_EPOCH,
+            size_bytes: 0,
+            blob: Some(blob),
+        })
     }
 
     /// The same for layers of an image, whose config has their diff ids already.
@@ -329,31 +390,23 @@ impl Packer<'_> {
 
     /// The blob of a stack's highest layer.
     fn top(&self, stack: &[Content], mtime: MtimePolicy) -> Result<(DiffId, Blob), Error> {
-        let (store, lease, compression) = (self.store, self.lease, self.compression);
+        let (store, lease, packing) = (self.store, self.lease, self.packing);
         let Some(content) = stack.last() else {
             unreachable!("BUG: no layer is to be packed");
         };
         if let Some(pulled) = as_pulled(store, lease, content)? {
-            return Ok(pulled);
+            return self.again(content, pulled);
         }
         let archive = LayerArchive::of(store, stack, mtime)?;
         let options = &archive.options;
-        if let Some(found) = store.compressed(lease, content, options, filed_as(compression))? {
-            let blob = Blob {
-                digest: found.blob,
-                size: found.size_bytes,
-                compression,
-            };
-            return Ok((found.diff_id, blob));
+        if let Some(found) = self.filed(content, options)? {
+            return Ok(found);
         }
         let mut writer = store.write_blob(None)?;
-        let diff_id = compress(compression, &mut writer, |out| {
-            let mut out = Hashing {
-                hash: Sha256::new(),
-                out,
-            };
+        let diff_id = compress(packing, &mut writer, |out| {
+            let mut out = Hashing::into(out);
             archive.write(store, &mut Stoppable::new(&mut out, self.stop))?;
-            Ok::<_, Packing>(out.finish())
+            Ok::<_, Unpacked>(out.finish())
         })
         .map_err(|error| error.in_store(store))?;
         match (content, store.diff_id(content, options)?) {
@@ -362,7 +415,8 @@ impl Packer<'_> {
                     true => as_pulled(store, lease, content)?,
                     false => None,
                 };
-                return pulled.ok_or(Error::ForeignLayer { layer: *content });
+                let pulled = pulled.ok_or(Error::ForeignLayer { layer: *content })?;
+                return self.again(content, pulled);
             }
             (Content::Layer(_), Some(expected)) if expected != diff_id => {
                 return Err(Error::DamagedLayer {
@@ -373,13 +427,80 @@ impl Packer<'_> {
             }
             _ => {}
         }
+        self.file(content, options, writer, diff_id)
+    }
+
+    /// The blob that a layer was pulled as or, where all are to be packed alike, another one of the same archive.
+    fn again(&self, content: &Content, pulled: (DiffId, Blob)) -> Result<(DiffId, Blob), Error> {
+        let (expected, blob) = pulled;
+        if !self.packing.force || blob.compression == self.packing.compression {
+            return Ok((expected, blob));
+        }
+        if let Some(found) = self.filed(content, "")? {
+            return Ok(found);
+        }
+        let store = self.store;
+        let mut writer = store.write_blob(None)?;
+        let archive = store.open_blob(&blob.digest)?;
+        let unreadable = || Error::io("read", store.root().join("blobs"));
+        let diff_id = compress(self.packing, &mut writer, |out| {
+            let mut archive = decompress(archive).map_err(|error| unreadable()(error))?;
+            let mut out = Hashing::into(out);
+            let mut piece = vec![0; PIECE_BYTES as usize];
+            loop {
+                if self.stop.is_set() {
+                    return Err(Unpacked::Layer(Error::Cancelled));
+                }
+                match archive.read(&mut piece) {
+                    Ok(0) => return Ok(out.finish()),
+                    Ok(count) => out.write_all(&piece[..count]).map_err(Unpacked::Blob)?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Unpacked::Layer(unreadable()(error))),
+                }
+            }
+        })
+        .map_err(|error| error.in_store(store))?;
+        if diff_id != expected {
+            return Err(Error::DamagedLayer {
+                layer: *content,
+                expected,
+                found: diff_id,
+            });
+        }
+        self.file(content, "", writer, diff_id)
+    }
+
+    /// The blob that was made before of a layer's archive.
+    fn filed(&self, content: &Content, options: &str) -> Result<Option<(DiffId, Blob)>, Error> {
+        let (lease, words) = (self.lease, self.packing.filed_as());
+        let found = self.store.compressed(lease, content, options, &words)?;
+        Ok(found.map(|found| {
+            let blob = Blob {
+                digest: found.blob,
+                size: found.size_bytes,
+                compression: self.packing.compression,
+            };
+            (found.diff_id, blob)
+        }))
+    }
+
+    /// Keeps a new blob and what it is of.
+    fn file(
+        &self,
+        content: &Content,
+        options: &str,
+        writer: BlobWriter,
+        diff_id: DiffId,
+    ) -> Result<(DiffId, Blob), Error> {
         let size = writer.written();
-        let digest = writer.finish(lease)?;
-        store.put_compressed(content, options, filed_as(compression), &digest, &diff_id)?;
+        let digest = writer.finish(self.lease)?;
+        let words = self.packing.filed_as();
+        self.store
+            .put_compressed(content, options, &words, &digest, &diff_id)?;
         let blob = Blob {
             digest,
             size,
-            compression,
+            compression: self.packing.compression,
         };
         Ok((diff_id, blob))
     }
@@ -452,33 +573,33 @@ fn times(options: &str) -> MtimePolicy {
     }
 }
 
-/// Why a layer cannot be packed.
-enum Packing {
+/// Why a layer is not packed.
+enum Unpacked {
     Layer(Error),
     Blob(io::Error),
 }
 
-impl From<Error> for Packing {
-    fn from(error: Error) -> Packing {
+impl From<Error> for Unpacked {
+    fn from(error: Error) -> Unpacked {
         match error {
-            Error::WriteLayer(WriteError::Write(source)) => Packing::Blob(source),
-            error => Packing::Layer(error),
+            Error::WriteLayer(WriteError::Write(source)) => Unpacked::Blob(source),
+            error => Unpacked::Layer(error),
         }
     }
 }
 
-impl From<io::Error> for Packing {
-    fn from(error: io::Error) -> Packing {
-        Packing::Blob(error)
+impl From<io::Error> for Unpacked {
+    fn from(error: io::Error) -> Unpacked {
+        Unpacked::Blob(error)
     }
 }
 
-impl Packing {
+impl Unpacked {
     /// Says where it was that the disk took no more.
     fn in_store(self, store: &Store) -> Error {
         match self {
-            Packing::Layer(error) => error,
-            Packing::Blob(source) => Error::io("write a blob into", store.root())(source),
+            Unpacked::Layer(error) => error,
+            Unpacked::Blob(source) => Error::io("write a blob into", store.root())(source),
         }
     }
 }
@@ -500,6 +621,14 @@ impl Hashing<io::Sink> {
 }
 
 impl<W> Hashing<W> {
+    /// Passes on to `out`.
+    fn into(out: W) -> Self {
+        Hashing {
+            hash: Sha256::new(),
+            out,
+        }
+    }
+
     /// The digest of what was written.
     pub(crate) fn finish(self) -> DiffId {
         DiffId(self.hash.finalize().into())

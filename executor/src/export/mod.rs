@@ -1,5 +1,7 @@
 //! Exporters: a result as an image in the store, an archive, a layout, a directory or a tar.
 
+mod afar;
+mod annotations;
 pub(crate) mod archive;
 mod config;
 mod directory;
@@ -8,6 +10,7 @@ mod image;
 mod index;
 mod layers;
 mod local;
+mod options;
 pub(crate) mod output;
 mod save;
 pub(crate) mod times;
@@ -15,28 +18,32 @@ pub(crate) mod times;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use kiln_ir::{History, ImageConfig, Platform};
 use kiln_oci::document::Descriptor;
 use kiln_oci::layout::{self, docker_archive, oci_layout};
-pub use kiln_oci::media_type::Compression;
-use kiln_oci::media_type::Flavor;
+pub use kiln_oci::media_type::{Compression, Flavor};
 use kiln_oci::reference::Reference;
 use kiln_store::{Content, DiffId, ImageId, Lease, Store};
 use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 pub use times::rfc3339;
 
+pub use annotations::{Annotation, AnnotationPlace};
 use image::Image;
 pub(crate) use image::{blob_digest, describe};
-pub(crate) use layers::{Hashing, LayerArchive, Packer, as_pulled};
+pub(crate) use layers::{Hashing, LayerArchive, Nowhere, Packer, as_pulled};
+pub use options::ImageOptions;
 use output::Output;
 pub use save::{SaveFormat, SaveRequest};
 
 use crate::attestation::Predicate;
+use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::sbom::{SPDX_PREDICATE, document};
@@ -46,31 +53,40 @@ use crate::worker::{BuildWorker, Handle};
 /// Where and how a result is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Export {
-    /// Into kiln's own store.
+    /// Into kiln's own store; without a name it is found by its id.
     Image {
-        /// Names beside those of the build; without any it is found by its id.
-        names: Vec<String>,
+        /// How.
+        options: ImageOptions,
+    },
+    /// To the registries of its names.
+    Registry {
+        /// How.
+        options: ImageOptions,
+        /// Without a tag: who wants it knows its digest.
+        by_digest: bool,
+        /// Into kiln's own store too.
+        keep: bool,
     },
     /// An OCI image layout in a tar.
     OciArchive {
         /// Where.
         destination: Destination,
-        /// Names beside those of the build.
-        names: Vec<String>,
+        /// How.
+        options: ImageOptions,
     },
     /// An OCI image layout in a directory; a layout that is there gets one image more.
     OciDirectory {
         /// The directory.
         destination: PathBuf,
-        /// Names beside those of the build.
-        names: Vec<String>,
+        /// How.
+        options: ImageOptions,
     },
     /// What `docker load` reads.
     DockerArchive {
         /// Where.
         destination: Destination,
-        /// Names beside those of the build.
-        names: Vec<String>,
+        /// How.
+        options: ImageOptions,
     },
     /// The files, into a directory.
     Local {
@@ -119,12 +135,8 @@ pub struct ImageToExport {
     pub results: Vec<ResultToExport>,
     /// `SOURCE_DATE_EPOCH`: no time that is written is later than this.
     pub source_date_epoch: Option<i64>,
-    /// With an epoch, all files of layers made here have that time.
-    pub rewrite_timestamp: bool,
     /// The names of the build, for all images that are exported.
     pub tags: Vec<String>,
-    /// How layers are compressed where they are.
-    pub compression: Compression,
     /// Each image is scanned for the software in it, and what is found is said of it too.
     pub sbom: bool,
 }
@@ -134,9 +146,7 @@ impl Default for ImageToExport {
         ImageToExport {
             results: vec![ResultToExport::default()],
             source_date_epoch: None,
-            rewrite_timestamp: true,
             tags: Vec::new(),
-            compression: Compression::default(),
             sbom: false,
         }
     }
@@ -166,7 +176,7 @@ impl ImageToExport {
 /// What came of exporting.
 ///
 /// Without an export that makes an image, nothing is known of one. With several, the manifest is
-/// that of the first.
+/// that of the first that others can read, or else of the first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exported {
     /// The digest of the image's config, such as `sha256:…`; of its index, if it is for several
@@ -202,7 +212,16 @@ pub struct ManifestDescriptor {
     pub digest: String,
     /// In bytes.
     pub size: u64,
+    /// What is said of it; `config.digest` where it is of one image, as BuildKit has it.
+    pub annotations: BTreeMap<String, String>,
+    /// What it is for, where it is of one image.
+    pub platform: Option<Platform>,
 }
+
+/// How often somebody looks whether a transfer is to stop.
+const GLANCE: Duration = Duration::from_millis(50);
+/// What [`ManifestDescriptor::annotations`] call the digest of the config.
+const CONFIG_DIGEST: &str = "config.digest";
 
 impl Executor {
     /// Writes a result to all `exports`, in order; `progress` is told what is being written.
@@ -234,6 +253,7 @@ impl Executor {
 
 /// One call of [`Executor::export`].
 struct Run<'a> {
+    executor: &'a Executor,
     store: &'a Store,
     worker: &'a BuildWorker,
     lease: &'a Lease,
@@ -243,10 +263,12 @@ struct Run<'a> {
     layers: Vec<Vec<Content>>,
     /// Devices can be made in directories.
     devices: bool,
-    /// Some export needs compressed layers.
-    packs: bool,
-    /// The image of each result, once one is needed.
-    images: Vec<Image>,
+    /// What exports need blobs of layers with, each once.
+    packs: Vec<(MtimePolicy, LayerCompression)>,
+    /// The images that were put together, by what makes them differ.
+    images: Vec<(MtimePolicy, Option<LayerCompression>, Rc<[Image]>)>,
+    /// The manifest told of lists layers that nobody else has.
+    is_own_manifest: bool,
     exported: Exported,
 }
 
@@ -259,16 +281,22 @@ impl<'a> Run<'a> {
         exports: &[Export],
     ) -> Result<Run<'a>, Error> {
         let lease = worker.lease();
-        let mut packs = false;
+        let mut packs = Vec::new();
         references(&given.tags)?;
         for export in exports {
             if let Export::OciDirectory { destination, .. } = export {
                 directory::check(destination)?;
             }
-            references(export.names())?;
-            export.check_platforms(given.results.len())?;
+            export.check()?;
+            export.check_results(&given.results)?;
+            export.check_names(&given.tags)?;
             export.check_attested(given.is_attested())?;
-            packs |= export.has_blobs();
+            let Some(options) = export.options() else {
+                continue;
+            };
+            if export.has_blobs() {
+                packs.push((options.mtime(given.source_date_epoch), options.packing()));
+            }
         }
         let layers = given.results.iter().map(|result| match &result.handle {
             Some(handle) => handle.to_layers(executor, lease),
@@ -277,6 +305,7 @@ impl<'a> Run<'a> {
         let layers = layers.collect::<Result<_, Error>>()?;
         let options = executor.options();
         Ok(Run {
+            executor,
             store: executor.store(),
             worker,
             lease,
@@ -288,6 +317,7 @@ impl<'a> Run<'a> {
                 && !options.single_id,
             packs,
             images: Vec::new(),
+            is_own_manifest: false,
             exported: Exported {
                 is_index: given.is_index(),
                 ..Exported::default()
@@ -297,23 +327,35 @@ impl<'a> Run<'a> {
 
     fn export(&mut self, export: &Export, progress: &dyn Fn(String)) -> Result<(), Error> {
         let names = self.names(export)?;
+        let rewrites = export
+            .options()
+            .and_then(|options| options.rewrite_timestamp);
+        if (rewrites, self.given.source_date_epoch) == (Some(true), None) {
+            progress("rewrite-timestamp does nothing without SOURCE_DATE_EPOCH".to_owned());
+        }
         let label = export.label(&names);
         if let Some(label) = &label {
             progress(format!("exporting to {label}"));
         }
         match export {
-            Export::Image { .. } => {
-                let (store, lease) = (self.store, self.lease);
-                let kept = match (self.given.is_index(), self.images()?) {
-                    (true, images) => index::keep(images, store, lease, &names)?,
-                    (false, images) => images[0].keep(store, lease, &names)?,
-                };
+            Export::Image { options } => {
+                let images = self.images(options, options.packing.is_some())?;
+                let kept = self.keep(&images, options, &names)?;
+                let packed = options.packing.is_some();
                 self.exported.same_as_before = kept.same_as_before;
-                self.made(kept.id.to_string(), &kept.manifest, &names);
+                self.made(kept.id.to_string(), &kept.manifest, &kept.names, !packed);
             }
-            Export::OciArchive { destination, .. } => {
+            Export::Registry {
+                options,
+                by_digest,
+                keep,
+            } => self.send(options, &names, *by_digest, *keep)?,
+            Export::OciArchive {
+                destination,
+                options,
+            } => {
                 let mut output = Output::create(destination)?;
-                let image = self.layout(&names)?;
+                let image = self.layout(options, &names)?;
                 archive::write(
                     self.store,
                     &oci_layout(std::slice::from_ref(&image)),
@@ -322,11 +364,15 @@ impl<'a> Run<'a> {
                     self.stop,
                 )?;
                 output.finish()?;
-                self.made_layout(&image.root, &names);
+                self.made_layout(&image, options, &names)?;
             }
-            Export::DockerArchive { destination, .. } => {
+            Export::DockerArchive {
+                destination,
+                options,
+            } => {
                 let mut output = Output::create(destination)?;
-                let image = self.images()?[0].docker(&names);
+                let options = &options.for_docker();
+                let image = self.images(options, true)?[0].docker(options, &names);
                 archive::write(
                     self.store,
                     &docker_archive(std::slice::from_ref(&image)),
@@ -335,12 +381,15 @@ impl<'a> Run<'a> {
                     self.stop,
                 )?;
                 output.finish()?;
-                self.made_layout(&image.image.root, &names);
+                self.made_layout(&image.image, options, &names)?;
             }
-            Export::OciDirectory { destination, .. } => {
-                let image = self.layout(&names)?;
+            Export::OciDirectory {
+                destination,
+                options,
+            } => {
+                let image = self.layout(options, &names)?;
                 directory::write(self.store, destination, &image, self.stop)?;
-                self.made_layout(&image.root, &names);
+                self.made_layout(&image, options, &names)?;
             }
             Export::Local {
                 destination,
@@ -352,7 +401,10 @@ impl<'a> Run<'a> {
                 };
                 let mut left_out = 0;
                 let said: Vec<_> = match self.given.is_attested() {
-                    true => self.images()?.iter().map(Image::files).collect(),
+                    true => {
+                        let images = self.images(&ImageOptions::default(), false)?;
+                        images.iter().map(Image::files).collect()
+                    }
                     false => Vec::new(),
                 };
                 for (index, tree) in
@@ -396,30 +448,38 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The image of each result, put together when they are first needed.
-    fn images(&mut self) -> Result<&[Image], Error> {
-        let mtime = match self.given.source_date_epoch {
-            Some(epoch) if self.given.rewrite_timestamp => MtimePolicy::Fixed(epoch),
-            _ => MtimePolicy::Keep,
+    /// The image of each result, put together when they are first needed; with blobs if they are to be `packed`,
+    /// or if another export has them packed.
+    fn images(&mut self, options: &ImageOptions, packed: bool) -> Result<Rc<[Image]>, Error> {
+        let mtime = options.mtime(self.given.source_date_epoch);
+        let packing = match packed {
+            true => Some(options.packing()),
+            false => {
+                let same = self.packs.iter().find(|(other, _)| *other == mtime);
+                same.map(|(_, packing)| *packing)
+            }
         };
-        for (result, layers) in self
-            .given
-            .results
+        let known = self
+            .images
             .iter()
-            .zip(&self.layers)
-            .skip(self.images.len())
-        {
-            let layers = match self.packs {
-                true => Packer {
+            .find(|(other_mtime, other, _)| (*other_mtime, *other) == (mtime, packing));
+        if let Some((_, _, images)) = known {
+            return Ok(Rc::clone(images));
+        }
+        let mut images = Vec::with_capacity(self.given.results.len());
+        for (result, layers) in self.given.results.iter().zip(&self.layers) {
+            let layers = match packing {
+                Some(packing) => Packer {
                     store: self.store,
                     lease: self.lease,
                     mtime,
-                    compression: self.given.compression,
+                    packing,
                     stop: self.stop,
                     bring: &|layer| self.worker.fetch_archive(layer),
+                    afar: self.worker,
                 }
                 .pack(layers)?,
-                false => layers::describe(self.store, layers, mtime, self.stop)?,
+                None => layers::describe(self.store, layers, mtime, self.stop)?,
             };
             let epoch = self.given.source_date_epoch;
             let contents: Vec<Content> = layers.iter().map(|layer| layer.content).collect();
@@ -436,36 +496,147 @@ impl<'a> Run<'a> {
                     inline_only: false,
                 });
             }
-            self.images.push(image);
+            images.push(image);
         }
-        Ok(&self.images)
+        let images: Rc<[Image]> = images.into();
+        self.images.push((mtime, packing, Rc::clone(&images)));
+        Ok(images)
     }
 
-    /// The image, or the index of all, as a layout has it.
-    fn layout(&mut self, names: &[Reference]) -> Result<layout::Export, Error> {
-        Ok(match (self.given.is_index(), self.images()?) {
-            (true, images) => index::layout(images, names),
-            (false, images) => images[0].layout(Flavor::Oci, names),
+    /// Keeps an image in the store under these names, and those that its options add.
+    fn keep(
+        &self,
+        images: &[Image],
+        options: &ImageOptions,
+        names: &[Reference],
+    ) -> Result<Kept, Error> {
+        let (store, lease) = (self.store, self.lease);
+        let kept = match self.given.is_index() {
+            true => index::keep(images, store, lease, options)?,
+            false => images[0].keep(store, lease, options)?,
+        };
+        let digest = kept.manifest.digest.to_string();
+        let names = all_names(options, names, &digest)?;
+        let same_as_before = image::name(store, lease, &kept.id, kept.was_there, &names)?;
+        Ok(Kept {
+            id: kept.id,
+            manifest: kept.manifest,
+            names,
+            same_as_before,
         })
     }
 
-    fn made_layout(&mut self, root: &Descriptor, names: &[Reference]) {
-        let id = match self.images.as_slice() {
-            [image] if root.media_type != Flavor::Oci.index() => image.id.to_string(),
-            _ => root.digest.to_string(),
+    /// The image, or the index of all, as a layout has it.
+    fn layout(
+        &mut self,
+        options: &ImageOptions,
+        names: &[Reference],
+    ) -> Result<layout::Export, Error> {
+        let images = self.images(options, true)?;
+        let mut layout = match self.given.is_index() {
+            true => index::layout(&images, options),
+            false => images[0].layout(options),
         };
-        self.made(id, root, names);
+        let digest = layout.root.digest.to_string();
+        layout.names = all_names(options, names, &digest)?;
+        Ok(layout)
     }
 
-    fn made(&mut self, id: String, manifest: &Descriptor, names: &[Reference]) {
-        self.exported.image_id.get_or_insert(id);
-        self.exported
-            .manifest
-            .get_or_insert_with(|| ManifestDescriptor {
+    /// Sends an image to the registries of its names. One that could not be sent is kept, so that it can be sent
+    /// again without being built again.
+    fn send(
+        &mut self,
+        options: &ImageOptions,
+        names: &[Reference],
+        by_digest: bool,
+        keep: bool,
+    ) -> Result<(), Error> {
+        let image = self.layout(options, names)?;
+        if keep {
+            let images = self.images(options, options.packing.is_some())?;
+            self.exported.same_as_before = self.keep(&images, options, names)?.same_as_before;
+        }
+        let targets: Vec<Reference> = names
+            .iter()
+            .map(|name| match by_digest {
+                true => name.at(image.root.digest),
+                false => name.clone(),
+            })
+            .collect();
+        let stop = self.stop.clone();
+        let stopped = async move {
+            while !stop.is_set() {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        let sent = tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                sent = self.executor.send(&image, &targets, self.worker.transfers()) => sent,
+                () = stopped => Err(Error::Cancelled),
+            }
+        });
+        match sent {
+            Ok(_) => {}
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(source) => {
+                let is_kept = keep || self.keep_instead(options, names).is_ok();
+                let names = names.iter().map(Reference::familiar);
+                return Err(Error::NotSent {
+                    names: names.collect(),
+                    is_kept,
+                    source: Box::new(source),
+                });
+            }
+        }
+        self.made_layout(&image, options, names)
+    }
+
+    /// Keeps what was to be only sent.
+    fn keep_instead(&mut self, options: &ImageOptions, names: &[Reference]) -> Result<(), Error> {
+        for layers in &self.layers {
+            self.worker.fetch_afar(layers)?;
+        }
+        // Put together anew, from what is here now.
+        self.images.clear();
+        let images = self.images(options, options.packing.is_some())?;
+        self.keep(&images, options, names).map(drop)
+    }
+
+    fn made_layout(
+        &mut self,
+        made: &layout::Export,
+        options: &ImageOptions,
+        names: &[Reference],
+    ) -> Result<(), Error> {
+        let id = match self.given.is_index() {
+            true => made.root.digest.to_string(),
+            false => self.images(options, true)?[0].id.to_string(),
+        };
+        let names = all_names(options, names, &made.root.digest.to_string())?;
+        self.made(id, &made.root, &names, false);
+        Ok(())
+    }
+
+    /// Notes what an export made; `is_own` says that nobody else has the blobs of its manifest.
+    fn made(&mut self, id: String, manifest: &Descriptor, names: &[Reference], is_own: bool) {
+        let mut annotations = manifest.annotations.clone();
+        if !self.given.is_index() {
+            annotations.insert(CONFIG_DIGEST.to_owned(), id.clone());
+        }
+        if self.exported.manifest.is_none() || (self.is_own_manifest && !is_own) {
+            self.is_own_manifest = is_own;
+            self.exported.image_id = Some(id);
+            self.exported.manifest = Some(ManifestDescriptor {
                 media_type: manifest.media_type.clone(),
                 digest: manifest.digest.to_string(),
                 size: manifest.size,
+                annotations,
+                platform: match self.given.is_index() {
+                    true => None,
+                    false => annotations::platform_of_result(&self.given.results[0]),
+                },
             });
+        }
         for name in names.iter().map(Reference::to_string) {
             if !self.exported.names.contains(&name) {
                 self.exported.names.push(name);
@@ -475,7 +646,7 @@ impl<'a> Run<'a> {
 
     /// The names of an export: the build's, then its own, each once.
     fn names(&self, export: &Export) -> Result<Vec<Reference>, Error> {
-        if !export.makes_image() {
+        if export.options().is_none() {
             return Ok(Vec::new());
         }
         let mut names = references(&self.given.tags)?;
@@ -522,8 +693,10 @@ impl Executor {
         let (stack, mtime) = ([Content::DiffId(layer)], MtimePolicy::Keep);
         let layers = layers::describe(self.store(), &stack, mtime, &Stop::NEVER)?;
         let image = Image::new(&given, epoch, layers, MtimePolicy::Keep)?;
-        let kept = image.keep(self.store(), lease, std::slice::from_ref(name))?;
-        Ok((image.id, kept.same_as_before))
+        let kept = image.keep(self.store(), lease, &ImageOptions::default())?;
+        let names = std::slice::from_ref(name);
+        let same = image::name(self.store(), lease, &kept.id, kept.was_there, names)?;
+        Ok((image.id, same))
     }
 }
 
@@ -531,6 +704,32 @@ impl Executor {
 pub(crate) fn time_of(created: Option<&str>) -> std::time::SystemTime {
     let time = created.and_then(times::parse);
     time.map_or(std::time::SystemTime::UNIX_EPOCH, times::to_clock)
+}
+
+/// An image that the store keeps, with its names.
+struct Kept {
+    id: ImageId,
+    manifest: Descriptor,
+    names: Vec<Reference>,
+    same_as_before: bool,
+}
+
+/// The names of an image, with those that have its digest.
+fn all_names(
+    options: &ImageOptions,
+    names: &[Reference],
+    digest: &str,
+) -> Result<Vec<Reference>, Error> {
+    let mut all = names.to_vec();
+    if let (true, Some(prefix)) = (names.is_empty(), &options.dangling_name_prefix) {
+        all.push(Reference::parse(&format!("{prefix}@{digest}"))?);
+    }
+    if options.name_canonical {
+        for name in names {
+            all.push(Reference::parse(&format!("{name}@{digest}"))?);
+        }
+    }
+    Ok(all)
 }
 
 /// Reads a name that an image is to get.
@@ -549,15 +748,49 @@ fn references(names: &[String]) -> Result<Vec<Reference>, Error> {
 }
 
 impl Export {
-    /// Checks what can be checked before there is anything to export: its names.
+    /// Checks what can be checked before there is anything to export: its names, and how it compresses.
     pub fn check(&self) -> Result<(), Error> {
-        references(self.names()).map(drop)
+        references(self.names())?;
+        let Some(options) = self.options() else {
+            return Ok(());
+        };
+        if let Some(prefix) = &options.dangling_name_prefix {
+            reference(prefix)?;
+        }
+        options.packing().check()
     }
 
-    /// Checks that it can hold results for so many platforms.
-    pub fn check_platforms(&self, count: usize) -> Result<(), Error> {
-        match self {
-            Export::DockerArchive { .. } if count > 1 => Err(Error::OnePlatform { count }),
+    /// Checks that it can hold these results, and has a place for all that is to be said of them.
+    pub fn check_results(&self, results: &[ResultToExport]) -> Result<(), Error> {
+        if let (Export::DockerArchive { .. }, 2..) = (self, results.len()) {
+            return Err(Error::OnePlatform {
+                count: results.len(),
+            });
+        }
+        match self.options() {
+            Some(options) => annotations::check(&options.annotations, results),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that it has the names that it needs, with those of the build.
+    pub fn check_names<'a>(
+        &'a self,
+        tags: impl IntoIterator<Item = &'a String>,
+    ) -> Result<(), Error> {
+        let Export::Registry { by_digest, .. } = self else {
+            return Ok(());
+        };
+        let mut count = 0;
+        for name in tags.into_iter().chain(self.names()) {
+            count += 1;
+            let last = name.rsplit('/').next().unwrap_or_default();
+            if *by_digest && last.contains(':') {
+                return Err(Error::TagByDigest { name: name.clone() });
+            }
+        }
+        match count {
+            0 => Err(Error::NothingNamed),
             _ => Ok(()),
         }
     }
@@ -579,25 +812,39 @@ impl Export {
         }
     }
 
-    fn names(&self) -> &[String] {
+    /// How it writes an image, if it does.
+    pub fn options(&self) -> Option<&ImageOptions> {
         match self {
-            Export::Image { names }
-            | Export::OciArchive { names, .. }
-            | Export::OciDirectory { names, .. }
-            | Export::DockerArchive { names, .. } => names,
-            Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => &[],
+            Export::Image { options }
+            | Export::Registry { options, .. }
+            | Export::OciArchive { options, .. }
+            | Export::OciDirectory { options, .. }
+            | Export::DockerArchive { options, .. } => Some(options),
+            Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => None,
         }
     }
 
-    fn makes_image(&self) -> bool {
-        self.has_blobs() || matches!(self, Export::Image { .. })
+    /// The same, to be changed.
+    pub fn options_mut(&mut self) -> Option<&mut ImageOptions> {
+        match self {
+            Export::Image { options }
+            | Export::Registry { options, .. }
+            | Export::OciArchive { options, .. }
+            | Export::OciDirectory { options, .. }
+            | Export::DockerArchive { options, .. } => Some(options),
+            Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => None,
+        }
+    }
+
+    fn names(&self) -> &[String] {
+        self.options().map_or(&[], |options| &options.names)
     }
 
     fn has_blobs(&self) -> bool {
-        matches!(
-            self,
-            Export::OciArchive { .. } | Export::OciDirectory { .. } | Export::DockerArchive { .. }
-        )
+        match self {
+            Export::Image { options } => options.packing.is_some(),
+            _ => self.options().is_some(),
+        }
     }
 
     /// What people are told of it; nothing of an export to nowhere.
@@ -608,6 +855,12 @@ impl Export {
         };
         Some(match self {
             Export::Image { .. } => format!("image{named}"),
+            Export::Registry { .. } => {
+                let hosts: std::collections::BTreeSet<&str> =
+                    names.iter().map(Reference::domain).collect();
+                let hosts: Vec<&str> = hosts.into_iter().collect();
+                format!("registry {}", hosts.join(", "))
+            }
             Export::OciArchive { destination, .. } => format!("oci archive {destination}"),
             Export::OciDirectory { destination, .. } => {
                 format!("oci directory {}", destination.display())

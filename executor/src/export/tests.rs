@@ -19,6 +19,8 @@ use crate::executor::ExecutorOptions;
 use crate::source::Resolver;
 
 mod directories;
+mod documents;
+mod packings;
 mod platforms;
 mod stacks;
 
@@ -211,10 +213,20 @@ fn an_image_stays_the_same_until_something_changes() {
     let world = World::new();
     let layer = world.keep(&archive(APP), false);
     let image = world.image(vec![layer]);
-    let first = world.export(&image, Export::Image { names: vec![] });
+    let first = world.export(
+        &image,
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     assert!(!first.same_as_before);
     assert_eq!(first.names, ["kiln.test/app:1"]);
-    let second = world.export(&image, Export::Image { names: vec![] });
+    let second = world.export(
+        &image,
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     assert!(second.same_as_before);
     assert_eq!(
         (&first.image_id, &first.manifest),
@@ -225,7 +237,7 @@ fn an_image_stays_the_same_until_something_changes() {
     let other = world.export(
         &image,
         Export::Image {
-            names: vec!["two".to_owned()],
+            options: ImageOptions::named(&["two"]),
         },
     );
     assert!(other.same_as_before);
@@ -239,7 +251,12 @@ fn an_image_stays_the_same_until_something_changes() {
     };
     assert!(
         !world
-            .export(&renamed, Export::Image { names: vec![] })
+            .export(
+                &renamed,
+                Export::Image {
+                    options: ImageOptions::default()
+                }
+            )
             .same_as_before
     );
     let nameless = ImageToExport {
@@ -248,14 +265,21 @@ fn an_image_stays_the_same_until_something_changes() {
     };
     assert!(
         world
-            .export(&nameless, Export::Image { names: vec![] })
+            .export(
+                &nameless,
+                Export::Image {
+                    options: ImageOptions::default()
+                }
+            )
             .same_as_before
     );
 
     let more = world.keep(&archive(&["app/three: third"]), false);
     let changed = world.export(
         &world.image(vec![layer, more]),
-        Export::Image { names: vec![] },
+        Export::Image {
+            options: ImageOptions::default(),
+        },
     );
     assert!(!changed.same_as_before);
     assert_ne!(changed.image_id, first.image_id);
@@ -274,7 +298,9 @@ fn the_stored_image_says_what_it_is() {
     ];
     let exported = world.export(
         &world.image(layers.clone()),
-        Export::Image { names: vec![] },
+        Export::Image {
+            options: ImageOptions::default(),
+        },
     );
     let store = world.executor.store();
     let image = store
@@ -351,7 +377,7 @@ fn an_oci_archive_is_one() {
     let out = world.path("x.tar");
     let export = Export::OciArchive {
         destination: file(&out),
-        names: vec!["two".to_owned()],
+        options: ImageOptions::named(&["two"]),
     };
     let exported = world.export(&image, export.clone());
     let bytes = fs::read(&out).unwrap();
@@ -380,7 +406,12 @@ fn an_oci_archive_is_one() {
     // Once more, now with blobs that are there; and a store that has them says the same image.
     world.export(&image, export);
     assert!(fs::read(&out).unwrap() == bytes);
-    let stored = world.export(&image, Export::Image { names: vec![] });
+    let stored = world.export(
+        &image,
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     assert_eq!(stored.image_id, exported.image_id);
 
     let source = transport("oci-archive", &out);
@@ -413,7 +444,7 @@ fn umoci_unpacks_a_layout() {
         &image,
         Export::OciDirectory {
             destination: layout.clone(),
-            names: vec![],
+            options: ImageOptions::default(),
         },
     );
     let (mut name, bundle) = (layout.into_os_string(), world.path("bundle"));
@@ -441,7 +472,7 @@ fn a_docker_archive_is_one() {
         &image,
         Export::DockerArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions::default(),
         },
     );
     let files = files(&fs::read(&out).unwrap());
@@ -485,7 +516,7 @@ fn an_epoch_makes_archives_equal_wherever_they_are_built() {
             &image,
             Export::OciArchive {
                 destination: file(&out),
-                names: vec![],
+                options: ImageOptions::default(),
             },
         );
         fs::read(&out).unwrap()
@@ -504,17 +535,27 @@ fn times_are_kept_if_they_are_not_to_be_rewritten() {
     let world = World::new();
     let layer = world.keep(&archive(APP), false);
     let image = world.image(vec![layer]);
-    let plain = world.export(&image, Export::Image { names: vec![] });
+    let plain = world.export(
+        &image,
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     let epoch = ImageToExport {
         source_date_epoch: Some(2_000_000_000),
         ..image.clone()
     };
-    let rewritten = world.export(&epoch, Export::Image { names: vec![] });
-    let kept = ImageToExport {
-        rewrite_timestamp: false,
-        ..epoch
+    let rewritten = world.export(
+        &epoch,
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
+    let options = ImageOptions {
+        rewrite_timestamp: Some(false),
+        ..ImageOptions::default()
     };
-    let kept = world.export(&kept, Export::Image { names: vec![] });
+    let kept = world.export(&epoch, Export::Image { options });
     let diff_ids = |exported: &Exported| {
         let image = world
             .executor
@@ -530,16 +571,15 @@ fn times_are_kept_if_they_are_not_to_be_rewritten() {
 fn zstd_is_zstd() {
     let world = World::new();
     let image = world.image(vec![world.keep(&archive(APP), false)]);
-    let image = ImageToExport {
-        compression: Compression::Zstd,
-        ..image
-    };
     let out = world.path("x.tar");
     let exported = world.export(
         &image,
         Export::OciArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions {
+                packing: Some(Compression::Zstd.into()),
+                ..ImageOptions::default()
+            },
         },
     );
     let hex = &exported.manifest_digest().unwrap()["sha256:".len()..];
@@ -584,12 +624,17 @@ fn a_pulled_layer_goes_out_as_it_came() {
         &world.image(vec![layer]),
         Export::OciArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions::default(),
         },
     );
     assert!(files(&fs::read(&out).unwrap())[&format!("blobs/sha256/{}", digest.hex())] == blob);
     // The store's own manifest names that blob too.
-    world.export(&world.image(vec![layer]), Export::Image { names: vec![] });
+    world.export(
+        &world.image(vec![layer]),
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     let image = store.resolve_image(lease, "kiln.test/app:1").unwrap();
     let manifest = Manifest::from_slice(&image.manifest).unwrap();
     assert_eq!(BlobDigest(*manifest.layers[0].digest.as_bytes()), digest);
@@ -601,12 +646,17 @@ fn a_foreign_layer_without_its_archive_is_refused() {
     let layer = world.keep(&foreign(), true);
     let image = world.image(vec![layer]);
     // In the store its files are all that is needed.
-    world.export(&image, Export::Image { names: vec![] });
+    world.export(
+        &image,
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     let out = world.path("x.tar");
     fs::write(&out, "old").unwrap();
     let export = Export::OciArchive {
         destination: file(&out),
-        names: vec![],
+        options: ImageOptions::default(),
     };
     let error = world.try_export(&image, &[export]).unwrap_err();
     assert!(
@@ -627,7 +677,12 @@ fn an_image_with_an_epoch_is_a_base_like_any_other() {
             source_date_epoch: epoch,
             ..world.image(vec![layer])
         };
-        world.export(&image, Export::Image { names: vec![] });
+        world.export(
+            &image,
+            Export::Image {
+                options: ImageOptions::default(),
+            },
+        );
         let mtime = epoch.map_or(MtimePolicy::Keep, MtimePolicy::Fixed);
         let of_image = layers::describe(store, &[layer], mtime, &Stop::NEVER).unwrap();
         let diff_id = of_image[0].diff_id;
@@ -636,7 +691,7 @@ fn an_image_with_an_epoch_is_a_base_like_any_other() {
         let out = world.path("x.tar");
         let export = Export::OciArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions::default(),
         };
         world.export(&world.image(vec![Content::DiffId(diff_id)]), export);
     }
@@ -658,11 +713,11 @@ fn an_export_that_fails_leaves_nothing() {
     for export in [
         Export::OciArchive {
             destination: out.clone(),
-            names: vec![],
+            options: ImageOptions::default(),
         },
         Export::DockerArchive {
             destination: out.clone(),
-            names: vec![],
+            options: ImageOptions::default(),
         },
         Export::Tar {
             destination: out.clone(),
@@ -691,11 +746,11 @@ fn a_full_disk_is_named() {
     for export in [
         Export::OciArchive {
             destination: full.clone(),
-            names: vec![],
+            options: ImageOptions::default(),
         },
         Export::DockerArchive {
             destination: full.clone(),
-            names: vec![],
+            options: ImageOptions::default(),
         },
         Export::Tar {
             destination: full.clone(),
@@ -718,7 +773,7 @@ fn bad_names_are_refused_before_anything_is_written() {
             platform_split: None,
         },
         Export::Image {
-            names: vec!["Not A Name".to_owned()],
+            options: ImageOptions::named(&["Not A Name"]),
         },
     ];
     assert!(matches!(
@@ -732,7 +787,7 @@ fn bad_names_are_refused_before_anything_is_written() {
             platform_split: None,
         },
         Export::Image {
-            names: vec![digest],
+            options: ImageOptions::named(&[&digest]),
         },
     ];
     assert!(matches!(
@@ -767,10 +822,12 @@ fn several_exports_and_none() {
     let layout = world.path("layout");
     let image = world.image(vec![world.keep(&archive(APP), false)]);
     let exports = [
-        Export::Image { names: vec![] },
+        Export::Image {
+            options: ImageOptions::default(),
+        },
         Export::OciDirectory {
             destination: layout.clone(),
-            names: vec!["two".to_owned()],
+            options: ImageOptions::named(&["two"]),
         },
         Export::CacheOnly,
     ];
@@ -796,7 +853,7 @@ fn scratch_is_an_image_too() {
         &image,
         Export::OciArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions::default(),
         },
     );
     tool(
@@ -826,7 +883,7 @@ fn exported_bytes_are_those_of_the_format() {
         &image,
         Export::DockerArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions::default(),
         },
     );
     let mut text = String::new();

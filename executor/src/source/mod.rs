@@ -10,5 +10,5 @@ mod resolve;
 pub use age::ago;
 pub(crate) use blob::bring_blob;
 pub(crate) use fetch::{blocking, fetch, fetch_archive, stoppable};
-pub(crate) use resolve::{Place, remember, resolved};
+pub(crate) use resolve::{Place, diff_ids, remember, resolved};
 pub use resolve::{ResolvedImage, Resolver};

@@ -109,7 +109,7 @@ pub struct Pulled {
 }
 
 impl Store {
-    /// Keeps an image, leased; one that is there already stays as it is.
+    /// Keeps an image, leased; one that is there already gets the new manifest.
     ///
     /// Errors if one of its layers is not in the store.
     pub fn put_image(&self, lease: &Lease, image: &NewImage) -> Result<(), StoreError> {
@@ -145,6 +145,12 @@ impl Store {
                 for content in &image.layers {
                     insert.execute((content.to_bytes(), row))?;
                 }
+            } else {
+                // The config is its id; annotations and how layers are packed are not in it.
+                t.prepare_cached(
+                    "UPDATE image SET manifest = ?2 WHERE digest = ?1 AND manifest <> ?2",
+                )?
+                .execute((image.id.0, &image.manifest))?;
             }
             lease.hold(t, process, Leased::Image, &image.id.0)?;
             Ok(())

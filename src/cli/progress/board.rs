@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use kiln::{Event, OutputLines, StepIndex, StepInfo, StepStatus, WaitsFor};
+use kiln::{BlobState, Event, OutputLines, StepIndex, StepInfo, StepStatus, WaitsFor};
 
-use super::words;
+use super::{transfers, words};
 
 /// So many lines of output are kept of each step.
 const TAIL_LINES: usize = 200;
@@ -48,6 +48,8 @@ pub(super) struct Board {
     pub(super) steps: Vec<Step>,
     pub(super) notices: Vec<String>,
     pub(super) exporting: Vec<(String, Instant)>,
+    /// Blobs on their way to registries, by digest.
+    pub(super) sending: BTreeMap<String, (u64, BlobState)>,
 }
 
 impl Board {
@@ -114,6 +116,18 @@ impl Board {
             Event::Understood(_) => {}
             Event::Explained { .. } => {}
             Event::Notice(text) => self.notices.push(words::visible(text)),
+            Event::Sending {
+                digest,
+                size_bytes,
+                state,
+            } => {
+                let blob = (*size_bytes, state.clone());
+                // A piece may be heard of after the end.
+                let known = self.sending.get(digest);
+                if !known.is_some_and(|(_, known)| transfers::is_done(known)) {
+                    self.sending.insert(words::visible(digest), blob);
+                }
+            }
             Event::Exporting(what) => self.exporting.push((words::visible(what), now)),
             Event::Exported { what, .. } => {
                 let what = words::visible(what);

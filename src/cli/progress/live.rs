@@ -11,7 +11,7 @@ use kiln::{Event, WaitsFor};
 use super::board::{Board, Step, elapsed};
 use super::say;
 use super::table::{self, Ending, Paint};
-use super::words;
+use super::{transfers, words};
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +20,8 @@ mod tests;
 const OUTPUT_LINES: usize = 4;
 /// What stands at the right has so many columns at least.
 const RIGHT_COLUMNS: usize = 24;
+/// So many blobs on their way to registries are shown.
+const SENDING_LINES: usize = 6;
 const TICK: Duration = Duration::from_millis(80);
 
 pub(super) struct Live {
@@ -141,7 +143,7 @@ fn draw(
         width,
         paint,
     )];
-    let exporting: Vec<String> = board
+    let mut exporting: Vec<String> = board
         .exporting
         .iter()
         .map(|(what, since)| {
@@ -149,6 +151,13 @@ fn draw(
             beside(what, &took, width)
         })
         .collect();
+    let sending = board.sending.iter();
+    let sending = sending.filter(|(_, (_, state))| !transfers::is_done(state));
+    exporting.extend(
+        sending
+            .take(SENDING_LINES)
+            .map(|(digest, (size, state))| transfers::bar_of(digest, *size, state, width)),
+    );
     let shown: Vec<&Step> = board
         .steps
         .iter()

@@ -7,7 +7,7 @@ use kiln::{Event, StepStatus, WaitsFor};
 use super::board::Board;
 use super::say;
 use super::table::{self, Ending, Paint};
-use super::words;
+use super::{PUSH, transfers, words};
 
 pub(super) struct Plain {
     board: Board,
@@ -44,6 +44,18 @@ impl Plain {
                 return;
             }
             Event::Notice(text) => return say(&format!("{}\n", words::visible(text))),
+            Event::Sending {
+                digest,
+                size_bytes,
+                state,
+            } => {
+                if transfers::is_done(state) {
+                    let digest = words::visible(digest);
+                    let line = transfers::line_of(PUSH, &digest, *size_bytes, state);
+                    say(&format!("{line}\n"));
+                }
+                return;
+            }
             Event::Exported { what, took } => {
                 let what = words::visible(what);
                 return say(&format!("{what} · {}\n", words::duration(*took)));

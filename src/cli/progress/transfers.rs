@@ -183,17 +183,8 @@ impl Board {
         }
     }
 
-    /// What became of a blob.
     fn line(&self, blob: &Blob) -> String {
-        let what = match &blob.state {
-            BlobState::Waiting => "waits",
-            BlobState::Moving(_) => self.way.doing,
-            BlobState::Present => "is there",
-            BlobState::Mounted => "taken from another repository",
-            BlobState::Moved => self.way.done,
-        };
-        let size = words::bytes(blob.size_bytes);
-        format!("{}  {size:>9}  {what}", short(&blob.digest))
+        line_of(self.way, &blob.digest, blob.size_bytes, &blob.state)
     }
 
     /// A head, then a line for each blob that is not done, in at most `height - 1` lines of `width`.
@@ -228,17 +219,7 @@ impl Board {
     }
 
     fn bar(&self, blob: &Blob, width: usize) -> String {
-        let total = words::bytes(blob.size_bytes);
-        let digest = short(&blob.digest);
-        let BlobState::Moving(moved) = blob.state else {
-            return beside(&digest, &format!("waits, {total}"), width);
-        };
-        let figures = format!("{} / {total}", words::bytes(moved));
-        let whole = format!("{digest} {}", bar(moved, blob.size_bytes));
-        match whole.len() + 2 + figures.len() <= width {
-            true => beside(&whole, &figures, width),
-            false => beside(&digest, &figures, width),
-        }
+        bar_of(&blob.digest, blob.size_bytes, &blob.state, width)
     }
 
     /// `5 layers: 2 sent (1.2 MB), 1 taken from another repository, 2 are there · 0.31 s`.
@@ -278,7 +259,36 @@ impl Board {
     }
 }
 
-fn is_done(state: &BlobState) -> bool {
+/// What became of a blob.
+pub(super) fn line_of(way: Way, digest: &str, size_bytes: u64, state: &BlobState) -> String {
+    let what = match state {
+        BlobState::Waiting => "waits",
+        BlobState::Moving(_) => way.doing,
+        BlobState::Present => "is there",
+        BlobState::Mounted => "taken from another repository",
+        BlobState::Moved => way.done,
+    };
+    let size = words::bytes(size_bytes);
+    format!("{}  {size:>9}  {what}", short(digest))
+}
+
+/// How far a blob is.
+pub(super) fn bar_of(digest: &str, size_bytes: u64, state: &BlobState, width: usize) -> String {
+    let total = words::bytes(size_bytes);
+    let digest = short(digest);
+    let BlobState::Moving(moved) = *state else {
+        return beside(&digest, &format!("waits, {total}"), width);
+    };
+    let figures = format!("{} / {total}", words::bytes(moved));
+    let whole = format!("{digest} {}", bar(moved, size_bytes));
+    match whole.len() + 2 + figures.len() <= width {
+        true => beside(&whole, &figures, width),
+        false => beside(&digest, &figures, width),
+    }
+}
+
+/// Whether nothing more is to come of a blob.
+pub(super) fn is_done(state: &BlobState) -> bool {
     !matches!(state, BlobState::Waiting | BlobState::Moving(_))
 }
 

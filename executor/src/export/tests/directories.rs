@@ -15,7 +15,7 @@ fn a_layout_takes_more_images() {
             &image,
             Export::OciDirectory {
                 destination: layout.clone(),
-                names: vec![],
+                options: ImageOptions::default(),
             },
         )
     };
@@ -61,7 +61,7 @@ fn another_directory_is_no_layout() {
     fs::write(home.join("thesis"), "all of it").unwrap();
     let export = Export::OciDirectory {
         destination: home.clone(),
-        names: vec![],
+        options: ImageOptions::default(),
     };
     let error = world
         .try_export(&image, std::slice::from_ref(&export))

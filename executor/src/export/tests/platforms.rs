@@ -39,7 +39,7 @@ fn a_layout_has_an_index_that_names_each_platform() {
         &two(&world),
         Export::OciDirectory {
             destination: layout.clone(),
-            names: vec![],
+            options: ImageOptions::default(),
         },
     );
     let top = Index::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
@@ -72,7 +72,14 @@ fn a_layout_has_an_index_that_names_each_platform() {
 fn the_store_keeps_one_image_of_two() {
     let world = World::new();
     let image = two(&world);
-    let export = || world.export(&image, Export::Image { names: vec![] });
+    let export = || {
+        world.export(
+            &image,
+            Export::Image {
+                options: ImageOptions::default(),
+            },
+        )
+    };
     let first = export();
     assert!(first.is_index && !first.same_as_before);
     let listed = world.executor.images().unwrap();
@@ -109,7 +116,12 @@ fn the_store_keeps_one_image_of_two() {
 #[test]
 fn a_base_is_the_member_that_fits() {
     let world = World::new();
-    world.export(&two(&world), Export::Image { names: vec![] });
+    world.export(
+        &two(&world),
+        Export::Image {
+            options: ImageOptions::default(),
+        },
+    );
     let resolver = Resolver::new(&world.executor);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -282,7 +294,7 @@ fn a_docker_archive_holds_one_platform() {
     let export = |image: &ImageToExport| {
         let export = Export::DockerArchive {
             destination: file(&out),
-            names: vec![],
+            options: ImageOptions::default(),
         };
         world.try_export(image, &[export])
     };

@@ -8,7 +8,7 @@ fn etc_of_top(world: &World, image: &ImageToExport) -> (u32, u64) {
     let out = world.path("x.tar");
     let export = Export::OciArchive {
         destination: file(&out),
-        names: vec![],
+        options: ImageOptions::default(),
     };
     let exported = world.export(image, export);
     let files = files(&fs::read(&out).unwrap());
@@ -41,7 +41,12 @@ fn directories_that_a_layer_passes_through_stay_as_they_are() {
         assert_eq!(etc_of_top(&world, &stacked), (0o750, 1000));
 
         // The store says the same image, with sizes that are those of the archives.
-        world.export(&stacked, Export::Image { names: vec![] });
+        world.export(
+            &stacked,
+            Export::Image {
+                options: ImageOptions::default(),
+            },
+        );
         let image = store.resolve_image(lease, "kiln.test/app:1").unwrap();
         let manifest = Manifest::from_slice(&image.manifest).unwrap();
         let mtime = epoch.map_or(MtimePolicy::Keep, MtimePolicy::Fixed);
@@ -96,9 +101,10 @@ fn a_foreign_layer_is_brought_again_from_where_its_image_is() {
             store,
             lease,
             mtime: MtimePolicy::Keep,
-            compression: Compression::Zstd,
+            packing: Compression::Zstd.into(),
             stop: &Stop::NEVER,
             bring,
+            afar: &layers::Nowhere,
         };
         packer.pack(&[layer])
     };
@@ -132,19 +138,19 @@ fn an_export_that_is_cancelled_leaves_nothing() {
         world.path("tree"),
     );
     fs::write(&out, "old").unwrap();
-    let names = Vec::new();
+    let options = ImageOptions::default();
     for export in [
         Export::OciArchive {
             destination: file(&out),
-            names: names.clone(),
+            options: options.clone(),
         },
         Export::DockerArchive {
             destination: file(&out),
-            names: names.clone(),
+            options: options.clone(),
         },
         Export::OciDirectory {
             destination: layout.clone(),
-            names: names.clone(),
+            options: options.clone(),
         },
         Export::Tar {
             destination: file(&out),
@@ -154,7 +160,7 @@ fn an_export_that_is_cancelled_leaves_nothing() {
             destination: tree.clone(),
             platform_split: None,
         },
-        Export::Image { names },
+        Export::Image { options },
     ] {
         let done = world.executor.export(&worker, &image, &[export], &drop);
         assert!(matches!(done, Err(Error::Cancelled)), "{done:?}");

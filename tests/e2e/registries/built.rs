@@ -1,0 +1,371 @@
+//! Builds that end in a registry: `--push`, `-o type=registry`, and what is left when that fails.
+
+use kiln_test_registry::Registry;
+use serde_json::Value;
+
+use super::server::{DockerRegistry, base_layer, hide_port, with_base};
+use crate::support::{Capability::*, Case, Ran, World, case};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case(
+            "build_push",
+            &[Containers, DockerRegistry, Skopeo],
+            build_push,
+        ),
+        case(
+            "build_push_run_by_runc",
+            &[Containers, Root, DockerRegistry, Skopeo, Umoci, Runc],
+            build_push_run_by_runc,
+        ),
+        case(
+            "build_push_documents",
+            &[Containers, DockerRegistry, Skopeo],
+            build_push_documents,
+        ),
+        case("build_push_same_digest", &[Containers], same_digest),
+        case("build_push_of_an_index", &[Containers], of_an_index),
+        case("build_push_by_digest", &[Containers], by_digest),
+        case("build_push_mounts", &[Containers], mounts),
+        case("build_push_two_registries", &[Containers], two_registries),
+        case("build_push_from_afar", &[Containers], from_afar),
+        case("build_push_fails", &[Containers], fails),
+        case("build_push_refused", &[Containers], refused),
+    ]
+}
+
+fn small(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN echo made > /made\nCMD [\"cat\", \"/made\"]\n");
+}
+
+fn build(world: &World, arguments: &[&str]) -> Ran {
+    world
+        .kiln(&["build", "--metadata-file", "meta.json"])
+        .args(arguments)
+        .args(&["ctx"])
+        .ok()
+}
+
+/// What the last build said of its image.
+fn metadata(world: &World) -> Value {
+    serde_json::from_str(&world.read("meta.json")).unwrap()
+}
+
+fn skopeo_raw(world: &World, name: &str) -> Value {
+    let name = format!("docker://{name}");
+    let shown = world
+        .program("skopeo", &["inspect", "--raw", "--tls-verify=false", &name])
+        .ok();
+    serde_json::from_str(&shown.stdout).unwrap()
+}
+
+fn digest_of_name(world: &World, name: &str) -> String {
+    let name = format!("docker://{name}");
+    let arguments = [
+        "inspect",
+        "--tls-verify=false",
+        "--format",
+        "{{.Digest}}",
+        &name,
+    ];
+    let shown = world.program("skopeo", &arguments).ok();
+    shown.stdout.trim().to_owned()
+}
+
+fn build_push(world: &World) {
+    small(world);
+    let registry = DockerRegistry::start(world);
+    let host = registry.host();
+    let (one, two) = (format!("{host}/team/app:1"), format!("{host}/other/app:2"));
+    let ran = build(world, &["--push", "-t", &one, "-t", &two]);
+    let pushed = metadata(world)["containerimage.digest"].clone();
+    for name in [&one, &two] {
+        assert_eq!(pushed, digest_of_name(world, name).as_str());
+    }
+    assert_eq!(
+        metadata(world)["image.name"]
+            .as_str()
+            .unwrap()
+            .split(',')
+            .count(),
+        2
+    );
+    assert!(
+        ran.stderr.contains("exporting to registry"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("  sent\n"), "{}", ran.stderr);
+    // As with buildx, it is nowhere else.
+    let images = world.kiln(&["images"]).ok().stdout;
+    assert!(!images.contains("team/app"), "{images}");
+    assert_eq!(world.kiln(&["run", &one]).ok().stdout, "made\n");
+}
+
+fn build_push_run_by_runc(world: &World) {
+    small(world);
+    let registry = DockerRegistry::start(world);
+    let name = format!("{}/app:1", registry.host());
+    let output = "type=registry,compression-level=9,force-compression=true";
+    build(world, &["-o", output, "-t", &name]);
+    let from = format!("docker://{name}");
+    world
+        .program(
+            "skopeo",
+            &[
+                "copy",
+                "--insecure-policy",
+                "--src-tls-verify=false",
+                &from,
+                "oci:layout:v1",
+            ],
+        )
+        .ok();
+    world
+        .program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
+        .ok();
+    let config = world.read("bundle/config.json");
+    world.write(
+        "bundle/config.json",
+        config.replace("\"terminal\": true", "\"terminal\": false"),
+    );
+    let id = format!("kiln-e2e-push-{}", std::process::id());
+    let state = world.path("runc-state");
+    let state = state.to_string_lossy();
+    let ran = world
+        .program(
+            "runc",
+            &["--root", &state, "run", "--bundle", "bundle", &id],
+        )
+        .ok();
+    assert_eq!(ran.stdout, "made\n");
+}
+
+fn build_push_documents(world: &World) {
+    small(world);
+    let registry = DockerRegistry::start(world);
+    let name = format!("{}/app:1", registry.host());
+    build(
+        world,
+        &[
+            "--push",
+            "-t",
+            &name,
+            "--annotation",
+            "org.example.key=value",
+        ],
+    );
+    let manifest = skopeo_raw(world, &name);
+    assert_eq!(manifest["annotations"]["org.example.key"], "value");
+    let output = format!("type=registry,name={name},oci-mediatypes=false");
+    build(world, &["-o", &output]);
+    let manifest = skopeo_raw(world, &name);
+    assert_eq!(
+        manifest["mediaType"],
+        "application/vnd.docker.distribution.manifest.v2+json"
+    );
+    for layer in manifest["layers"].as_array().unwrap() {
+        let gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        assert_eq!(layer["mediaType"], gzip);
+    }
+    let output = format!("type=image,push=true,name={name},compression=zstd");
+    build(world, &["-o", &output]);
+    let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+    assert_eq!(skopeo_raw(world, &name)["layers"][1]["mediaType"], zstd);
+}
+
+/// One build has one manifest, wherever it goes and whenever.
+fn same_digest(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    let digest = |registry: &Registry, name: &str| {
+        let (_, bytes) = registry.manifest("app", name).unwrap();
+        kiln_test_registry::digest_of(&bytes)
+    };
+    for (number, options) in [
+        "",
+        ",oci-mediatypes=false",
+        ",compression=zstd,annotation.a=b",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.dockerfile(&format!(
+            "FROM {host}/base\nRUN echo {number} > /made\nCMD [\"cat\", \"/made\"]\n"
+        ));
+        let sent = format!("type=registry,name={host}/app:sent{number}{options}");
+        build(world, &["-o", &sent]);
+        let told = metadata(world)["containerimage.digest"].clone();
+        assert_eq!(told, digest(&registry, &format!("sent{number}")).as_str());
+        let archive = format!("type=oci,dest=app.tar{options}");
+        build(world, &["-o", &archive]);
+        assert_eq!(told, metadata(world)["containerimage.digest"]);
+        build(world, &["-o", &format!("type=image,name=kept{options}")]);
+        let later = format!("{host}/app:later{number}");
+        world.kiln(&["push", "kept", &later]).ok();
+        assert_eq!(told, digest(&registry, &format!("later{number}")).as_str());
+        let both = format!("type=image,push=true,name={host}/app:both{number}{options}");
+        build(world, &["-o", &both]);
+        assert_eq!(told, metadata(world)["containerimage.digest"]);
+        assert_eq!(told, digest(&registry, &format!("both{number}")).as_str());
+    }
+    let both = format!("{host}/app:both0");
+    assert_eq!(world.kiln(&["run", &both]).ok().stdout, "0\n");
+}
+
+fn of_an_index(world: &World) {
+    let registry = Registry::start();
+    world.write("ctx/a", "a\n");
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY a /$TARGETARCH\n");
+    let name = format!("{}/app:1", registry.host());
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let annotations = [
+        "--annotation",
+        "index:org.example.of=index",
+        "--annotation",
+        "manifest[linux/arm64]:org.example.of=arm",
+    ];
+    let output = ["-t", &name, "-o", "type=registry,oci-mediatypes=true"];
+    build(world, &[&platforms[..], &annotations, &output].concat());
+    let (media_type, bytes) = registry.manifest("app", "1").unwrap();
+    assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
+    let index: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(index["annotations"]["org.example.of"], "index");
+    let arm = index["manifests"][1]["digest"].as_str().unwrap();
+    let (_, bytes) = registry.manifest("app", arm).unwrap();
+    let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(manifest["annotations"]["org.example.of"], "arm");
+}
+
+fn by_digest(world: &World) {
+    small(world);
+    let registry = Registry::start();
+    let output = format!(
+        "type=image,push=true,push-by-digest=true,store=false,name={}/app",
+        registry.host()
+    );
+    build(world, &["-o", &output]);
+    let digest = metadata(world)["containerimage.digest"].clone();
+    assert!(registry.manifest("app", digest.as_str().unwrap()).is_some());
+    assert!(registry.manifest("app", "latest").is_none());
+    let tagged = format!(
+        "type=registry,push-by-digest=true,name={}/app:1",
+        registry.host()
+    );
+    let refused = world.kiln(&["build", "-o", &tagged, "ctx"]).exits(1);
+    world.snapshot(&hide_port(&refused.whole(), &registry.host()));
+}
+
+fn mounts(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    world.dockerfile(&format!("FROM {host}/base\nRUN echo made > /made\n"));
+    let name = format!("{host}/app:1");
+    build(world, &["--push", "-t", &name]);
+    let layer = base_layer().digest();
+    assert_eq!(registry.count("POST", &format!("mount={layer}")), 1);
+    // The new layer and the config.
+    assert_eq!(
+        registry.count("PUT", "/blobs/uploads/"),
+        2,
+        "{:?}",
+        registry.log()
+    );
+    // Nothing changed, and one question says so.
+    registry.clear_log();
+    build(world, &["--push", "-t", &name]);
+    assert_eq!(registry.log().len(), 1, "{:?}", registry.log());
+}
+
+fn two_registries(world: &World) {
+    small(world);
+    let (one, two) = (Registry::start(), Registry::start());
+    let names = [
+        format!("{}/app:1", one.host()),
+        format!("{}/app:1", two.host()),
+    ];
+    build(world, &["--push", "-t", &names[0], "-t", &names[1]]);
+    let manifest = |registry: &Registry| registry.manifest("app", "1").unwrap();
+    assert_eq!(manifest(&one), manifest(&two));
+}
+
+/// A base goes from one registry to another without being unpacked here, and within one without coming here.
+fn from_afar(world: &World) {
+    let (one, two) = (with_base(), Registry::start());
+    let host = one.host();
+    world.dockerfile(&format!("FROM {host}/base\nLABEL a=b\n"));
+    let name = format!("{host}/team/app:1");
+    build(world, &["--push", "-t", &name]);
+    let layer = base_layer().digest();
+    assert_eq!(one.count("GET", &layer), 0, "{:?}", one.log());
+    assert_eq!(one.count("POST", &format!("mount={layer}")), 1);
+    let there = format!("{}/app:1", two.host());
+    build(world, &["--push", "-t", &there]);
+    assert_eq!(one.count("GET", &layer), 1, "{:?}", one.log());
+    assert!(two.blob("app", &layer).is_some());
+    let layers = std::fs::read_dir(world.store().join("layers")).unwrap();
+    assert_eq!(layers.count(), 0);
+    assert_eq!(one.manifest("team/app", "1"), two.manifest("app", "1"));
+    let zstd = format!(
+        "type=registry,name={}/app:2,compression=zstd,force-compression=true",
+        two.host()
+    );
+    build(world, &["-o", &zstd]);
+    let (_, bytes) = two.manifest("app", "2").unwrap();
+    assert!(String::from_utf8(bytes).unwrap().contains("tar+zstd"));
+    assert_eq!(
+        world.kiln(&["run", &there, "echo", "ok"]).ok().stdout,
+        "ok\n"
+    );
+}
+
+/// What was built is not lost with the line to the registry.
+fn fails(world: &World) {
+    small(world);
+    let host = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let name = format!("{host}/app:1");
+    let ran = world
+        .kiln(&[
+            "build",
+            "-q",
+            "--push",
+            "--iidfile",
+            "id",
+            "-t",
+            &name,
+            "ctx",
+        ])
+        .exits(1);
+    world.snapshot(&hide_port(&ran.whole(), &host));
+    assert!(!world.path("id").exists());
+    assert_eq!(world.kiln(&["run", &name]).ok().stdout, "made\n");
+    let registry = Registry::start();
+    let later = format!("{}/app:1", registry.host());
+    world.kiln(&["push", &name, &later]).ok();
+    assert!(registry.manifest("app", "1").is_some());
+}
+
+fn refused(world: &World) {
+    small(world);
+    let mut text = String::new();
+    for arguments in [
+        &["--push"][..],
+        &["--push", "--offline", "-t", "example.test/app"],
+        &["-o", "type=registry,push=false"],
+    ] {
+        let ran = world
+            .kiln(&["build", "-q"])
+            .args(arguments)
+            .args(&["ctx"])
+            .run();
+        text += &ran.whole();
+    }
+    world.snapshot(&text);
+    // Nothing was built for it.
+    let builds = world.kiln(&["builds", "ls"]).ok().stdout;
+    assert!(!builds.contains("ctx"), "{builds}");
+}
