@@ -1,6 +1,6 @@
 //! What a build was asked for, as arguments of the command, without anything that is secret.
 
-use kiln_executor::Export;
+use kiln_executor::{Engine, Export};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{NetworkMode, ResolveMode};
 
@@ -112,6 +112,10 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
         say("--sbom", "true");
     }
     for export in &request.exports {
+        if let Export::Engine { engine: None, .. } = export {
+            say("--load", "");
+            continue;
+        }
         say("--output", &format!("type={}", kind(export)));
     }
     words
@@ -130,6 +134,7 @@ fn kind(export: &Export) -> &'static str {
         Export::DockerArchive { .. } => "docker",
         Export::Local { .. } => "local",
         Export::Tar { .. } => "tar",
+        Export::Engine { engine, .. } => engine.map_or("docker", Engine::name),
         Export::CacheOnly => "cacheonly",
     }
 }

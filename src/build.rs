@@ -100,10 +100,17 @@ impl Kiln {
             export.check()?;
             export.check_names(&request.tags)?;
         }
+        for export in &request.exports {
+            export.check_engine().await?;
+        }
         request.secrets.check()?;
         let attestations = std::mem::take(&mut request.attestations);
         request.attestations = attestations.with_arguments(&request.source.build_args)?;
-        let resolver = Arc::new(Resolver::new(&self.executor));
+        let resolver = Resolver::new(&self.executor).telling({
+            let tell = Arc::clone(&tell);
+            move |words| tell(Event::Notice(words))
+        });
+        let resolver = Arc::new(resolver);
         // Who gives all steps the host's network by name allows it thereby, as in buildx.
         if request.source.network == NetworkMode::Host {
             request.allow.insert(Entitlement::NetworkHost);
@@ -178,7 +185,7 @@ impl Kiln {
                 });
             }
         });
-        let worker = BuildWorker::new(&self.executor, resolver, locals)
+        let worker = BuildWorker::new(&self.executor, Arc::clone(&resolver), locals)
             .with_secrets(request.secrets.clone())
             .with_configs(configs)
             .with_mounts(Arc::clone(&travelling))
@@ -216,6 +223,9 @@ impl Kiln {
                 cancel.clone(),
             )
             .await;
+        for warning in resolver.take_warnings() {
+            teller.tell(Event::Notice(warning));
+        }
         let result = match result {
             Ok(exported) => self
                 .send_mounts(&travelling, &teller, &cancel)

@@ -133,7 +133,11 @@ pub(crate) async fn lower_resolving(
     loop {
         let questions = match lower(&loaded.input, &answers) {
             Lowering::Needs(questions) => questions,
-            done => return finish(done, loaded, missing, request),
+            done => {
+                let source = finish(done, loaded, missing, request)?;
+                let notices = resolver.take_warnings();
+                return Ok(Source { notices, ..source });
+            }
         };
         let mut images = Vec::new();
         for question in questions {

@@ -155,6 +155,7 @@ impl Error {
                 | kiln_executor::Error::NameWithDigest { .. }
                 | kiln_executor::Error::OnePlatform { .. }
                 | kiln_executor::Error::NoAttestations { .. }
+                | kiln_executor::Error::OnePlatformToLoad { .. }
                 | kiln_executor::Error::Limit { .. }
                 | kiln_executor::Error::Mounts(kiln_executor::MountsError::Place { .. })
                 | kiln_executor::Error::SecretFile { .. }

@@ -77,7 +77,7 @@ pub use revision::PlanContext;
 
 pub use kiln_executor::{
     Accounts, AgentSource, Annotation, AnnotationPlace, BlobState, Compression, ConfigDifference,
-    ContainerRequest, ContentDifference, Credential, Destination, Difference,
+    ContainerRequest, ContentDifference, Credential, Destination, Difference, Engine,
     Error as ExecutorError, Executor, Export, Exported, FileDifference, Flavor, GitError,
     ImageDetails, ImageDifferences, ImageOptions, ImageSummary, ImportedImage, Keep, Kept,
     LayerCompression, LayerDifferences, LayerFiles, LineDifference, ListRequest, LoadSource,

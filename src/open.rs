@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use kiln_executor::{Executor, ExecutorOptions, RegistryOverrides};
+use kiln_executor::{Engine, Executor, ExecutorOptions, RegistryOverrides};
 
 use crate::Error;
 
@@ -20,6 +20,8 @@ pub struct Options {
     pub offline: bool,
     /// What goes over all other settings of registries: configuration files and the environment.
     pub registries: RegistryOverrides,
+    /// The engines of this host that are asked for images before registries are, in order.
+    pub engines: Vec<Engine>,
 }
 
 /// A store, and everything that can be done with it. Clones share it.
@@ -39,6 +41,7 @@ impl Kiln {
             single_id: options.single_id,
             offline: options.offline,
             registries: options.registries,
+            engines: options.engines,
         })?;
         Ok(Kiln { executor })
     }

@@ -132,7 +132,10 @@ impl Kiln {
     pub async fn plan_resolved(&self, request: &SourceRequest) -> Result<Planned, Error> {
         let asker = Asker {
             cancel: request.frontends.cancel.clone(),
-            ..Asker::new(Arc::new(Resolver::new(&self.executor)), Secrets::default())
+            ..Asker::new(
+                Arc::new(Resolver::new(&self.executor).without_layers()),
+                Secrets::default(),
+            )
         };
         let source = tokio::select! {
             source = lower_resolving(request, &asker) => source?,

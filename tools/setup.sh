@@ -39,6 +39,10 @@ test)
     need busybox busybox-static
     need docker-registry docker-registry
     need skopeo skopeo
+    need dockerd docker.io
+    need podman podman
+    need containerd containerd
+    need ctr containerd
     need umoci umoci
     need runc runc
     need newuidmap uidmap

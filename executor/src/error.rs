@@ -10,6 +10,7 @@ use kiln_store::StoreError;
 use kiln_tree::context::ScanError;
 
 use crate::context::LAYOUT;
+use crate::engines::Engine;
 use crate::file::FileError;
 use crate::ssh::AgentError;
 use crate::users::AccountError;
@@ -389,6 +390,20 @@ pub enum Error {
         /// The lowest and the highest, if there is any.
         levels: Option<(u8, u8)>,
     },
+    /// An engine that cannot be given what was built.
+    #[error("an engine is given an image for one platform, and this build is for {count}")]
+    OnePlatformToLoad {
+        /// How many there are.
+        count: usize,
+    },
+    /// No engine of this host can be given an image.
+    #[error("{}", no_engine_words(*engine, tried))]
+    NoEngine {
+        /// The one that was asked for; by default any.
+        engine: Option<Engine>,
+        /// What was tried, and why not; never empty.
+        tried: Vec<String>,
+    },
     /// Two platforms that write the same file.
     #[error("`{path}` of {second} would be written over that of {first}")]
     PlatformClash {
@@ -463,6 +478,27 @@ pub enum Error {
     /// Cache mounts cannot travel.
     #[error(transparent)]
     Mounts(#[from] crate::mounts::MountsError),
+    /// A docker engine refused.
+    #[error(transparent)]
+    Daemon(#[from] kiln_oci::daemon::DaemonError),
+    /// Another engine of this host did not do what it was asked.
+    #[error("could not {attempt} with {engine}: {reason}")]
+    Engine {
+        /// Which.
+        engine: Engine,
+        /// What was tried.
+        attempt: String,
+        /// What it says, or what is wrong with that.
+        reason: String,
+    },
+    /// Another engine of this host says nothing.
+    #[error("{engine} did not answer within {seconds} s")]
+    EngineSilent {
+        /// Which.
+        engine: Engine,
+        /// How long it was given.
+        seconds: u64,
+    },
     /// A step was asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -549,6 +585,18 @@ impl Error {
                 Some((first, last)) => format!("it has levels {first} to {last}"),
                 None => "leave `compression-level` out, or compress with gzip or zstd".to_owned(),
             },
+            Error::OnePlatformToLoad { .. } => {
+                "`--platform` chooses one; `-o type=oci` holds several".to_owned()
+            }
+            Error::NoEngine { .. } => {
+                "start one (as in `systemctl start docker`), or write an archive that \
+                 `docker load` and `podman load` read: `-o type=docker,dest=FILE`"
+                    .to_owned()
+            }
+            Error::Engine { attempt, .. } if attempt == LOAD => return None,
+            Error::Engine { .. } | Error::EngineSilent { .. } => {
+                "`--engines none` leaves the engines of this host out".to_owned()
+            }
             Error::PlatformClash { .. } => {
                 "leave `platform-split=false` out, and each platform has a directory".to_owned()
             }
@@ -598,6 +646,19 @@ impl Error {
         )
     }
 
+    /// Whether a registry could not be asked, or did not know better than to fail: what it has is not known.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Error::Registry(
+                registry::Error::Unreachable { .. }
+                    | registry::Error::RateLimited { .. }
+                    | registry::Error::Interrupted { .. }
+                    | registry::Error::Status { status: 500.., .. }
+            )
+        )
+    }
+
     /// Whether a source is not there, or not as it was pinned.
     pub fn is_other_source(&self) -> bool {
         self.is_refusal()
@@ -619,13 +680,26 @@ impl Error {
         match self {
             // It says that the request is wrong.
             Error::Store(StoreError::ImageOfIndex { .. }) => false,
-            Error::Sandbox(_) | Error::Store(_) | Error::Accounts(_) | Error::Foreign { .. } => {
-                true
-            }
+            Error::Sandbox(_)
+            | Error::Store(_)
+            | Error::Accounts(_)
+            | Error::NoEngine { .. }
+            | Error::Foreign { .. } => true,
             Error::RegistryConfig(error) => !error.is_usage(),
             Error::Git(error) => error.is_environment(),
             _ => false,
         }
+    }
+}
+
+/// What sending an image to an engine is called.
+pub(crate) const LOAD: &str = "load the image";
+
+fn no_engine_words(engine: Option<Engine>, tried: &[String]) -> String {
+    let tried = tried.join("; ");
+    match engine {
+        Some(engine) => format!("there is no {engine} to load into ({tried})"),
+        None => format!("there is no engine to load into ({tried})"),
     }
 }
 

@@ -11,6 +11,7 @@ use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
 
 use crate::emulation;
+use crate::engines::{Engine, Engines};
 use crate::error::{Error, words};
 
 /// How an executor is opened.
@@ -26,6 +27,8 @@ pub struct ExecutorOptions {
     pub offline: bool,
     /// What goes over all other settings of registries.
     pub registries: Overrides,
+    /// The engines of this host that are asked for images before registries are, in order.
+    pub engines: Vec<Engine>,
 }
 
 /// A store with a way to registries and into sandboxes. Clones share everything.
@@ -39,6 +42,7 @@ struct Inner {
     options: ExecutorOptions,
     settings: OnceLock<Settings>,
     registry: OnceLock<Client>,
+    engines: Engines,
     snapshots: OnceLock<Found>,
     /// Layers that are being brought here.
     turns: Mutex<HashMap<DiffId, Weak<Turn>>>,
@@ -77,6 +81,7 @@ impl Executor {
         let store = Store::open(&options.root, store_options)?;
         let inner = Inner {
             store,
+            engines: Engines::new(options.engines.clone()),
             options,
             settings: OnceLock::new(),
             registry: OnceLock::new(),
@@ -133,6 +138,11 @@ impl Executor {
         Ok(self.inner.registry.get_or_init(|| client))
     }
 
+    /// The other engines of this host.
+    pub(crate) fn engines(&self) -> &Engines {
+        &self.inner.engines
+    }
+
     /// Finds out how snapshots are made here.
     pub fn snapshots(&self) -> Result<&Found, Error> {
         if let Some(found) = self.inner.snapshots.get() {
@@ -175,6 +185,7 @@ pub(crate) mod tests {
             single_id: !rustix::process::geteuid().is_root(),
             offline: true,
             registries: Overrides::default(),
+            engines: Vec::new(),
         };
         let executor = Executor::open(options).unwrap();
         (directory, executor)

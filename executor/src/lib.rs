@@ -13,6 +13,7 @@ mod stack;
 mod users;
 
 mod archive;
+mod engines;
 mod file;
 mod git;
 mod source;
@@ -74,6 +75,7 @@ pub use container::{
 };
 pub use context::Locals;
 pub use delivery::{Delivered, StreamContent};
+pub use engines::{Engine, UnknownEngine};
 pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{

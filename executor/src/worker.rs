@@ -622,6 +622,12 @@ fn candidate(found: kiln_store::Record) -> Option<Candidate> {
     })
 }
 
+/// What an image is to keys: its layers, wherever they come from. How it is configured is in the plan.
+fn identity(image: &ResolvedImage) -> Vec<u8> {
+    let ids = image.diff_ids.iter().map(|id| format!(" {id}"));
+    format!("layers{}", ids.collect::<String>()).into_bytes()
+}
+
 /// The lineage as the store names it.
 fn lineage(name: &str) -> Lineage {
     Lineage(blake3::derive_key("kiln lineage v0", name.as_bytes()))
@@ -651,7 +657,7 @@ impl Worker for BuildWorker {
             .map(Content::DiffId)
             .collect();
         Ok(Pinned {
-            identity: image.manifest_digest.clone().into_bytes(),
+            identity: identity(&image),
             content: Some(to_solver(&layers)),
             pin: Pin::Manifest(image.manifest_digest),
             label: image.label,

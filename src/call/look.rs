@@ -19,7 +19,10 @@ pub(super) struct Looked {
 
 /// Who asks where a question is all there is: nobody proves anything.
 pub(super) fn asker(kiln: &Kiln) -> Asker {
-    Asker::new(Arc::new(Resolver::new(&kiln.executor)), Secrets::default())
+    Asker::new(
+        Arc::new(Resolver::new(&kiln.executor).without_layers()),
+        Secrets::default(),
+    )
 }
 
 /// Lowers with what store and registries say; only a registry's refusal is an error.

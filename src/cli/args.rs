@@ -29,6 +29,8 @@ Environment:
                                    /etc/kiln/config.toml]
   KILN_REGISTRY_MIRROR             docker.io=URL: ask this mirror first
   KILN_INSECURE_REGISTRIES         HOST,...: registries that speak plain http
+  KILN_ENGINES                     NAME,...: engines of this host whose images count before a
+                                   registry's [docker,podman,containerd]; none asks nobody
   DOCKER_CONFIG                    directory of docker's config.json (credentials)
   SOURCE_DATE_EPOCH                seconds since 1970: the time of all that is built, so that
                                    equal content has equal digests
@@ -326,6 +328,10 @@ pub(crate) struct SourceArgs {
     /// Never ask a registry
     #[arg(long, conflicts_with = "pull")]
     pub(crate) offline: bool,
+    /// Engines of this host whose images count before a registry's, in this order, or none
+    /// [default: KILN_ENGINES, else docker,podman,containerd]
+    #[arg(long, value_name = "NAME,..")]
+    pub(crate) engines: Option<String>,
     /// The build context, which has the Dockerfile and what COPY reads: a directory, a git
     /// repository (URL#REF:SUBDIR), the URL of an archive or of a Dockerfile, or - for an archive
     /// or a Dockerfile on standard input
@@ -340,6 +346,7 @@ Outputs (-o), several in one build:
   type=registry                    the registries of its names; type=image,push=true keeps it, too
   type=oci,dest=FILE[,tar=false]   an OCI archive, or a layout directory
   type=docker,dest=FILE            an archive for docker load
+  type=docker|podman|containerd    that engine of this host; --load takes the first that runs
   type=local,dest=DIR              the files; -o DIR says the same
   type=tar,dest=FILE               the files as a tar; -o - writes it to standard output
   type=cacheonly                   nothing: only the cache is filled
@@ -381,6 +388,10 @@ pub(crate) struct BuildArgs {
     /// an output is type=image
     #[arg(long)]
     pub(crate) push: bool,
+    /// Load the image into the docker, podman or containerd of this host: the first that runs, or the
+    /// one that is named; it is sent what it lacks
+    #[arg(long, value_name = "ENGINE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) load: Option<String>,
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file", "LimitArgs", "frontend"])]
     pub(crate) plan: Option<String>,
@@ -447,7 +458,6 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NotYet {
     #[arg(long, hide = true)]
-    load: bool,
     #[arg(long, hide = true, value_name = "X")]
     cache_from: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
@@ -460,7 +470,6 @@ impl NotYet {
     /// The first flag that was given, if any.
     pub(crate) fn given(&self) -> Option<&'static str> {
         let given = [
-            (self.load, "--load"),
             (!self.cache_from.is_empty(), "--cache-from"),
             (!self.cache_to.is_empty(), "--cache-to"),
             (self.builder.is_some(), "--builder"),

@@ -185,7 +185,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
         report::usage("only one output can go to standard output", None);
         return Err(Failure::Told(2));
     }
-    let kiln = host::open(Needs::Layers, args.source.offline)?;
+    let kiln = host::open(Needs::Layers, &args.source)?;
     // For an ordinary user only the process within the namespace comes here.
     trust::warn_of_unset(&args.secret);
     let built = run(Run {
@@ -267,7 +267,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         None => None,
         Some(file) => Some(read_plan(file)?),
     };
-    let exports = output::outputs(&args.outputs, &args.annotations, args.push)?;
+    let load = args.load.as_deref();
+    let exports = output::outputs(&args.outputs, &args.annotations, args.push, load)?;
     let pushes = |export: &Export| matches!(export, Export::Registry { .. });
     if args.source.offline && exports.iter().any(pushes) {
         report::usage(

@@ -8,7 +8,7 @@ use kiln::{
     Targets,
 };
 
-use super::args::{AnswerFormat, BuildArgs};
+use super::args::{AnswerFormat, BuildArgs, SourceArgs};
 use super::build::source_request;
 use super::host::{self, Needs};
 use super::images::columns;
@@ -162,9 +162,9 @@ pub(crate) fn answer(call: Call, args: &BuildArgs) -> Done {
     let request = source_request(&args.source)?;
     let is_text = call.format == AnswerFormat::Text;
     match call.method {
-        Method::Check => check(call, &request, args.source.offline),
+        Method::Check => check(call, &request, &args.source),
         Method::Outline => {
-            let outlined = outline(&request, args.source.offline)?;
+            let outlined = outline(&request, &args.source)?;
             print(&match is_text {
                 true => outline_text(&outlined),
                 false => ended(outlined.json()),
@@ -174,7 +174,7 @@ pub(crate) fn answer(call: Call, args: &BuildArgs) -> Done {
             let targets = match is_here(&request) {
                 true => Targets::local(&request)?,
                 false => {
-                    let kiln = host::open(Needs::Layers, args.source.offline)?;
+                    let kiln = host::open(Needs::Layers, &args.source)?;
                     host::runtime()?.block_on(kiln.targets(&request))?
                 }
             };
@@ -187,7 +187,7 @@ pub(crate) fn answer(call: Call, args: &BuildArgs) -> Done {
             let seen = match is_here(&request) {
                 true => SeenContext::local(&request)?,
                 false => {
-                    let kiln = host::open(Needs::Layers, args.source.offline)?;
+                    let kiln = host::open(Needs::Layers, &args.source)?;
                     host::runtime()?.block_on(kiln.context(&request))?
                 }
             };
@@ -202,13 +202,13 @@ fn is_here(request: &SourceRequest) -> bool {
 }
 
 /// The store, for what it knows of base images; who cannot have one asks nobody.
-fn store(request: &SourceRequest, offline: bool) -> Option<(Kiln, tokio::runtime::Runtime)> {
+fn store(request: &SourceRequest, args: &SourceArgs) -> Option<(Kiln, tokio::runtime::Runtime)> {
     // What is brought here becomes a layer.
     let needs = match is_here(request) {
         true => Needs::Records,
         false => Needs::Layers,
     };
-    let kiln = host::open(needs, offline);
+    let kiln = host::open(needs, args);
     match kiln.and_then(|kiln| Ok((kiln, host::runtime()?))) {
         Ok(opened) => Some(opened),
         Err(failure) => {
@@ -219,8 +219,8 @@ fn store(request: &SourceRequest, offline: bool) -> Option<(Kiln, tokio::runtime
     }
 }
 
-fn check(call: Call, request: &SourceRequest, offline: bool) -> Done {
-    let checked = match store(request, offline) {
+fn check(call: Call, request: &SourceRequest, args: &SourceArgs) -> Done {
+    let checked = match store(request, args) {
         Some((kiln, runtime)) => runtime.block_on(kiln.check(request))?,
         None => Checked::assuming(request)?,
     };
@@ -260,8 +260,8 @@ fn check_text(checked: &Checked) -> String {
     text
 }
 
-fn outline(request: &SourceRequest, offline: bool) -> Result<Outlined, Failure> {
-    let outlined = match store(request, offline) {
+fn outline(request: &SourceRequest, args: &SourceArgs) -> Result<Outlined, Failure> {
+    let outlined = match store(request, args) {
         Some((kiln, runtime)) => runtime.block_on(kiln.outline(request))?,
         None => Outlined::assuming(request)?,
     };

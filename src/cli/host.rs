@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use kiln::userns::{self, UserNsSupport};
-use kiln::{Cancel, Kiln, Options, RegistryOverrides};
+use kiln::{Cancel, Engine, Kiln, Options, RegistryOverrides};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::args::RegistryArgs;
-use super::{Failure, report};
+use super::args::{RegistryArgs, SourceArgs};
+use super::{Failure, report, spec};
 
 /// Where root keeps images.
 const SYSTEM_ROOT: &str = "/var/lib/kiln";
@@ -44,14 +44,62 @@ pub(crate) enum Needs {
     Layers,
 }
 
+/// Whom a command may ask for images.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asking {
+    /// Registries are never asked.
+    pub(crate) offline: bool,
+    /// The engines of this host, as on the command line.
+    pub(crate) engines: Option<String>,
+}
+
+impl From<bool> for Asking {
+    fn from(offline: bool) -> Asking {
+        Asking {
+            offline,
+            engines: None,
+        }
+    }
+}
+
+impl From<&SourceArgs> for Asking {
+    fn from(args: &SourceArgs) -> Asking {
+        Asking {
+            offline: args.offline,
+            engines: args.engines.clone(),
+        }
+    }
+}
+
+impl Asking {
+    /// The engines, as the command line or else the environment has them.
+    fn engines(&self) -> Result<Vec<Engine>, Failure> {
+        if let Some(names) = &self.engines {
+            return Ok(spec::engines("--engines", names)?);
+        }
+        match std::env::var(ENGINES)
+            .ok()
+            .filter(|names| !names.is_empty())
+        {
+            Some(names) => Ok(spec::engines(ENGINES, &names)?),
+            None => Ok(Engine::ALL.to_vec()),
+        }
+    }
+}
+
+/// The variable that names engines.
+const ENGINES: &str = "KILN_ENGINES";
+
 /// Opens the store, entering a user namespace first if an ordinary user needs one.
 ///
 /// Must be called before there are threads.
-pub(crate) fn open(needs: Needs, offline: bool) -> Result<Kiln, Failure> {
+pub(crate) fn open(needs: Needs, asking: impl Into<Asking>) -> Result<Kiln, Failure> {
+    let asking = asking.into();
     let mut options = Options {
         root: store_root()?,
-        offline,
+        offline: asking.offline,
         registries: registries(),
+        engines: asking.engines()?,
         ..Options::default()
     };
     if userns::entered() {
@@ -79,7 +127,7 @@ pub(crate) fn open(needs: Needs, offline: bool) -> Result<Kiln, Failure> {
         }
     }
     let kiln = Kiln::open(options)?;
-    if !offline {
+    if !asking.offline {
         for (host, origin) in kiln.registry_settings()?.unverified() {
             report::warning(&format!(
                 "certificates of `{host}` are not verified, since {origin} says so"

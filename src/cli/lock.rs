@@ -9,12 +9,19 @@ use super::build::source_request;
 use super::host::{self, Needs};
 use super::images::columns;
 use super::progress::words_visible;
-use super::{Done, print, trust};
+use super::{Done, Failure, print, report, trust};
 
 /// So many digits of a commit or digest are shown.
 const SHOWN_DIGITS: usize = 12;
 
 pub(crate) fn lock(args: &LockArgs) -> Done {
+    if args.source.engines.is_some() {
+        report::usage(
+            "`--engines` is not for `kiln lock`: what this host has is not what a name means elsewhere",
+            Some("leave it out; registries are asked"),
+        );
+        return Err(Failure::Told(2));
+    }
     let mut request = source_request(&args.source)?;
     // What is not there is made.
     request.lock.must_exist = false;
@@ -27,7 +34,7 @@ pub(crate) fn lock(args: &LockArgs) -> Done {
         secrets: trust::secrets(&args.secret, &args.ssh)?,
     };
     // A file has to be fetched for its checksum, and becomes a layer that the build finds.
-    let kiln = host::open(Needs::Layers, args.source.offline)?;
+    let kiln = host::open(Needs::Layers, &args.source)?;
     let outcome = host::runtime()?.block_on(kiln.lock(&request, &options))?;
     print(&words(&outcome, options.check))?;
     Ok(match options.check && !outcome.is_up_to_date {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln::{
-    Annotation, AnnotationPlace, Compression, Destination, Export, Flavor, ImageOptions,
+    Annotation, AnnotationPlace, Compression, Destination, Engine, Export, Flavor, ImageOptions,
     LayerCompression, Platform,
 };
 
@@ -35,6 +35,8 @@ pub(crate) fn output(spec: &str) -> Result<Export> {
         "image" => image(&mut fields)?,
         "oci" => oci(&mut fields)?,
         "docker" => docker(&mut fields)?,
+        "podman" => fields.engine(Some(Engine::Podman))?,
+        "containerd" => fields.engine(Some(Engine::Containerd))?,
         "local" => match fields.destination()? {
             Destination::File(destination) => Export::Local {
                 destination,
@@ -53,7 +55,7 @@ pub(crate) fn output(spec: &str) -> Result<Export> {
         other => {
             return fields.refuse(
                 &format!("there is no output type `{other}`"),
-                "image, registry, oci, docker, local, tar and cacheonly are there",
+                "image, registry, oci, docker, podman, containerd, local, tar and cacheonly are there",
             );
         }
     };
@@ -135,10 +137,34 @@ fn docker(fields: &mut Fields<'_>) -> Result<Export> {
     if fields.flag("tar")? == Some(false) {
         return fields.refuse("a docker image is written as an archive only", "");
     }
+    if !fields.left.contains_key("dest") {
+        return fields.engine(Some(Engine::Docker));
+    }
     Ok(Export::DockerArchive {
         options: fields.options()?,
         destination: fields.destination()?,
     })
+}
+
+/// `--load`, perhaps with an engine.
+fn load(engine: &str) -> Result<Export> {
+    let options = ImageOptions::default();
+    if engine.is_empty() {
+        return Ok(Export::Engine {
+            engine: None,
+            options,
+        });
+    }
+    match engine.parse() {
+        Ok(engine) => Ok(Export::Engine {
+            engine: Some(engine),
+            options,
+        }),
+        Err(_) => refuse(
+            format!("`--load={engine}`: there is no engine `{engine}`"),
+            "docker, podman and containerd are there",
+        ),
+    }
 }
 
 /// The fields of one `-o`, taken one by one.
@@ -228,6 +254,16 @@ impl<'a> Fields<'a> {
             rewrite_timestamp: self.flag("rewrite-timestamp")?,
             ..ImageOptions::default()
         })
+    }
+
+    /// Into another engine of this host, which keeps neither annotations nor a compression.
+    fn engine(&mut self, engine: Option<Engine>) -> Result<Export> {
+        let options = ImageOptions {
+            names: self.names("name"),
+            rewrite_timestamp: self.flag("rewrite-timestamp")?,
+            ..ImageOptions::default()
+        };
+        Ok(Export::Engine { engine, options })
     }
 
     fn names(&mut self, key: &str) -> Vec<String> {
@@ -384,14 +420,23 @@ pub(crate) fn annotation(spec: &str) -> Result<Vec<Annotation>> {
     places.split(',').map(annotation).collect()
 }
 
-/// All outputs of a build, with what flags beside `-o` say of them.
-pub(crate) fn outputs(specs: &[String], annotations: &[String], push: bool) -> Result<Vec<Export>> {
+/// All outputs of a build, with what flags beside `-o` say of them; `loaded` is the engine of `--load`, if
+/// that is given.
+pub(crate) fn outputs(
+    specs: &[String],
+    annotations: &[String],
+    push: bool,
+    loaded: Option<&str>,
+) -> Result<Vec<Export>> {
     let mut exports = Vec::new();
     for spec in specs {
         exports.push(output(spec)?);
     }
     if push {
         pushed(&mut exports);
+    }
+    if let Some(engine) = loaded {
+        exports.push(load(engine)?);
     }
     let mut said = Vec::new();
     for spec in annotations.iter().filter(|spec| !spec.is_empty()) {
@@ -527,7 +572,7 @@ mod tests {
         );
         let flag = |specs: &[&str]| {
             let specs: Vec<String> = specs.iter().map(ToString::to_string).collect();
-            outputs(&specs, &[], true).unwrap()
+            outputs(&specs, &[], true, None).unwrap()
         };
         assert_eq!(flag(&[]), [sent(&[], false, false)]);
         assert_eq!(flag(&["type=image"]), [sent(&[], false, true)]);
@@ -629,7 +674,7 @@ mod tests {
             assert!(annotation(wrong).is_err(), "{wrong}");
         }
         let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let outputs = |specs: &[&str]| outputs(&strings(specs), &strings(&["a=b"]), false);
+        let outputs = |specs: &[&str]| outputs(&strings(specs), &strings(&["a=b"]), false, None);
         assert_eq!(outputs(&[]).unwrap().len(), 1);
         assert!(outputs(&["out"]).is_err());
         let both = outputs(&["out", "type=image"]).unwrap();

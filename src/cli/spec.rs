@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln::{ContextRequest, Frontend, HostIp, NetworkMode, Platform, Ulimit};
+use kiln::{ContextRequest, Engine, Frontend, HostIp, NetworkMode, Platform, Ulimit};
 
 /// A flag value that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,6 +263,26 @@ pub(crate) fn duration(text: &str) -> Result<Duration> {
     }
 }
 
+/// `NAME,..`, or `none`; `from` is where it was said.
+pub(crate) fn engines(from: &str, text: &str) -> Result<Vec<Engine>> {
+    let mut engines = Vec::new();
+    if text == "none" {
+        return Ok(engines);
+    }
+    for name in text.split(',') {
+        let Ok(engine) = name.trim().parse() else {
+            return refuse(
+                format!("`{from}={text}`: there is no engine `{name}`"),
+                "docker, podman and containerd are there, or none",
+            );
+        };
+        if !engines.contains(&engine) {
+            engines.push(engine);
+        }
+    }
+    Ok(engines)
+}
+
 /// Splits at commas outside double quotes, which are removed, as CSV has it.
 pub(crate) fn split_csv(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
@@ -324,6 +344,15 @@ mod tests {
         assert!(add_host("db").is_err() && add_host("db:name").is_err());
         assert_eq!(ulimit("nofile=5:9").unwrap().hard, 9);
         assert!(ulimit("nofile=9:5").is_err() && ulimit("nofile").is_err());
+    }
+
+    #[test]
+    fn engine_lists() {
+        let read = |text: &str| engines("--engines", text);
+        assert_eq!(read("none"), Ok(Vec::new()));
+        let two = vec![Engine::Podman, Engine::Docker];
+        assert_eq!(read("podman, docker,podman"), Ok(two));
+        assert!(read("").is_err() && read("none,docker").is_err());
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Kiln {
             return Err(LockError::NoPlace { what }.into());
         }
         let asker = Asker::new(
-            Arc::new(Resolver::new(&self.executor)),
+            // A lock holds for everybody: what this host happens to have is not what a name means.
+            Arc::new(Resolver::new(&self.executor).without_engines()),
             options.secrets.clone(),
         );
         let place = Place::arrive(request, &asker).await?;

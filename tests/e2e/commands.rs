@@ -80,8 +80,7 @@ fn unknown_flag(world: &World) {
 fn refused_flags(world: &World) {
     let mut text = String::new();
     for flags in [
-        &["--load"][..],
-        &["--cache-to", "type=inline"],
+        &["--cache-to", "type=inline"][..],
         &["--sbom=generator=docker/scanner"],
         &["-o", "type=nonsense"],
     ] {

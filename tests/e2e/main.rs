@@ -14,6 +14,7 @@ mod builds;
 mod checks;
 mod commands;
 mod debian;
+mod engines;
 mod exports;
 mod failures;
 mod foresight;
@@ -54,7 +55,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 33] = [
+    let rooms: [Room; 34] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         ("exports", exports::cases),
         ("attestations", attestations::cases),
         ("reproduce", reproduce::cases),
+        ("engines", engines::cases),
         ("run", run::cases),
         ("registries", registries::cases),
         ("accounts", accounts::cases),

@@ -124,6 +124,21 @@ impl Image {
         })
     }
 
+    /// The bytes of its config.
+    pub(super) fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// Its layers, lowest first.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The times of files of layers that were made here.
+    pub(super) fn mtime(&self) -> MtimePolicy {
+        self.mtime
+    }
+
     /// What it runs on.
     pub(super) fn platform(&self) -> &Platform {
         &self.platform

@@ -137,7 +137,7 @@ fn hash_all(
 }
 
 /// Finds the diff id of a stack's highest layer, perhaps of another stack that dresses it alike.
-fn hash(
+pub(super) fn hash(
     store: &Store,
     stack: &[Content],
     mtime: MtimePolicy,

@@ -12,6 +12,7 @@ mod layers;
 mod local;
 mod options;
 pub(crate) mod output;
+mod parcel;
 mod save;
 pub(crate) mod times;
 
@@ -40,11 +41,14 @@ pub(crate) use image::{blob_digest, describe};
 pub(crate) use layers::{Hashing, LayerArchive, Nowhere, Packer, as_pulled};
 pub use options::ImageOptions;
 use output::Output;
+use parcel::Packing;
+pub(crate) use parcel::Parcel;
 pub use save::{SaveFormat, SaveRequest};
 
 use crate::attestation::Predicate;
 use crate::compress::LayerCompression;
-use crate::error::Error;
+use crate::engines::{Engine, Knows, Loader};
+use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::sbom::{SPDX_PREDICATE, document};
 use crate::sboms;
@@ -86,6 +90,13 @@ pub enum Export {
         /// Where.
         destination: Destination,
         /// How.
+        options: ImageOptions,
+    },
+    /// Into another engine of this host, which gets what it lacks.
+    Engine {
+        /// Which; by default the first that runs.
+        engine: Option<Engine>,
+        /// How; an engine keeps neither annotations nor a compression.
         options: ImageOptions,
     },
     /// The files, into a directory.
@@ -443,8 +454,50 @@ impl<'a> Run<'a> {
                 files::write_tar(trees, mtime, &mut output, self.stop)?;
                 output.finish()?;
             }
+            Export::Engine { engine, options } => self.load(*engine, options, &names, progress)?,
             Export::CacheOnly => {}
         }
+        Ok(())
+    }
+
+    /// Sends the image to another engine of this host.
+    fn load(
+        &mut self,
+        engine: Option<Engine>,
+        options: &ImageOptions,
+        names: &[Reference],
+        progress: &dyn Fn(String),
+    ) -> Result<(), Error> {
+        let runtime = tokio::runtime::Handle::current();
+        let loader = runtime.block_on(Loader::choose(engine))?;
+        progress(format!("loading into {}", loader.engine()));
+        let images = self.images(options, false)?;
+        let worker = self.worker;
+        let packing = Packing {
+            store: self.store,
+            lease: self.lease,
+            stop: self.stop,
+            image: &images[0],
+            stack: &self.layers[0],
+            names,
+            mtime: self.archive_time(),
+            bring: &|layer| worker.fetch_archive(layer),
+        };
+        let diff_ids = packing.diff_ids();
+        let familiar: Vec<String> = names.iter().map(Reference::familiar).collect();
+        let knows = runtime.block_on(loader.knows(&diff_ids, &familiar));
+        let parcel = packing.pack(&knows)?;
+        match loader.send(&parcel, &runtime, self.stop, progress) {
+            Err(error) if parcel.is_partial() && !self.stop.is_set() => {
+                // It may have lost meanwhile what it had, or keep it in another way than it says.
+                progress(format!("sending all layers: {}", words(&error)));
+                let parcel = packing.pack(&Knows::Nothing)?;
+                loader.send(&parcel, &runtime, self.stop, progress)?;
+            }
+            sent => sent?,
+        }
+        let root = parcel.root();
+        self.made(parcel.id(), &root, names, true);
         Ok(())
     }
 
@@ -762,15 +815,27 @@ impl Export {
 
     /// Checks that it can hold these results, and has a place for all that is to be said of them.
     pub fn check_results(&self, results: &[ResultToExport]) -> Result<(), Error> {
-        if let (Export::DockerArchive { .. }, 2..) = (self, results.len()) {
-            return Err(Error::OnePlatform {
-                count: results.len(),
-            });
+        match (self, results.len()) {
+            (Export::DockerArchive { .. }, count @ 2..) => {
+                return Err(Error::OnePlatform { count });
+            }
+            (Export::Engine { .. }, count @ 2..) => {
+                return Err(Error::OnePlatformToLoad { count });
+            }
+            _ => {}
         }
         match self.options() {
             Some(options) => annotations::check(&options.annotations, results),
             None => Ok(()),
         }
+    }
+
+    /// Checks that there is whom it is for: better known before an hour of building.
+    pub async fn check_engine(&self) -> Result<(), Error> {
+        if let Export::Engine { engine, .. } = self {
+            Loader::choose(*engine).await?;
+        }
+        Ok(())
     }
 
     /// Checks that it has the names that it needs, with those of the build.
@@ -801,6 +866,9 @@ impl Export {
             Export::DockerArchive { .. } if is_attested => Err(Error::NoAttestations {
                 output: "a docker archive",
             }),
+            Export::Engine { .. } if is_attested => Err(Error::NoAttestations {
+                output: "an engine",
+            }),
             Export::Tar { .. } if is_attested => Err(Error::NoAttestations { output: "a tar" }),
             Export::Local {
                 platform_split: Some(false),
@@ -819,12 +887,13 @@ impl Export {
             | Export::Registry { options, .. }
             | Export::OciArchive { options, .. }
             | Export::OciDirectory { options, .. }
-            | Export::DockerArchive { options, .. } => Some(options),
+            | Export::DockerArchive { options, .. }
+            | Export::Engine { options, .. } => Some(options),
             Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => None,
         }
     }
 
-    /// The same, to be changed.
+    /// The same, to be changed; none for an engine, which keeps less.
     pub fn options_mut(&mut self) -> Option<&mut ImageOptions> {
         match self {
             Export::Image { options }
@@ -832,7 +901,10 @@ impl Export {
             | Export::OciArchive { options, .. }
             | Export::OciDirectory { options, .. }
             | Export::DockerArchive { options, .. } => Some(options),
-            Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => None,
+            Export::Engine { .. }
+            | Export::Local { .. }
+            | Export::Tar { .. }
+            | Export::CacheOnly => None,
         }
     }
 
@@ -843,6 +915,7 @@ impl Export {
     fn has_blobs(&self) -> bool {
         match self {
             Export::Image { options } => options.packing.is_some(),
+            Export::Engine { .. } => false,
             _ => self.options().is_some(),
         }
     }
@@ -868,7 +941,8 @@ impl Export {
             Export::DockerArchive { destination, .. } => format!("docker archive {destination}"),
             Export::Local { destination, .. } => format!("directory {}", destination.display()),
             Export::Tar { destination, .. } => format!("tar {destination}"),
-            Export::CacheOnly => return None,
+            // Which it is, is told when that is known.
+            Export::Engine { .. } | Export::CacheOnly => return None,
         })
     }
 }

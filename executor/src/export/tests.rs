@@ -46,6 +46,7 @@ impl World {
             single_id,
             offline: true,
             registries: Default::default(),
+            engines: Vec::new(),
         };
         let executor = Executor::open(options).unwrap();
         let worker = BuildWorker::new(

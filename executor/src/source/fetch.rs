@@ -20,9 +20,10 @@ use tokio::task::JoinSet;
 use super::blob::{self, Begun};
 use super::resolve::{Place, ResolvedImage};
 use crate::combine::clone_layer;
+use crate::engines::{self, LayerSource, LocalLayers, keep_archive};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::transfer::{BlobState, TransferObserver};
+use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 use crate::unpack::{Of, unpack};
 
 /// Layers that are fetched at once.
@@ -53,6 +54,10 @@ pub(crate) async fn fetch(
     let missing = executor.store().lease_layers(lease, &layers)?;
     if missing.is_empty() {
         return Ok((layers, false));
+    }
+    if let Place::Engine(LocalLayers::Saved(saved)) = &image.place {
+        engines::bring(executor, lease, saved, &missing, observer).await?;
+        return Ok((layers, true));
     }
     let mut tasks = JoinSet::new();
     let gate = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
@@ -102,6 +107,10 @@ pub(crate) async fn fetch_archive(
     let Some(index) = image.diff_ids.iter().position(|id| *id == layer) else {
         return Ok(false);
     };
+    if let Place::Engine(LocalLayers::Saved(saved)) = &image.place {
+        engines::bring(executor, lease, saved, &[Content::DiffId(layer)], None).await?;
+        return Ok(true);
+    }
     let job = Job {
         again: true,
         ..Job::new(executor, lease, image, index, stop)
@@ -124,6 +133,11 @@ enum Origin {
     File {
         directory: std::path::PathBuf,
         blob: Descriptor,
+    },
+    Engine {
+        layer: LayerSource,
+        /// The image, as people call it.
+        shown: String,
     },
 }
 
@@ -160,6 +174,13 @@ impl Job {
                     directory: directory.clone(),
                     blob: blobs[index].clone(),
                 },
+                Place::Engine(LocalLayers::Each(layers)) => Origin::Engine {
+                    layer: layers[index].clone(),
+                    shown: image.label.clone(),
+                },
+                Place::Engine(LocalLayers::Saved(_)) => {
+                    unreachable!("BUG: a layer of a saved image is asked for by itself")
+                }
             },
             observer: None,
             stop: stop.clone(),
@@ -215,6 +236,23 @@ impl Job {
                         check_file(open()?, &path, &blob, of)?;
                     }
                     kept
+                })
+                .await
+            }
+            Origin::Engine { layer, shown } => {
+                blocking(move || {
+                    let of = Of {
+                        blob: layer.name(),
+                        reference: shown,
+                    };
+                    let archive = Counted {
+                        inner: Stoppable::new(layer.open()?, &stop),
+                        name: layer.name(),
+                        done: 0,
+                        total: layer.size_bytes(),
+                        observer,
+                    };
+                    keep_archive(&executor, &lease, archive, Some(diff_id), of).map(drop)
                 })
                 .await
             }
@@ -334,6 +372,30 @@ impl Coming {
     }
 }
 
+/// Tells how far the reading is.
+struct Counted<R> {
+    inner: R,
+    name: String,
+    done: u64,
+    total: Option<u64>,
+    observer: Option<TransferObserver>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.done += count as u64;
+        if let Some(observer) = &self.observer {
+            observer.tell(TransferEvent::Blob {
+                digest: self.name.clone(),
+                size_bytes: self.total.unwrap_or(self.done),
+                state: BlobState::Moving(self.done),
+            });
+        }
+        Ok(count)
+    }
+}
+
 /// Checks that a file of a layout is the blob that it is named after.
 fn check_file(file: File, path: &std::path::Path, blob: &Descriptor, of: Of) -> Result<(), Error> {
     let mut reader = VerifyingReader::new(file, blob.digest, Some(blob.size));
@@ -367,19 +429,14 @@ fn keep(
     of: Of,
     is_worth_keeping: impl Fn() -> bool,
 ) -> Result<(), Error> {
-    let (send, receive) = std::sync::mpsc::channel();
     let head: Box<dyn Read + Send> = match archive.head {
         Some(head) => Box::new(head),
         None => Box::new(io::empty()),
     };
-    let tee = head.chain(Tee {
-        inner: archive.rest,
-        writer: Some(archive.writer),
-        done: send,
-    });
-    let unpacked = unpack(executor.store(), lease, tee, Some(diff_id), &of);
+    let (tee, written) = Tee::new(archive.rest, archive.writer);
+    let unpacked = unpack(executor.store(), lease, head.chain(tee), Some(diff_id), &of);
     // The reader is dropped by now, and hands the blob back.
-    let writer = receive.recv().ok();
+    let writer = written.recv().ok();
     if let Err(error) = unpacked {
         if let Some(writer) = writer.filter(|_| is_worth_keeping()) {
             blob::keep_beginning(writer);
@@ -393,14 +450,26 @@ fn keep(
     Ok(())
 }
 
-/// Passes bytes on and writes them to a blob, which it hands back at the end.
-struct Tee<R: Read> {
+/// Passes bytes on and writes them down too; hands the writer back at the end.
+pub(crate) struct Tee<R: Read, W: Write> {
     inner: R,
-    writer: Option<BlobWriter>,
-    done: std::sync::mpsc::Sender<BlobWriter>,
+    writer: Option<W>,
+    done: std::sync::mpsc::Sender<W>,
 }
 
-impl<R: Read> Read for Tee<R> {
+impl<R: Read, W: Write> Tee<R, W> {
+    pub(crate) fn new(inner: R, writer: W) -> (Tee<R, W>, std::sync::mpsc::Receiver<W>) {
+        let (done, written) = std::sync::mpsc::channel();
+        let tee = Tee {
+            inner,
+            writer: Some(writer),
+            done,
+        };
+        (tee, written)
+    }
+}
+
+impl<R: Read, W: Write> Read for Tee<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         if let Some(writer) = &mut self.writer {
@@ -414,7 +483,7 @@ impl<R: Read> Read for Tee<R> {
 /// this is no padding.
 const MOST_PADDING_BYTES: u64 = 64 << 10;
 
-impl<R: Read> Drop for Tee<R> {
+impl<R: Read, W: Write> Drop for Tee<R, W> {
     fn drop(&mut self) {
         if let Some(mut writer) = self.writer.take() {
             let mut rest = (&mut self.inner).take(MOST_PADDING_BYTES);
@@ -427,13 +496,13 @@ impl<R: Read> Drop for Tee<R> {
 }
 
 /// The pieces of a transfer as a reader.
-struct Pieces {
+pub(crate) struct Pieces {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
 }
 
 impl Pieces {
-    fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Pieces {
+    pub(crate) fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Pieces {
         Pieces {
             receiver,
             current: Bytes::new(),

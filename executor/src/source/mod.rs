@@ -9,6 +9,6 @@ mod resolve;
 
 pub use age::ago;
 pub(crate) use blob::bring_blob;
-pub(crate) use fetch::{blocking, fetch, fetch_archive, stoppable};
-pub(crate) use resolve::{Place, diff_ids, remember, resolved};
+pub(crate) use fetch::{Pieces, Tee, blocking, fetch, fetch_archive, stoppable};
+pub(crate) use resolve::{Place, check_platform, diff_ids, remember, resolved};
 pub use resolve::{ResolvedImage, Resolver};

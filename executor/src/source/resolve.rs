@@ -13,7 +13,8 @@ use kiln_store::{BlobDigest, Content, DiffId, Lease, Pulled};
 
 use super::age::ago;
 use crate::context::Locals;
-use crate::error::Error;
+use crate::engines::{Asking, LocalImage, LocalLayers};
+use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::images::{member_for, oci_platform, platform_of};
 use crate::source::fetch;
@@ -43,7 +44,7 @@ impl ResolvedImage {
             && match self.place {
                 Place::Store(_) => false,
                 Place::Registry { .. } => !offline,
-                Place::Layout { .. } => true,
+                Place::Layout { .. } | Place::Engine(_) => true,
             }
     }
 }
@@ -63,6 +64,8 @@ pub(crate) enum Place {
         directory: PathBuf,
         blobs: Vec<Descriptor>,
     },
+    /// With another engine of this host.
+    Engine(LocalLayers),
 }
 
 /// Finds out what images are. Answers are remembered for one build, so that a tag that moves
@@ -72,8 +75,17 @@ pub struct Resolver {
     lease: Lease,
     /// Whether the store remembers what registries say.
     keeps: bool,
+    /// Whether layers may be taken while looking, where an engine does not tell about an image otherwise.
+    takes_layers: bool,
+    /// Whether what is here may be used, instead of what a registry would say.
+    takes_local: bool,
     known: Mutex<Known>,
+    warnings: Mutex<Vec<String>>,
+    tell: Tell,
 }
+
+/// Told what takes long.
+type Tell = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Answers by name, platform and how they are looked for. Each is found out once, and many at the same time.
 type Known = BTreeMap<(String, String, ResolveMode), Arc<tokio::sync::OnceCell<ResolvedImage>>>;
@@ -86,7 +98,11 @@ impl Resolver {
             executor: executor.clone(),
             lease,
             keeps: true,
+            takes_layers: true,
+            takes_local: true,
             known: Mutex::default(),
+            warnings: Mutex::default(),
+            tell: Arc::new(|_| {}),
         }
     }
 
@@ -94,8 +110,45 @@ impl Resolver {
     pub fn looking(executor: &Executor) -> Resolver {
         Resolver {
             keeps: false,
+            takes_layers: false,
             ..Resolver::new(executor)
         }
+    }
+
+    /// Tells `tell` what takes long.
+    #[must_use]
+    pub fn telling(self, tell: impl Fn(String) + Send + Sync + 'static) -> Resolver {
+        Resolver {
+            tell: Arc::new(tell),
+            ..self
+        }
+    }
+
+    /// Takes no layers while looking.
+    #[must_use]
+    pub fn without_layers(self) -> Resolver {
+        Resolver {
+            takes_layers: false,
+            ..self
+        }
+    }
+
+    /// Asks no other engine of this host, and takes nothing else where a registry fails that is to be asked.
+    #[must_use]
+    pub fn without_engines(self) -> Resolver {
+        Resolver {
+            takes_local: false,
+            ..self
+        }
+    }
+
+    /// What is doubtful about the answers, as far as it was not returned before.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lock_warnings())
+    }
+
+    fn lock_warnings(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whom it asks.
@@ -141,8 +194,11 @@ impl Resolver {
         let name = reference.to_string();
         let may_ask = mode != ResolveMode::Local && !self.executor.options().offline;
         let mut other_platform = None;
-        if (mode != ResolveMode::Pull || !may_ask)
-            && let Some(image) = self.in_store(&reference, &name, platform, &mut other_platform)?
+        let asks_first = mode == ResolveMode::Pull && may_ask;
+        if !asks_first
+            && let Some(image) = self
+                .here(&reference, &name, platform, &mut other_platform)
+                .await?
         {
             return Ok(image);
         }
@@ -151,11 +207,63 @@ impl Resolver {
                 reference: reference.familiar(),
             }));
         }
-        match self.ask(&reference, &name, platform).await {
-            Ok(image) => Ok(image),
-            // A local image of another platform is the better answer where no registry has one.
-            Err(error) => Err(other_platform.unwrap_or(error)),
+        let error = match self.ask(&reference, &name, platform).await {
+            Ok(image) => return Ok(image),
+            Err(error) => error,
+        };
+        if asks_first && self.takes_local && error.is_outage() {
+            let here = self
+                .here(&reference, &name, platform, &mut other_platform)
+                .await;
+            if let Ok(Some(image)) = here {
+                let shown = reference.familiar();
+                self.lock_warnings().push(format!(
+                    "`{shown}` is taken as it is here ({}): {}",
+                    image.label,
+                    words(&error)
+                ));
+                return Ok(image);
+            }
         }
+        // A local image of another platform is the better answer where no registry has one.
+        Err(other_platform.unwrap_or(error))
+    }
+
+    /// Looks for an image in the store, and then with the other engines of this host.
+    async fn here(
+        &self,
+        reference: &Reference,
+        name: &str,
+        platform: &Platform,
+        other_platform: &mut Option<Error>,
+    ) -> Result<Option<ResolvedImage>, Error> {
+        if let Some(image) = self.in_store(reference, name, platform, other_platform)? {
+            return Ok(Some(image));
+        }
+        if !self.takes_local {
+            return Ok(None);
+        }
+        let answer = self
+            .executor
+            .engines()
+            .find(Asking {
+                executor: &self.executor,
+                lease: &self.lease,
+                reference,
+                platform,
+                keeps: self.keeps,
+                takes_layers: self.takes_layers,
+                tell: &*self.tell,
+            })
+            .await;
+        self.lock_warnings().extend(answer.warnings);
+        if let Some(error) = answer.other_platform {
+            other_platform.get_or_insert(error);
+        }
+        answer
+            .image
+            .map(|image| with_engine(image, reference, platform))
+            .transpose()
     }
 
     fn in_store(
@@ -285,6 +393,31 @@ pub(crate) fn remember(
     Ok(())
 }
 
+fn with_engine(
+    image: LocalImage,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<ResolvedImage, Error> {
+    let id = kiln_oci::digest::Sha256Digest::of(&image.config).to_string();
+    let config = config(&image.config, reference)?;
+    check_platform(&config, platform, reference)?;
+    let made = config.created.as_deref().and_then(made);
+    let made = made.map_or_else(String::new, |time| format!(", made {}", ago(time)));
+    Ok(ResolvedImage {
+        label: format!("{} from {}{made}", short(&id), image.engine),
+        diff_ids: diff_ids(&image.config, reference)?,
+        config,
+        manifest_digest: image.manifest.to_string(),
+        place: Place::Engine(image.layers),
+    })
+}
+
+/// When an image was made; nothing if it says the beginning of time, as reproducible ones do.
+fn made(created: &str) -> Option<SystemTime> {
+    let time: jiff::Timestamp = created.parse().ok()?;
+    (time.as_second() > 0).then(|| SystemTime::from(time))
+}
+
 pub(super) fn mismatch(reference: &Reference, diff_ids: usize, layers: usize) -> Error {
     let reason = format!("its config lists {diff_ids} layers and its manifest {layers}");
     Error::Document {
@@ -336,7 +469,7 @@ pub(crate) fn diff_ids(config: &[u8], reference: &Reference) -> Result<Vec<DiffI
         .collect())
 }
 
-pub(super) fn check_platform(
+pub(crate) fn check_platform(
     config: &ImageConfig,
     wanted: &Platform,
     reference: &Reference,
@@ -401,6 +534,7 @@ mod tests {
             single_id: !rustix::process::geteuid().is_root(),
             offline: false,
             registries: Default::default(),
+            engines: Vec::new(),
         })
         .unwrap();
         let resolver = Resolver::new(&executor);

@@ -31,7 +31,7 @@ pub(super) fn show(args: &PlanArgs) -> Done {
             true => Needs::Layers,
             false => Needs::Records,
         };
-        let kiln = host::open(needs, args.source.offline)?;
+        let kiln = host::open(needs, &args.source)?;
         host::runtime()?.block_on(kiln.plan_resolved(&request))?
     } else {
         Planned::assuming(&request)?
@@ -56,7 +56,7 @@ fn would_run(args: &PlanArgs, request: &SourceRequest) -> Done {
         return Err(Failure::Told(2));
     }
     // Files of layers are looked into where keys need them.
-    let kiln = host::open(Needs::Layers, args.source.offline)?;
+    let kiln = host::open(Needs::Layers, &args.source)?;
     let foresight = host::runtime()?.block_on(kiln.would_run(request))?;
     warn(args, &foresight.planned);
     let done = print(&match args.format {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use super::base;
+use super::{base, engine};
 
 /// Something that not every host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,12 @@ pub(crate) enum Capability {
     Umoci,
     /// `runc`, able to start a container here.
     Runc,
+    /// `dockerd`, able to start here.
+    Dockerd,
+    /// `podman`, able to keep images here.
+    Podman,
+    /// `containerd` with `ctr`, able to start here.
+    Containerd,
     /// `docker-registry`.
     DockerRegistry,
     /// `python3`.
@@ -65,6 +71,9 @@ impl Capability {
             Self::Skopeo => "skopeo",
             Self::Umoci => "umoci",
             Self::Runc => "runc and cgroups",
+            Self::Dockerd => "dockerd that starts",
+            Self::Podman => "podman with a storage of its own",
+            Self::Containerd => "containerd that starts, and ctr",
             Self::DockerRegistry => "docker-registry",
             Self::Python => "python3",
             Self::Pip => "pip and Python 3.11",
@@ -107,6 +116,9 @@ impl Capability {
             }
             Self::Skopeo => find_program("skopeo").is_some(),
             Self::Umoci => find_program("umoci").is_some(),
+            Self::Dockerd => nix::unistd::geteuid().is_root() && engine::starts("dockerd"),
+            Self::Podman => nix::unistd::geteuid().is_root() && engine::starts("podman"),
+            Self::Containerd => nix::unistd::geteuid().is_root() && engine::starts("containerd"),
             Self::DockerRegistry => find_program("docker-registry").is_some(),
             Self::Python => find_program("python3").is_some(),
             Self::Pip => succeeds("python3", &["-c", "import pip, tomllib"]),

@@ -10,4 +10,6 @@ pub(super) const MASKS: &[(&str, &str)] = &[
     (r"sha256:[0-9a-f]{8}\b", "sha256:________"),
     // Ages: a slow host may take more than a moment.
     (r"\b(just now|\d+ seconds? ago)\b", "just now"),
+    // How old an image is that was made on a fixed day.
+    (r"made \d{4} days ago", "made ____ days ago"),
 ];
