@@ -111,6 +111,15 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
     if request.attestations.sbom {
         say("--sbom", "true");
     }
+    for source in &request.cache_from {
+        say("--cache-from", &source.place.to_string());
+    }
+    for target in &request.cache_to {
+        say("--cache-to", &target.place.to_string());
+    }
+    if request.inline_cache {
+        say("--cache-to", "type=inline");
+    }
     for export in &request.exports {
         if let Export::Engine { engine: None, .. } = export {
             say("--load", "");

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
-    BuildWorker, Error as ExecutorError, Export, Exported, ImageOptions, ImageToExport, Locals,
-    MountsEvent, Resolver, ResultToExport, TransferEvent, TransferObserver, TravellingMounts,
-    words,
+    BuildWorker, CacheContent, CacheNotices, Elsewhere, Error as ExecutorError, Export, Exported,
+    ImageOptions, ImageToExport, Locals, MountsEvent, Resolver, ResultToExport, TransferEvent,
+    TransferObserver, TravellingMounts, words,
 };
 use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
 use kiln_solver::{
@@ -18,6 +18,7 @@ use kiln_solver::{
 
 use crate::arguments::arguments;
 use crate::attest::{Story, check_scans, predicate};
+use crate::cache::{RememberedCache, asks_inline};
 use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
@@ -33,7 +34,7 @@ use crate::{
 };
 
 /// What a build made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Built {
     /// What `kiln builds` calls this build.
     pub id: String,
@@ -43,6 +44,16 @@ pub struct Built {
     pub layer_steps: BTreeMap<String, Vec<StepInfo>>,
     /// How long it took.
     pub took: Duration,
+    /// Why its results could not be left for other machines, where that was not to be ignored. The
+    /// result itself is there.
+    pub cache_failure: Option<Error>,
+}
+
+/// What solving and exporting came to.
+struct Ready {
+    exported: Exported,
+    content: CacheContent,
+    cache_failure: Option<ExecutorError>,
 }
 
 /// What is known of a build beside its request and its plan.
@@ -111,6 +122,12 @@ impl Kiln {
             move |words| tell(Event::Notice(words))
         });
         let resolver = Arc::new(resolver);
+        let elsewhere = (!request.cache_from.is_empty()).then(|| {
+            let sink = Arc::clone(&sink);
+            let tell: CacheNotices = Arc::new(move |line| sink(Event::Notice(line)));
+            Arc::new(Elsewhere::begin(&self.executor, &request.cache_from, tell))
+        });
+        request.inline_cache |= asks_inline(&request.source.build_args);
         // Who gives all steps the host's network by name allows it thereby, as in buildx.
         if request.source.network == NetworkMode::Host {
             request.allow.insert(Entitlement::NetworkHost);
@@ -190,9 +207,13 @@ impl Kiln {
             .with_configs(configs)
             .with_mounts(Arc::clone(&travelling))
             .with_transfers(sending)
+            .with_elsewhere(elsewhere)
             .with_cancel(&cancel);
         let worker = Arc::new(worker);
-        self.check_runs(&plan, &worker).await?;
+        // What other machines left may be all that is needed.
+        if request.cache_from.is_empty() {
+            self.check_runs(&plan, &worker).await?;
+        }
         self.check_limits(&plan).await?;
         let teller = Arc::new(Teller::new(Steps::of(&plan), clock, move |event| {
             sink(event);
@@ -250,7 +271,7 @@ impl Kiln {
             target: request.source.target.clone().unwrap_or_default(),
             tags: request.tags.iter().cloned().collect(),
             result: match &result {
-                Ok(exported) => exported.image_id.clone().unwrap_or_default(),
+                Ok(ready) => ready.exported.image_id.clone().unwrap_or_default(),
                 Err(error) => words(error),
             },
             details: BuildDetails {
@@ -263,6 +284,10 @@ impl Kiln {
                 platforms,
                 arguments: asked,
                 exports,
+                cache: match &result {
+                    Ok(ready) => RememberedCache::of(&ready.content),
+                    Err(_) => RememberedCache::default(),
+                },
             },
             steps: Vec::new(),
         };
@@ -281,12 +306,13 @@ impl Kiln {
                 words(&error)
             )));
         }
-        let exported = result?;
+        let ready = result?;
         Ok(Built {
             id,
-            exported,
+            exported: ready.exported,
             layer_steps: layer_steps(&plan),
             took,
+            cache_failure: ready.cache_failure.map(Error::from),
         })
     }
 
@@ -434,7 +460,7 @@ impl Kiln {
         contexts: &Contexts,
         told: &Told<'_>,
         cancel: Cancel,
-    ) -> Result<Exported, Error>
+    ) -> Result<Ready, Error>
     where
         F: Fn(Event) + Send + Sync + 'static,
     {
@@ -500,6 +526,15 @@ impl Kiln {
             };
             predicate(&story, asked)
         });
+        let content = CacheContent {
+            definitions: solved.definitions.values().copied().collect(),
+            results: solved
+                .goals
+                .iter()
+                .map(|goal| goal.content.clone())
+                .collect(),
+            epoch: request.source.source_date_epoch,
+        };
         let mut goals = Vec::with_capacity(solved.goals.len());
         for mut goal in solved.goals {
             if goal.handle.is_none() && !only_cache {
@@ -510,11 +545,17 @@ impl Kiln {
         let mut goals = goals.into_iter();
         let results = plan.results.iter().map(|(name, result)| {
             let goal = result.output.and_then(|_| goals.next());
+            let own = CacheContent {
+                results: goal.iter().map(|goal| goal.content.clone()).collect(),
+                ..content.clone()
+            };
             Ok(ResultToExport {
                 platform: platform_of(name)?,
                 handle: goal.and_then(|goal| goal.handle),
                 config: result.config.clone(),
                 predicates: provenance.iter().cloned().collect(),
+                // A base's own cache is not that of what is built on it.
+                inline_cache: request.inline_cache.then_some(own),
             })
         });
         let to_export = ImageToExport {
@@ -550,7 +591,15 @@ impl Kiln {
             Ok(exported) => exported?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        Ok(exported)
+        let tell = |event| teller.tell(event);
+        let cache_failure = self
+            .export_caches(worker.lease(), &content, &request.cache_to, &tell, &cancel)
+            .await?;
+        Ok(Ready {
+            exported,
+            content,
+            cache_failure,
+        })
     }
 }
 

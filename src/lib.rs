@@ -28,6 +28,7 @@ mod request;
 mod arguments;
 mod attest;
 mod build;
+mod cache;
 mod call;
 mod delivery;
 mod dockerfile;
@@ -51,6 +52,7 @@ pub mod words;
 
 pub use attest::{AttestError, Attestations, Provenance, ProvenanceMode};
 pub use build::Built;
+pub use cache::RememberedCache;
 pub use call::{
     Checked, ContextEntry, ContextListing, Outlined, SeenContext, Sight, Subrequest, Target,
     Targets, subrequests, subrequests_json,
@@ -88,6 +90,10 @@ pub use kiln_executor::{
     init_if_requested, probe_host, userns,
 };
 pub use kiln_executor::{AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin};
+pub use kiln_executor::{
+    CacheError, CacheMode, CachePlace, CachePublished, CacheSource, CacheTarget, DEFAULT_TAG,
+    MOST_AGE, MOST_BYTES, PATIENCE, S3Place, S3Settings,
+};
 pub use kiln_executor::{
     ExportMounts, ExportedMount, ImportMounts, ImportedMount, MountSummary, MountsError,
     MountsEvent, MountsExported, MountsPlace,

@@ -7,6 +7,7 @@ use kiln_executor::{Build, Error as ExecutorError, FoundBuild, NewBuild, StepLog
 use kiln_ir::Plan;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::RememberedCache;
 use crate::explanation::Explanation;
 use crate::log;
 use crate::trace::{StepTrace, micros};
@@ -56,6 +57,9 @@ pub struct BuildDetails {
     pub arguments: Vec<String>,
     /// What was written when all steps were done.
     pub exports: Vec<ExportRecord>,
+    /// What is needed to export its results later.
+    #[serde(skip_serializing_if = "RememberedCache::is_empty")]
+    pub cache: RememberedCache,
 }
 
 /// How a build ended.

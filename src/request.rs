@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_executor::{Export, MountsPlace, Secrets};
+use kiln_executor::{CacheSource, CacheTarget, Export, MountsPlace, Secrets};
 use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 use kiln_solver::Cancel;
@@ -227,4 +227,10 @@ pub struct BuildRequest {
     pub attestations: Attestations,
     /// What steps find around them beside what they ask for.
     pub conditions: Conditions,
+    /// Where other machines left results that may be used.
+    pub cache_from: Vec<CacheSource>,
+    /// Where results go for other machines.
+    pub cache_to: Vec<CacheTarget>,
+    /// The image's config holds the results that the image consists of.
+    pub inline_cache: bool,
 }

@@ -9,6 +9,7 @@ use kiln_oci::registry;
 use kiln_store::StoreError;
 use kiln_tree::context::ScanError;
 
+use crate::cache::CacheError;
 use crate::context::LAYOUT;
 use crate::engines::Engine;
 use crate::file::FileError;
@@ -27,6 +28,9 @@ pub enum Error {
     /// A registry refused.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// A cache elsewhere cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The settings for registries cannot be used.
     #[error(transparent)]
     RegistryConfig(#[from] registry::ConfigError),
@@ -526,6 +530,7 @@ impl Error {
             Error::NoAttestations { .. } => "type=image, oci and registry have them in an index, \
                  type=local as files; or leave --provenance and --sbom out"
                 .to_owned(),
+            Error::Cache(error) => return error.hint(),
             Error::NoSuchImage { .. } => "`kiln images` lists those that are there".to_owned(),
             Error::NothingToPush { name, near } if near.is_empty() => {
                 format!(

@@ -29,6 +29,7 @@ mod patience;
 mod secrets;
 mod ssh;
 
+mod filed;
 mod remotes;
 mod select;
 mod worker;
@@ -47,6 +48,7 @@ mod transfer;
 mod accounts;
 mod attestation;
 mod builds;
+mod cache;
 mod container;
 mod delivery;
 mod images;
@@ -64,6 +66,10 @@ mod space;
 pub use accounts::{Accounts, LoggedOut, NewLogin};
 pub use attestation::Predicate;
 pub use builds::{Build, FoundBuild, NewBuild, StepLog};
+pub use cache::{
+    CacheContent, CacheError, CacheMode, CacheNotices, CachePlace, CachePublished, CacheSource,
+    CacheTarget, DEFAULT_TAG, DocumentError, Elsewhere, MOST_AGE, MOST_BYTES, PATIENCE, S3Place,
+};
 pub use cachemounts::CacheMounts;
 pub use compare::{
     ConfigDifference, ContentDifference, Difference, FileDifference, ImageDifferences,
@@ -86,6 +92,8 @@ pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
+pub use kiln_oci::s3::S3Settings;
+pub use kiln_store::Lease as BuildLease;
 pub use layer_files::LayerFiles;
 pub use lists::{ListError, ListRequest, MemberChange};
 pub use load::{LoadError, LoadSource, LoadedImage};

@@ -7,7 +7,7 @@ use kiln_ir::{NodeId, Op, Plan, SourceOp};
 use kiln_solver::{
     DefinitionKey, DigestRequest, FetchRequest, Fetched, Key, Locked, Nearest, NewRecord, OpKey,
     Pinned, Record, RecordId, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot,
-    SourceRequest, StepFailure, TreeDiff, TreeRef, WaitsFor, Worker,
+    SourceRequest, StepFailure, StepSink, TreeDiff, TreeRef, WaitsFor, Worker,
 };
 
 use crate::error::Error;
@@ -79,7 +79,7 @@ impl Worker for Looker {
         self.worker.known_ops(ops).await
     }
 
-    async fn load(&self, record: &Record) -> Result<Option<Vec<Option<()>>>, Error> {
+    async fn load(&self, record: &Record, _: &StepSink) -> Result<Option<Vec<Option<()>>>, Error> {
         let outputs = record.outputs.iter();
         Ok(Some(
             outputs.map(|output| output.as_ref().map(drop)).collect(),

@@ -10,9 +10,24 @@ use crate::archive;
 use crate::error::Error;
 
 /// Passes bytes on and hashes them.
-struct Hashing<R> {
+pub(crate) struct Hashing<R> {
     inner: R,
     hash: Sha256,
+}
+
+impl<R: Read> Hashing<R> {
+    pub(crate) fn new(inner: R) -> Hashing<R> {
+        Hashing {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// Reads on to the end: what follows the end of an archive belongs to it too.
+    pub(crate) fn finish(mut self) -> io::Result<[u8; 32]> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.hash.finalize().into())
+    }
 }
 
 impl<R: Read> Read for Hashing<R> {
@@ -59,14 +74,9 @@ pub(crate) fn unpack(
         ..ApplyOptions::new(options.ownership.clone(), options.overlay_xattrs)
     };
     let inner = archive::decompress(archive).map_err(unreadable)?;
-    let mut reader = Hashing {
-        inner,
-        hash: Sha256::new(),
-    };
+    let mut reader = Hashing::new(inner);
     let applied = apply(&mut reader, draft.fs(), &limits).map_err(refused)?;
-    // What follows the end of the archive belongs to the blob too.
-    io::copy(&mut reader, &mut io::sink()).map_err(unreadable)?;
-    let found = DiffId(reader.hash.finalize().into());
+    let found = DiffId(reader.finish().map_err(unreadable)?);
     if let Some(expected) = expected.filter(|expected| *expected != found) {
         return Err(Error::Layer {
             blob: of.blob.clone(),

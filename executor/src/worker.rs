@@ -9,16 +9,16 @@ use kiln_ir::{
     SourceOp,
 };
 use kiln_solver::{
-    Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, Facts, FetchRequest,
-    Fetched, FileChange, FileChangeKind, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record,
-    RecordId, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, SourceRequest,
-    Tombstone, TreeDiff, TreeRef, WaitsFor, Worker,
+    Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, FetchRequest, Fetched,
+    FileChange, FileChangeKind, Imported, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record,
+    RecordId, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, Sought, SourceRequest,
+    StepSink, TreeDiff, TreeRef, WaitsFor, Wanted, Worker,
 };
-use kiln_store::{Content, DiffId, KeyLock, Lease, Lineage, LockAttempt, Store};
+use kiln_store::{Content, DiffId, KeyLock, Lease, LockAttempt, Store};
 use kiln_tree::context::{ContextTree, What, changes};
 use kiln_tree::{Stop, TreeDigest};
-use serde::{Deserialize, Serialize};
 
+use crate::cache::Elsewhere;
 use crate::cachemounts::CacheMounts;
 use crate::combine;
 use crate::context::{Locals, ScannedContext};
@@ -26,12 +26,15 @@ use crate::error::Error;
 use crate::exec::{ExecRequest, exec};
 use crate::executor::{Executor, host_platform};
 use crate::file::{self, Base, copy_whole, open_layers};
+use crate::filed::{
+    FiledParts, candidate, imported_candidate, lineage, nanos, record, store_key, words_of_mark,
+};
 use crate::mounts::TravellingMounts;
 use crate::patience::Patience;
 use crate::remotes::Remotes;
 use crate::secrets::Secrets;
 use crate::select;
-use crate::source::{ResolvedImage, Resolver, ago, blocking, fetch, fetch_archive};
+use crate::source::{ResolvedImage, Resolver, blocking, fetch, fetch_archive};
 use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
 use crate::transfer::TransferObserver;
@@ -67,13 +70,6 @@ impl Handle {
     }
 }
 
-/// What a record's parts are filed as.
-#[derive(Serialize, Deserialize)]
-struct FiledParts {
-    definition: [u8; 32],
-    facts: Facts,
-}
-
 /// A context by its name in the plan and its ignore rules, scanned once for a build.
 type Scans = HashMap<(String, Vec<String>), Arc<tokio::sync::OnceCell<Arc<ScannedContext>>>>;
 
@@ -104,6 +100,8 @@ pub struct BuildWorker {
     stop: Stop,
     /// Is told of what is sent to registries.
     transfers: TransferObserver,
+    /// What other machines left.
+    elsewhere: Option<Arc<Elsewhere>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -136,6 +134,7 @@ impl BuildWorker {
             begun: SystemTime::now(),
             stop: Stop::NEVER,
             transfers: TransferObserver::silent(),
+            elsewhere: None,
         }
     }
 
@@ -208,6 +207,12 @@ impl BuildWorker {
         BuildWorker { stop, ..self }
     }
 
+    /// Lets results of other machines be used.
+    #[must_use]
+    pub fn with_elsewhere(self, elsewhere: Option<Arc<Elsewhere>>) -> BuildWorker {
+        BuildWorker { elsewhere, ..self }
+    }
+
     /// What ends long work of this build.
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
@@ -223,7 +228,7 @@ impl BuildWorker {
     }
 
     /// What the build's results are leased under.
-    pub(crate) fn lease(&self) -> &Lease {
+    pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
@@ -576,61 +581,10 @@ fn unknown_attribute(name: &str, value: &str) -> Error {
     unsupported("an attribute of a source", &format!("{name}={value}"))
 }
 
-fn store_key(key: &Key) -> kiln_store::Key {
-    match key {
-        Key::Definition(key) => kiln_store::Key(key.0),
-        Key::Content(key) => kiln_store::Key(key.0),
-    }
-}
-
-fn nanos(time: SystemTime) -> i64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-fn record(found: kiln_store::Record) -> Record {
-    Record {
-        id: RecordId(found.id.0),
-        outputs: found
-            .outputs
-            .iter()
-            .map(|output| output.as_deref().map(to_solver))
-            .collect(),
-        created_unix_nanos: nanos(found.created),
-        duration: found.duration,
-    }
-}
-
-fn candidate(found: kiln_store::Record) -> Option<Candidate> {
-    let filed: FiledParts = serde_json::from_slice(&found.parts).ok()?;
-    Some(Candidate {
-        definition: DefinitionKey(filed.definition),
-        op: OpKey(found.op.0),
-        slot: found.slot.map(|(lineage, step)| Slot {
-            lineage: lineage.to_string(),
-            step,
-        }),
-        facts: filed.facts,
-        outputs: found
-            .outputs
-            .iter()
-            .map(|output| output.as_deref().map(to_solver))
-            .collect(),
-        created_unix_nanos: nanos(found.created),
-    })
-}
-
 /// What an image is to keys: its layers, wherever they come from. How it is configured is in the plan.
 fn identity(image: &ResolvedImage) -> Vec<u8> {
     let ids = image.diff_ids.iter().map(|id| format!(" {id}"));
     format!("layers{}", ids.collect::<String>()).into_bytes()
-}
-
-/// The lineage as the store names it.
-fn lineage(name: &str) -> Lineage {
-    Lineage(blake3::derive_key("kiln lineage v0", name.as_bytes()))
 }
 
 impl Worker for BuildWorker {
@@ -723,7 +677,46 @@ impl Worker for BuildWorker {
             .collect()
     }
 
-    async fn load(&self, record: &Record) -> Result<Option<Vec<Option<Handle>>>, Error> {
+    fn seeks(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
+    async fn seek(&self, wanted: Wanted) -> Sought {
+        let Some(elsewhere) = &self.elsewhere else {
+            return Sought::default();
+        };
+        let keys: Vec<kiln_store::Key> = wanted.keys.iter().map(store_key).collect();
+        let op = wanted.op.map(|op| kiln_store::OpKey(op.0));
+        let (found, op_known) = elsewhere.seek(&keys, op).await;
+        let imported = found.and_then(|found| {
+            let key = wanted.keys.iter().find(|key| store_key(key) == found.key)?;
+            Some(Imported {
+                key: *key,
+                record: Record {
+                    id: RecordId(found.id),
+                    outputs: found
+                        .record
+                        .outputs
+                        .iter()
+                        .map(|output| output.as_deref().map(to_solver))
+                        .collect(),
+                    created_unix_nanos: nanos(found.record.created),
+                    duration: found.record.took,
+                },
+                from: found.from,
+            })
+        });
+        Sought {
+            found: imported,
+            op_known,
+        }
+    }
+
+    async fn load(
+        &self,
+        record: &Record,
+        sink: &StepSink,
+    ) -> Result<Option<Vec<Option<Handle>>>, Error> {
         let store = self.executor.store();
         let mut handles = Vec::with_capacity(record.outputs.len());
         for output in &record.outputs {
@@ -740,15 +733,28 @@ impl Worker for BuildWorker {
                 self.fetch_missing(&missing).await?;
                 missing = store.lease_layers(&self.lease, &layers)?;
             }
+            if let (Some(elsewhere), false) = (&self.elsewhere, missing.is_empty()) {
+                elsewhere
+                    .bring(&self.lease, &missing, sink, &self.stop)
+                    .await;
+                missing = store.lease_layers(&self.lease, &layers)?;
+            }
             if !missing.is_empty() {
                 return Ok(None);
             }
             handles.push(Some(Handle::layers(layers)));
         }
+        if let (Some(elsewhere), true) = (&self.elsewhere, record.id.0 < 0) {
+            elsewhere.adopt(&self.lease, record.id.0)?;
+        }
         Ok(Some(handles))
     }
 
     async fn drop_record(&self, record: RecordId) -> Result<(), Error> {
+        if let (Some(elsewhere), true) = (&self.elsewhere, record.0 < 0) {
+            elsewhere.forget(record.0);
+            return Ok(());
+        }
         Ok(self
             .executor
             .store()
@@ -854,6 +860,10 @@ impl Worker for BuildWorker {
 
     async fn alias(&self, record: RecordId, definition: DefinitionKey) -> Result<(), Error> {
         let key = store_key(&Key::Definition(definition));
+        if let (Some(elsewhere), true) = (&self.elsewhere, record.0 < 0) {
+            elsewhere.alias(record.0, key);
+            return Ok(());
+        }
         // A record that is gone by now needs no more keys.
         self.executor
             .store()
@@ -906,13 +916,27 @@ impl Worker for BuildWorker {
             }
             candidate
         };
+        let lookup = (
+            kiln_store::OpKey(op.0),
+            slot.map(|slot| (lineage(&slot.lineage), slot.step.as_str())),
+        );
+        let (op_elsewhere, slot_elsewhere) = match &self.elsewhere {
+            Some(elsewhere) => {
+                let (op, slot) = &lookup;
+                elsewhere.nearest(op, slot.as_ref().map(|(lineage, step)| (lineage, *step)))
+            }
+            None => (None, None),
+        };
+        let here = near.by_slot.and_then(candidate);
+        let same_slot = here.or_else(|| slot_elsewhere.and_then(imported_candidate));
+        let here = near
+            .by_op
+            .filter(|record| record.created < self.begun)
+            .and_then(candidate);
+        let same_op = here.or_else(|| op_elsewhere.and_then(imported_candidate));
         Ok(Nearest {
-            same_slot: near.by_slot.and_then(candidate).map(named),
-            same_op: near
-                .by_op
-                .filter(|record| record.created < self.begun)
-                .and_then(candidate)
-                .map(named),
+            same_slot: same_slot.map(&named),
+            same_op: same_op.map(&named),
             tombstone: tombstone.map(words_of_mark),
             slot_tombstone: near.tombstone.map(words_of_mark),
         })
@@ -945,13 +969,6 @@ impl Worker for BuildWorker {
             .filter_map(file_change)
             .collect();
         Ok(Some(TreeDiff { changes, more }))
-    }
-}
-
-fn words_of_mark(mark: kiln_store::Tombstone) -> Tombstone {
-    Tombstone {
-        rule: mark.rule,
-        when: ago(mark.time),
     }
 }
 

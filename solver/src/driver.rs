@@ -17,9 +17,10 @@ use crate::step::{
     Answer, Ask, Brief, Completion, Cutoff, Failed, Notice, Ran, Step, Ticket, Waited,
 };
 use crate::{
-    Cancel, Content, DigestRequest, Event, Events, FetchRequest, Fetched, Key, NewRecord, Outputs,
-    Pinned, Reason, Record, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot,
-    SourceRequest, StepFailure, StepName, StepSink, StepSummary, Summary, WaitsFor, Worker,
+    Cancel, Content, DefinitionKey, DigestRequest, Event, Events, FetchRequest, Fetched, Key,
+    NewRecord, Outputs, Pinned, Reason, Record, ReserveRequest, RunOutcome, RunRequest,
+    SelectionDigest, Slot, Sought, SourceRequest, StepFailure, StepName, StepSink, StepSummary,
+    Summary, WaitsFor, Wanted, Worker,
 };
 
 /// What is to be built, and how.
@@ -82,6 +83,9 @@ pub struct Solved<H> {
     pub goals: Vec<GoalResult<H>>,
     /// How every node that a goal reaches ended.
     pub summary: Summary,
+    /// The definition keys of all nodes that a goal reaches, but for local sources; those of nodes
+    /// that were covered too.
+    pub definitions: BTreeMap<NodeId, DefinitionKey>,
 }
 
 /// What became of a goal.
@@ -183,13 +187,14 @@ impl Solver {
                 return Err(SolveError::NoSuchGoal(*goal));
             }
         }
+        let scheduler = Scheduler::new(
+            request.plan.clone(),
+            request.goals,
+            &request.notes,
+            request.options,
+        );
         let driver = Driver {
-            scheduler: Scheduler::new(
-                request.plan.clone(),
-                request.goals,
-                &request.notes,
-                request.options,
-            ),
+            scheduler: scheduler.seeking(worker.seeks()),
             worker,
             plan: request.plan,
             events,
@@ -234,6 +239,7 @@ struct Driver<W: Worker> {
 enum End<W: Worker> {
     Pin(NodeId, Result<Pinned, W::Error>),
     Digest(Ticket, NodeId, Result<Option<SelectionDigest>, W::Error>),
+    Seek(NodeId, Wanted, Sought),
     Load(NodeId, Result<Option<Outputs<W::Handle>>, W::Error>),
     Fetch {
         node: NodeId,
@@ -307,7 +313,11 @@ impl<W: Worker> Driver<W> {
             });
         }
         match self.scheduler.results() {
-            Some(goals) => Ok(Solved { goals, summary }),
+            Some(goals) => Ok(Solved {
+                goals,
+                summary,
+                definitions: self.scheduler.definitions(),
+            }),
             None if cancelled => Err(SolveError::Cancelled { summary }),
             None => panic!("BUG: the build ended, nothing failed, and a goal is not done"),
         }
@@ -355,8 +365,16 @@ impl<W: Worker> Driver<W> {
                 }
                 self.scheduler.complete(Completion::Lookup { answers });
             }
+            Step::Seek { node, wanted } => {
+                self.start(async move {
+                    let sought = worker.seek(wanted.clone()).await;
+                    End::Seek(node, wanted, sought)
+                })
+                .await;
+            }
             Step::Load { node, record } => {
-                self.start(async move { End::Load(node, worker.load(&record).await) })
+                let sink = StepSink::new(node, self.events.clone());
+                self.start(async move { End::Load(node, worker.load(&record, &sink).await) })
                     .await;
             }
             Step::Drop { record } => worker.drop_record(record).await?,
@@ -466,6 +484,16 @@ impl<W: Worker> Driver<W> {
                 ticket,
                 result: result.map_err(|error| self.failed(consumer, error)),
             },
+            End::Seek(node, wanted, sought) => {
+                if let Some(found) = &sought.found {
+                    self.events.event(Event::recorded(node, &found.record));
+                }
+                Completion::Seek {
+                    node,
+                    wanted,
+                    sought,
+                }
+            }
             End::Load(node, result) => Completion::Load {
                 node,
                 result: result.map_err(|error| self.failed(node, error)),
@@ -550,11 +578,17 @@ impl<W: Worker> Driver<W> {
                 self.reasons.remove(&node);
                 self.events.event(Event::Reopened { node });
             }
+            Notice::Imported { node, from } => {
+                self.reasons.insert(node, Reason::Imported { from });
+            }
             Notice::Finished {
                 node,
                 status,
                 cutoff,
             } => {
+                // Where a record is from tells more than what found it.
+                let is_imported = matches!(self.reasons.get(&node), Some(Reason::Imported { .. }));
+                let cutoff = cutoff.filter(|_| !is_imported);
                 let cutoff = cutoff.map(|cutoff| match cutoff {
                     Cutoff::SameBytes => Reason::SameBytes,
                     Cutoff::SameInput => Reason::SameInput,

@@ -51,6 +51,7 @@ pub use record::{
 };
 pub use selection::{CopySelection, Selection, SelectionDigest, SelectionItem, TreeRef};
 pub use worker::{
-    DigestOf, DigestRequest, FetchRequest, Fetched, Key, Locked, Outputs, Pinned, ReserveRequest,
-    RunOutcome, RunRequest, SourceRequest, StepFailure, TreeDiff, Worker,
+    DigestOf, DigestRequest, FetchRequest, Fetched, Imported, Key, Locked, Outputs, Pinned,
+    ReserveRequest, RunOutcome, RunRequest, Sought, SourceRequest, StepFailure, TreeDiff, Wanted,
+    Worker,
 };

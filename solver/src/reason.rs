@@ -30,6 +30,11 @@ pub enum Reason {
     SameBytes,
     /// It did not run: it is defined otherwise than before, but reads the same bytes.
     SameInput,
+    /// It did not run: another machine left its result there.
+    Imported {
+        /// Where, as it was named: such as `registry.example/app:cache`.
+        from: String,
+    },
     /// Its record was evicted.
     Evicted {
         /// By what, such as `prune`.

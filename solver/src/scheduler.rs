@@ -22,7 +22,7 @@ use crate::outline::{At, Outline, Role};
 use crate::step::{Ask, Completion, Step};
 use crate::{
     Content, ContentKey, DefinitionKey, Goal, Key, Need, Pinned, Record, RecordId, Selection,
-    SelectionDigest, SolveOptions, StepStatus,
+    SelectionDigest, SolveOptions, StepStatus, Wanted,
 };
 
 mod completions;
@@ -51,6 +51,8 @@ pub(crate) struct Scheduler<H> {
     /// Records whose content was gone. A lookup that finds one again found nothing, so that every
     /// reopening costs a record and there can't be more of them than records.
     dropped: HashSet<RecordId>,
+    /// Results may lie elsewhere.
+    seeks: bool,
     /// Nothing new is begun.
     stopped: bool,
 }
@@ -66,6 +68,8 @@ struct NodeState<H> {
     cells: Vec<Option<usize>>,
     /// Its content key can't be known in this build.
     content_closed: bool,
+    /// There is a record of its op here.
+    op_known: bool,
     /// Something that it needs ran in this build, or was found by content: records under its
     /// definition key may belong to other bytes than those that are below it now.
     tainted: bool,
@@ -119,6 +123,10 @@ enum Asking {
     Definition,
     /// Is there a record of its op?
     Op,
+    /// Has another machine left a record under its definition key, or else one of its op?
+    DefinitionElsewhere,
+    /// Has another machine left a record under its content key?
+    ContentElsewhere(ContentKey),
     /// What do its inputs hold? Where no record of the op is known, it will have to run, and its
     /// inputs are brought here meanwhile.
     Inputs { op_known: bool },
@@ -200,6 +208,7 @@ impl<H: Clone> Scheduler<H> {
             running: 0,
             in_flight: 0,
             dropped: HashSet::new(),
+            seeks: false,
             stopped: false,
             outline,
             goals,
@@ -222,6 +231,12 @@ impl<H: Clone> Scheduler<H> {
             );
         }
         scheduler
+    }
+
+    /// Lets what the cache does not have be looked for elsewhere.
+    pub(crate) fn seeking(mut self, seeks: bool) -> Self {
+        self.seeks = seeks;
+        self
     }
 
     fn node_state(
@@ -270,6 +285,7 @@ impl<H: Clone> Scheduler<H> {
             pinned: None,
             cells,
             content_closed: !outline.content_road,
+            op_known: false,
             tainted: false,
             ran: false,
             content_gone: false,
@@ -342,6 +358,7 @@ impl<H: Clone> Scheduler<H> {
             Completion::Pin { .. }
             | Completion::Digest { .. }
             | Completion::Lookup { .. }
+            | Completion::Seek { .. }
             | Completion::Load { .. }
                 if self.stopped => {}
             Completion::Pin { node, result } => self.pinned(self.at(node), result),
@@ -351,6 +368,11 @@ impl<H: Clone> Scheduler<H> {
                     self.answered(self.at(ask.node), answer);
                 }
             }
+            Completion::Seek {
+                node,
+                wanted,
+                sought,
+            } => self.sought(self.at(node), &wanted, sought),
             Completion::Load { node, result } => self.loaded(self.at(node), result),
             Completion::Fetch {
                 node,
@@ -529,7 +551,9 @@ impl<H: Clone> Scheduler<H> {
             Asking::Nothing
             | Asking::Definition
             | Asking::Op
+            | Asking::DefinitionElsewhere
             | Asking::Content(_)
+            | Asking::ContentElsewhere(_)
             | Asking::Lock
             | Asking::Recheck { asked: true, .. }
             | Asking::Reservation
@@ -616,6 +640,19 @@ impl<H: Clone> Scheduler<H> {
             Asking::Op
         };
         self.nodes[at].state = State::Keyed(asking);
+    }
+
+    /// Asks elsewhere for what the cache does not have.
+    fn seek(&mut self, at: At, keys: Vec<Key>, op: bool, asking: Asking) {
+        let outline = &self.outline.nodes[at];
+        self.nodes[at].state = State::Keyed(asking);
+        self.steps.push_back(Step::Seek {
+            node: outline.id,
+            wanted: Wanted {
+                keys,
+                op: op.then_some(outline.op),
+            },
+        });
     }
 
     /// Looks once more, now that nobody else can be running the step.

@@ -7,7 +7,7 @@ use kiln_ir::{NodeId, Pin};
 
 use crate::{
     Content, DefinitionKey, DigestOf, Facts, Fetched, Key, NewRecord, OpKey, Pinned, Record,
-    RecordId, Selection, SelectionDigest, Slot, StepStatus,
+    RecordId, Selection, SelectionDigest, Slot, Sought, StepStatus, Wanted,
 };
 
 /// Something to do now. Those marked *awaited* are answered by a [`Completion`].
@@ -24,6 +24,8 @@ pub(crate) enum Step<H> {
     },
     /// Look up all the keys at once. Awaited.
     Lookup { asks: Vec<Ask> },
+    /// Look for what was not found elsewhere. Awaited.
+    Seek { node: NodeId, wanted: Wanted },
     /// Make a record's outputs present. Awaited.
     Load { node: NodeId, record: Record },
     /// Forget a record.
@@ -87,6 +89,8 @@ pub(crate) enum Notice {
     },
     /// What the cache promised is gone.
     Reopened { node: NodeId },
+    /// The record that stands for a node is of another machine.
+    Imported { node: NodeId, from: String },
     /// A node is resolved, or never will be.
     Finished {
         node: NodeId,
@@ -148,6 +152,11 @@ pub(crate) enum Completion<H> {
     Lookup {
         /// Answers to all that was asked.
         answers: Vec<(Ask, Answer)>,
+    },
+    Seek {
+        node: NodeId,
+        wanted: Wanted,
+        sought: Sought,
     },
     Load {
         node: NodeId,

@@ -16,7 +16,8 @@ use crate::{
 /// The life of a step: its sources are pinned and what it selects of local ones is digested; its
 /// definition key is looked up; failing that its inputs are resolved, its content key is looked up
 /// where `known_ops` says that this can help; failing that its inputs are loaded or fetched, its
-/// lock is taken, it is looked up once more, given what it reserves, run, and filed.
+/// lock is taken, it is looked up once more, given what it reserves, run, and filed. Where results
+/// may lie elsewhere too, a key that `lookup` did not find is sought there before anything else.
 ///
 /// A future of any method but [`Worker::run`] may be dropped at any await point when the build
 /// stops. The methods marked *cheap* are awaited by the solver's own task and must not do slow
@@ -65,10 +66,29 @@ pub trait Worker: Send + Sync + 'static {
         ops: &[OpKey],
     ) -> impl Future<Output = Result<Vec<bool>, Self::Error>> + Send;
 
+    /// Whether [`Worker::seek`] can find anything; the same all through a build.
+    fn seeks(&self) -> bool {
+        false
+    }
+
+    /// Looks for a result where other machines left theirs. Asked only for what [`Worker::lookup`]
+    /// does not find, and may wait until it is known what lies there.
+    ///
+    /// Nothing that goes wrong elsewhere is an error here: it is then not found. The layers of a
+    /// record that is found need not be here before it is loaded, and it has an id like any other;
+    /// after [`Worker::drop_record`] it is found no more.
+    fn seek(&self, wanted: Wanted) -> impl Future<Output = Sought> + Send {
+        let _ = wanted;
+        async { Sought::default() }
+    }
+
     /// Makes a record's outputs present, by output number; none if its content is gone.
+    ///
+    /// Brings here what lies elsewhere, which `sink` is told of.
     fn load(
         &self,
         record: &Record,
+        sink: &StepSink,
     ) -> impl Future<Output = Result<Option<Outputs<Self::Handle>>, Self::Error>> + Send;
 
     /// Forgets a record whose content is gone. Cheap.
@@ -153,6 +173,35 @@ pub enum Key {
     Definition(DefinitionKey),
     /// By content.
     Content(ContentKey),
+}
+
+/// What is to be looked for elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The first that has a record wins.
+    pub keys: Vec<Key>,
+    /// If there is no record: is there one of this op at all?
+    pub op: Option<OpKey>,
+}
+
+/// What was found elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// The record.
+    pub found: Option<Imported>,
+    /// Some record exists for the op.
+    pub op_known: bool,
+}
+
+/// A record of another machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// What it was found by.
+    pub key: Key,
+    /// The record.
+    pub record: Record,
+    /// Where it was found, as people named the place.
+    pub from: String,
 }
 
 /// A source that is to be pinned.

@@ -395,6 +395,14 @@ pub(crate) struct BuildArgs {
     /// Build a plan in kiln's text or JSON form instead of a Dockerfile; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "build_arg", "locked", "lock_file", "LimitArgs", "frontend"])]
     pub(crate) plan: Option<String>,
+    /// Use results of other machines: a reference, or type=registry|local|s3,... (docs/cache.md); may
+    /// be given several times
+    #[arg(long, value_name = "REF|SPEC")]
+    pub(crate) cache_from: Vec<String>,
+    /// Leave results for other machines: type=registry|local|s3|inline,... (docs/cache.md); may be
+    /// given several times
+    #[arg(long, value_name = "REF|SPEC")]
+    pub(crate) cache_to: Vec<String>,
     /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
@@ -457,11 +465,6 @@ pub(crate) struct BuildArgs {
 /// Flags of `docker buildx build` that are known and refused by name.
 #[derive(Debug, Args)]
 pub(crate) struct NotYet {
-    #[arg(long, hide = true)]
-    #[arg(long, hide = true, value_name = "X")]
-    cache_from: Vec<String>,
-    #[arg(long, hide = true, value_name = "X")]
-    cache_to: Vec<String>,
     #[arg(long, hide = true, value_name = "X")]
     builder: Option<String>,
 }
@@ -469,11 +472,7 @@ pub(crate) struct NotYet {
 impl NotYet {
     /// The first flag that was given, if any.
     pub(crate) fn given(&self) -> Option<&'static str> {
-        let given = [
-            (!self.cache_from.is_empty(), "--cache-from"),
-            (!self.cache_to.is_empty(), "--cache-to"),
-            (self.builder.is_some(), "--builder"),
-        ];
+        let given = [(self.builder.is_some(), "--builder")];
         given.into_iter().find_map(|(is, name)| is.then_some(name))
     }
 }
@@ -491,13 +490,18 @@ Examples:
                                                 of an image for several, the one for this")]
 pub(crate) struct PushArgs {
     /// Name or id of the image; without a target it is also where to push to
-    pub(crate) image: String,
+    #[arg(required_unless_present = "cache")]
+    pub(crate) image: Option<String>,
     /// Push under these names instead
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
     /// Push all tags of the repository
     #[arg(short, long, conflicts_with = "targets")]
     pub(crate) all_tags: bool,
+    /// Push no image but the results of the build that made it, or of the latest build, as build's
+    /// --cache-to does; may be given several times
+    #[arg(long, value_name = "REF|SPEC", conflicts_with_all = ["targets", "all_tags", "platform", "compression"])]
+    pub(crate) cache: Vec<String>,
     /// Of an image for several platforms, push only the one for this one
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,

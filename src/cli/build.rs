@@ -14,7 +14,7 @@ use kiln::{
 use super::args::{BuildArgs, Progress, SourceArgs};
 use super::host::{self, Needs};
 use super::progress::{Drawer, Ending};
-use super::{Done, Failure, call, output, print, report, spec, trust};
+use super::{Done, Failure, caches, call, output, print, report, spec, trust};
 
 /// What a build is asked for: the command line, and what this host's environment adds to it.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
@@ -203,7 +203,10 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     };
     // What a power cut may cost is settled after the result is delivered.
     host::settle_later(&kiln)?;
-    Ok(done)
+    match built.cache_failure {
+        None => Ok(done),
+        Some(error) => Err(Failure::Kiln(error)),
+    }
 }
 
 /// One build, and how it is shown.
@@ -249,6 +252,8 @@ pub(crate) fn run(run: Run<'_>) -> Result<Built, Failure> {
     };
     // Above the error of a build that failed: what is doubtful may well be why.
     warn(&warnings);
+    // What is still being asked elsewhere is waited for by nobody.
+    runtime.shutdown_background();
     Ok(built?)
 }
 
@@ -280,10 +285,22 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
     let (provenance, sbom) = (args.provenance.as_deref(), args.sbom.as_deref());
     let attestations =
         Attestations::of_flags(&args.attest, provenance, sbom).map_err(Error::from)?;
+    let cache_from = args.cache_from.iter().map(|text| caches::source(text));
+    let cache_from = cache_from.collect::<Result<Vec<_>, _>>()?;
+    let (mut cache_to, mut inline_cache) = (Vec::new(), false);
+    for text in &args.cache_to {
+        match caches::target("--cache-to", text)? {
+            caches::Target::Place(target) => cache_to.push(*target),
+            caches::Target::Inline => inline_cache = true,
+        }
+    }
     Ok(BuildRequest {
         source,
         plan,
         exports,
+        cache_from,
+        cache_to,
+        inline_cache,
         tags: args.tags.iter().cloned().collect(),
         secrets: trust::secrets(&args.secret, &with_own_agent(args))?,
         allow: trust::allow(&args.allow)?,

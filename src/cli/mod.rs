@@ -5,6 +5,7 @@ mod archives;
 mod args;
 mod build;
 mod builds;
+mod caches;
 mod call;
 mod host;
 mod images;

@@ -5,11 +5,14 @@ use kiln::{Cancel, PushRequest, PushedName};
 use super::args::PushArgs;
 use super::host::{self, Needs};
 use super::progress::{PUSH, Transfers};
-use super::{Done, Failure, print, report, spec};
+use super::{Done, Failure, caches, print, report, spec};
 
 pub(crate) fn push(args: &PushArgs) -> Done {
+    if !args.cache.is_empty() {
+        return push_cache(args);
+    }
     let request = PushRequest {
-        image: args.image.clone(),
+        image: args.image.clone().unwrap_or_default(),
         targets: args.targets.clone(),
         all_tags: args.all_tags,
         platform: spec::platform("--platform", args.platform.as_deref())?,
@@ -40,6 +43,48 @@ pub(crate) fn push(args: &PushArgs) -> Done {
     }
     host::settle_later(&kiln)?;
     print(&pushed.iter().map(line).collect::<String>())
+}
+
+/// The results of an earlier build, to where caches lie.
+fn push_cache(args: &PushArgs) -> Done {
+    let mut targets = Vec::new();
+    for text in &args.cache {
+        match caches::target("--cache", text)? {
+            caches::Target::Place(target) => targets.push(*target),
+            caches::Target::Inline => {
+                report::usage(
+                    "an image that is there cannot be given a cache",
+                    Some("build it again with --cache-to type=inline: every step is cached"),
+                );
+                return Err(Failure::Told(2));
+            }
+        }
+    }
+    let kiln = host::open(Needs::Layers, false)?;
+    let runtime = host::runtime()?;
+    let cancel = Cancel::new();
+    host::watch_signals(&runtime, cancel.clone());
+    let view = Transfers::new(PUSH, args.progress, args.quiet);
+    let observer = view.observer();
+    let pushed = runtime.block_on(async {
+        let pushing = kiln.push_cache(args.image.as_deref(), &targets, &observer);
+        tokio::select! {
+            pushed = pushing => Some(pushed),
+            () = cancel.cancelled() => None,
+        }
+    });
+    view.finish(matches!(pushed, Some(Ok(_))));
+    let Some(lines) = pushed else {
+        return Err(interrupted("push"));
+    };
+    let lines = lines?;
+    host::settle_later(&kiln)?;
+    print(
+        &lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+    )
 }
 
 /// `HOST/NAME:TAG@sha256:…`, which names the very image from now on.

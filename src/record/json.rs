@@ -86,6 +86,7 @@ fn explain(fields: &mut Map<String, Value>, explanation: &Explanation) {
         Some(Reason::Forced { by }) => ("forced".into(), vec![json!({ "by": by })]),
         Some(Reason::SameBytes) => ("same-bytes".into(), Vec::new()),
         Some(Reason::SameInput) => ("same-input".into(), Vec::new()),
+        Some(Reason::Imported { .. }) => ("imported".into(), Vec::new()),
         Some(Reason::ContentGone) => ("content-gone".into(), Vec::new()),
         Some(Reason::Changed(causes)) => ("changed".into(), causes.iter().map(cause).collect()),
     };

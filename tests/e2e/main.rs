@@ -11,6 +11,7 @@ mod accounts;
 mod archives;
 mod attestations;
 mod builds;
+mod caches;
 mod checks;
 mod commands;
 mod debian;
@@ -55,7 +56,7 @@ type Room = (&'static str, fn() -> Vec<Case>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     support::settle();
-    let rooms: [Room; 34] = [
+    let rooms: [Room; 35] = [
         ("reasons", reasons::cases),
         ("history", history::cases),
         ("reports", reports::cases),
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         ("registries", registries::cases),
         ("accounts", accounts::cases),
         ("archives", archives::cases),
+        ("caches", caches::cases),
         ("remotes", remotes::cases),
         ("seed", seed::cases),
         ("robustness", robustness::cases),

@@ -14,4 +14,5 @@ pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod registry;
+pub mod s3;
 pub mod web;

@@ -61,7 +61,7 @@ pub(crate) struct Blob {
 
 /// Finds the diff ids of a leased stack's layers; those that nobody asked for before are hashed,
 /// several at once.
-pub(super) fn describe(
+pub(crate) fn describe(
     store: &Store,
     layers: &[Content],
     mtime: MtimePolicy,
@@ -219,6 +219,11 @@ impl LayerArchive {
     /// What the archive lists.
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The words that it is filed under.
+    pub(crate) fn filed_as(&self) -> &str {
+        &self.options
     }
 
     /// Whether it has the times of the layer's files.
@@ -386,6 +391,23 @@ impl Packer<'_> {
             })
         });
         packed.collect()
+    }
+
+    /// Finds or makes the blob of the highest layer of a leased stack, alone.
+    pub(crate) fn pack_top(&self, stack: &[Content]) -> Result<Layer, Error> {
+        let Some(content) = stack.last() else {
+            unreachable!("BUG: no layer is to be packed");
+        };
+        let (diff_id, blob) = self.top(stack, self.mtime)?;
+        Ok(Layer {
+            blob: Some(blob),
+            ..layer(self.store, content, diff_id)?
+        })
+    }
+
+    /// The words under which its blobs are filed.
+    pub(crate) fn filed_as(&self) -> std::borrow::Cow<'static, str> {
+        self.packing.filed_as()
     }
 
     /// The blob of a stack's highest layer.

@@ -38,14 +38,17 @@ pub use times::rfc3339;
 pub use annotations::{Annotation, AnnotationPlace};
 use image::Image;
 pub(crate) use image::{blob_digest, describe};
-pub(crate) use layers::{Hashing, LayerArchive, Nowhere, Packer, as_pulled};
+pub(crate) use layers::{
+    Hashing, LayerArchive, Nowhere, Packer, as_pulled, describe as describe_layers,
+};
 pub use options::ImageOptions;
-use output::Output;
+pub(crate) use output::{Output, write_whole};
 use parcel::Packing;
 pub(crate) use parcel::Parcel;
 pub use save::{SaveFormat, SaveRequest};
 
 use crate::attestation::Predicate;
+use crate::cache::{CacheContent, INLINE_KEY, inline_cache};
 use crate::compress::LayerCompression;
 use crate::engines::{Engine, Knows, Loader};
 use crate::error::{Error, words};
@@ -137,6 +140,8 @@ pub struct ResultToExport {
     pub config: Option<ImageConfig>,
     /// What is said of it.
     pub predicates: Vec<Predicate>,
+    /// What it consists of, for a cache in its config.
+    pub inline_cache: Option<CacheContent>,
 }
 
 /// Results to export, with what is to be written about them.
@@ -535,8 +540,24 @@ impl<'a> Run<'a> {
                 None => layers::describe(self.store, layers, mtime, self.stop)?,
             };
             let epoch = self.given.source_date_epoch;
+            let mut result = result.clone();
+            if let Some(config) = &mut result.config {
+                // That of a base is not that of what was built on it.
+                config.extra.remove(INLINE_KEY);
+            }
+            if let Some(content) = &mut result.inline_cache {
+                if options.rewrite_timestamp == Some(false) {
+                    content.epoch = None;
+                }
+                let cache = inline_cache(self.store, self.lease, content, self.stop)?;
+                let config = result.config.get_or_insert_with(|| match &result.platform {
+                    Some(platform) => config::plain_for(platform),
+                    None => config::plain(),
+                });
+                config.extra.insert(INLINE_KEY.to_owned(), cache);
+            }
             let contents: Vec<Content> = layers.iter().map(|layer| layer.content).collect();
-            let mut image = Image::new(result, epoch, layers, mtime)?;
+            let mut image = Image::new(&result, epoch, layers, mtime)?;
             image.predicates.clone_from(&result.predicates);
             if self.given.sbom {
                 // A name would make another document of the same image.

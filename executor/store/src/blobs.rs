@@ -110,6 +110,11 @@ impl Store {
         trash.map_or(Ok(()), |path| self.burn(&path))
     }
 
+    /// The path of a leased blob, for reading alone.
+    pub fn blob_file(&self, digest: &BlobDigest) -> PathBuf {
+        self.blob_path(digest)
+    }
+
     pub(crate) fn blob_path(&self, digest: &BlobDigest) -> PathBuf {
         self.path("blobs/sha256").join(digest.hex())
     }

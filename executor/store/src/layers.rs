@@ -14,7 +14,7 @@ use rusqlite::OptionalExtension;
 
 use crate::leases::Leased;
 use crate::records::layer_exists;
-use crate::store::{Store, make_directory, now, time};
+use crate::store::{Store, make_directory, millis, now, time};
 use crate::{Content, Lease, StoreError};
 
 /// Entries of manifests that are kept in memory, over all layers.
@@ -97,9 +97,21 @@ impl Store {
     pub fn commit_layer(
         &self,
         lease: &Lease,
+        draft: LayerDraft,
+        manifest: &Manifest,
+        content: Content,
+    ) -> Result<LayerHandle, StoreError> {
+        self.commit_layer_of(lease, draft, manifest, content, SystemTime::now())
+    }
+
+    /// Like [`Store::commit_layer`], for a layer that was made elsewhere at that time.
+    pub fn commit_layer_of(
+        &self,
+        lease: &Lease,
         mut draft: LayerDraft,
         manifest: &Manifest,
         content: Content,
+        created: SystemTime,
     ) -> Result<LayerHandle, StoreError> {
         debug_assert!(
             !matches!(content, Content::Layer(id) if id != manifest.id()),
@@ -109,6 +121,7 @@ impl Store {
         let path = draft.directory.join("manifest");
         fs::write(&path, manifest.encode()).map_err(StoreError::io("write", &path))?;
         let (process, time, bytes) = (self.process_id()?, now(), content.to_bytes());
+        let created = millis(created).min(time);
         let size = i64::try_from(manifest.total_bytes()).unwrap_or(i64::MAX);
         let files = i64::try_from(manifest.entries().len()).unwrap_or(i64::MAX);
         let to = self.layer_path(&content);
@@ -130,9 +143,9 @@ impl Store {
                 draft.committed = true;
                 t.prepare_cached(
                     "INSERT INTO layer (content, size_bytes, files, created, used, boot)
-                     VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
-                .execute((bytes, size, files, time, &self.inner.boot))?;
+                .execute((bytes, size, files, created, time, &self.inner.boot))?;
             }
             lease.hold(t, process, Leased::Layer, &bytes)?;
             Ok(adopted)

@@ -125,56 +125,110 @@ impl Store {
         })
     }
 
+    /// Returns the keys that find a record.
+    pub fn keys_of(&self, record: RecordId) -> Result<Vec<Key>, StoreError> {
+        self.database().read("look up the keys of a record", |c| {
+            c.prepare_cached("SELECT key FROM record_key WHERE record = ?1 ORDER BY key")?
+                .query_map([record.0], |row| row.get(0).map(Key))?
+                .collect()
+        })
+    }
+
+    /// Files results of another store, leased, in one transaction: under those of their keys that
+    /// find nothing here, and only those whose step-made layers are all here. Tells how many.
+    pub fn adopt_records(&self, lease: &Lease, records: &[NewRecord]) -> Result<usize, StoreError> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let process = self.process_id()?;
+        self.database().write("adopt records", |t| {
+            let mut adopted = 0;
+            for new in records {
+                let mut free = Vec::new();
+                for key in &new.keys {
+                    let taken = t
+                        .prepare_cached("SELECT 1 FROM record_key WHERE key = ?1")?
+                        .exists([key.0])?;
+                    if !taken {
+                        free.push(*key);
+                    }
+                }
+                let layers = distinct(&new.outputs);
+                let mut whole = true;
+                for content in &layers {
+                    whole &= matches!(content, Content::DiffId(_)) || layer_exists(t, content)?;
+                }
+                if free.is_empty() || !whole {
+                    continue;
+                }
+                self.insert_record(t, lease, process, new, &free)?;
+                adopted += 1;
+            }
+            Ok(adopted)
+        })
+    }
+
     /// Files a result, leased.
     ///
     /// Errors if one of its step-made layers is not in the store. A record that loses its last key
     /// to this one is dropped.
     pub fn file_record(&self, lease: &Lease, new: &NewRecord) -> Result<RecordId, StoreError> {
-        let (process, time) = (self.process_id()?, now());
+        let process = self.process_id()?;
         self.database().write("file a record", |t| {
-            let layers = distinct(&new.outputs);
-            for content in &layers {
-                let present = layer_exists(t, content)?;
-                if !present && matches!(content, Content::Layer(_)) {
-                    return Err(StoreError::NoSuchLayer(*content).into());
-                }
-                if present {
-                    lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
-                }
+            self.insert_record(t, lease, process, new, &new.keys)
+        })
+    }
+
+    fn insert_record(
+        &self,
+        t: &Transaction<'_>,
+        lease: &Lease,
+        process: &str,
+        new: &NewRecord,
+        keys: &[Key],
+    ) -> Result<RecordId, Abort> {
+        let layers = distinct(&new.outputs);
+        for content in &layers {
+            let present = layer_exists(t, content)?;
+            if !present && matches!(content, Content::Layer(_)) {
+                return Err(StoreError::NoSuchLayer(*content).into());
             }
-            let (lineage, slot) = match &new.slot {
-                Some((lineage, slot)) => (Some(lineage.0), Some(slot)),
-                None => (None, None),
-            };
-            let duration = i64::try_from(new.duration.as_micros()).unwrap_or(i64::MAX);
-            t.prepare_cached(
-                "INSERT INTO record
+            if present {
+                lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
+            }
+        }
+        let (lineage, slot) = match &new.slot {
+            Some((lineage, slot)) => (Some(lineage.0), Some(slot)),
+            None => (None, None),
+        };
+        let duration = i64::try_from(new.duration.as_micros()).unwrap_or(i64::MAX);
+        t.prepare_cached(
+            "INSERT INTO record
                  (op, lineage, slot, outputs, parts, created, used, duration, boot)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute((
-                new.op.0,
-                lineage,
-                slot,
-                encode_outputs(&new.outputs),
-                &new.parts,
-                millis(new.created),
-                time,
-                duration,
-                &self.inner.boot,
-            ))?;
-            let id = RecordId(t.last_insert_rowid());
-            let mut insert =
-                t.prepare_cached("INSERT INTO record_layer (content, record) VALUES (?1, ?2)")?;
-            for content in &layers {
-                insert.execute((content.to_bytes(), id.0))?;
-            }
-            lease.hold(t, process, Leased::Record, &id.0.to_be_bytes())?;
-            for key in &new.keys {
-                point(t, key, id, "a newer result")?;
-            }
-            Ok(id)
-        })
+        )?
+        .execute((
+            new.op.0,
+            lineage,
+            slot,
+            encode_outputs(&new.outputs),
+            &new.parts,
+            millis(new.created),
+            now(),
+            duration,
+            &self.inner.boot,
+        ))?;
+        let id = RecordId(t.last_insert_rowid());
+        let mut insert =
+            t.prepare_cached("INSERT INTO record_layer (content, record) VALUES (?1, ?2)")?;
+        for content in &layers {
+            insert.execute((content.to_bytes(), id.0))?;
+        }
+        lease.hold(t, process, Leased::Record, &id.0.to_be_bytes())?;
+        for key in keys {
+            point(t, key, id, "a newer result")?;
+        }
+        Ok(id)
     }
 
     /// Makes `key` find the record too; `false` if the record is gone.

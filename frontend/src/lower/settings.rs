@@ -72,12 +72,9 @@ impl Settings {
                 "build argument `BUILDKIT_DISABLE_FILEOP` is not supported: files are always copied without a helper image",
             ));
         }
-        if let Some(value) = build_args.get("BUILDKIT_INLINE_CACHE")
-            && boolean("BUILDKIT_INLINE_CACHE", value)?
-        {
-            return Err(invalid(
-                "build argument `BUILDKIT_INLINE_CACHE` is not supported yet: no cache is exported",
-            ));
+        // Whoever exports the image reads it.
+        if let Some(value) = build_args.get("BUILDKIT_INLINE_CACHE") {
+            boolean("BUILDKIT_INLINE_CACHE", value)?;
         }
         let multi_platform = match build_args.get("BUILDKIT_MULTI_PLATFORM") {
             Some(value) => boolean("BUILDKIT_MULTI_PLATFORM", value)?,

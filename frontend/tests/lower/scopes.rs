@@ -349,6 +349,7 @@ fn arguments_of_the_builder_act() {
         "BUILDKIT_SYNTAX=",
         "BUILDKIT_DISABLE_FILEOP=0",
         "BUILDKIT_INLINE_CACHE=0",
+        "BUILDKIT_INLINE_CACHE=1",
         "BUILDKIT_ATTEST_SBOM=true",
         "BUILDKIT_ATTEST_PROVENANCE=mode=max",
         "BUILDKIT_DOCKERFILE_CHECK=skip=all",
@@ -380,7 +381,7 @@ fn arguments_of_the_builder_that_cannot_act_are_refused() {
         "build argument `BUILDKIT_DISABLE_FILEOP` is not supported: files are always copied without a helper image",
     );
     refuse(
-        "BUILDKIT_INLINE_CACHE=1",
-        "build argument `BUILDKIT_INLINE_CACHE` is not supported yet: no cache is exported",
+        "BUILDKIT_INLINE_CACHE=maybe",
+        "build argument `BUILDKIT_INLINE_CACHE` is `maybe`, but must be true or false",
     );
 }

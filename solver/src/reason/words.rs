@@ -27,6 +27,7 @@ impl Display for Reason {
             Reason::Forced { by } => f.write_str(by),
             Reason::SameBytes => f.write_str("the step above wrote the same bytes"),
             Reason::SameInput => f.write_str("reads the same bytes as before"),
+            Reason::Imported { from } => write!(f, "from {from}"),
             Reason::Evicted { rule, when } => fmt_evicted(rule, when, f),
             Reason::ContentGone => f.write_str("its result is no longer in the store"),
             Reason::Changed(causes) => {

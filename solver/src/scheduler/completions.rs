@@ -6,7 +6,8 @@ use super::{Asking, CellState, Digests, Found, Scheduler, State};
 use crate::outline::{At, Role};
 use crate::step::{Answer, Cutoff, Failed, Notice, Ran, Step, Ticket, Waited};
 use crate::{
-    Content, Fetched, Key, NewRecord, Outputs, Pinned, Record, Road, SelectionDigest, StepStatus,
+    Content, Fetched, Key, NewRecord, Outputs, Pinned, Record, Road, SelectionDigest, Sought,
+    StepStatus, Wanted,
 };
 
 impl<H: Clone> Scheduler<H> {
@@ -81,11 +82,65 @@ impl<H: Clone> Scheduler<H> {
 
     pub(super) fn missed(&mut self, at: At, asking: Asking, op_known: bool) {
         match asking {
+            // What is elsewhere comes before whatever would have to be brought here to go on.
+            Asking::Definition if self.seeks => {
+                let key = Key::Definition(self.definition(at));
+                let op = !op_known && !self.nodes[at].content_closed;
+                self.nodes[at].op_known = op_known;
+                self.seek(at, vec![key], op, Asking::DefinitionElsewhere);
+            }
+            Asking::Op if self.seeks && !op_known => {
+                self.nodes[at].op_known = false;
+                self.seek(at, Vec::new(), true, Asking::DefinitionElsewhere);
+            }
             Asking::Definition | Asking::Op => self.set_asking(at, Asking::Inputs { op_known }),
+            Asking::Content(key) if self.seeks => {
+                let keys = vec![Key::Content(key)];
+                self.seek(at, keys, false, Asking::ContentElsewhere(key));
+            }
             Asking::Content(_) => self.set_asking(at, Asking::Presence),
             Asking::Recheck { asked: true, .. } => self.prepare(at),
             _ => {}
         }
+    }
+
+    /// Takes what another machine has, or has not.
+    pub(super) fn sought(&mut self, at: At, wanted: &Wanted, sought: Sought) {
+        let State::Keyed(asking) = self.nodes[at].state else {
+            return;
+        };
+        let is_question = match asking {
+            Asking::DefinitionElsewhere => !matches!(wanted.keys.first(), Some(Key::Content(_))),
+            Asking::ContentElsewhere(key) => wanted.keys.contains(&Key::Content(key)),
+            // An input was reopened meanwhile.
+            _ => false,
+        };
+        if !is_question {
+            return;
+        }
+        let usable = sought.found.filter(|found| {
+            let fits = match found.key {
+                // While this was on its way, something that it needs may have run.
+                Key::Definition(_) => self.may_ask_definition(at),
+                Key::Content(_) => true,
+            };
+            let is_wanted = wanted.keys.contains(&found.key);
+            let record = &found.record;
+            fits && is_wanted && self.is_whole(at, record) && !self.dropped.contains(&record.id)
+        });
+        if let Some(found) = usable {
+            self.steps.push_back(Step::Tell(Notice::Imported {
+                node: self.outline.nodes[at].id,
+                from: found.from,
+            }));
+            return self.hit(at, found.key, found.record, false);
+        }
+        let op_known = self.nodes[at].op_known || sought.op_known;
+        let next = match asking {
+            Asking::DefinitionElsewhere => Asking::Inputs { op_known },
+            _ => Asking::Presence,
+        };
+        self.set_asking(at, next);
     }
 
     /// Whether a record has every output that the graph has.
@@ -183,7 +238,12 @@ impl<H: Clone> Scheduler<H> {
             let forced = self.outline.nodes[consumer].forced;
             let consumer = &mut self.nodes[consumer];
             match consumer.state {
-                State::Keyed(Asking::Digests | Asking::Content(_) | Asking::Presence) => {
+                State::Keyed(
+                    Asking::Digests
+                    | Asking::Content(_)
+                    | Asking::ContentElsewhere(_)
+                    | Asking::Presence,
+                ) => {
                     consumer.content = None;
                     consumer.state = State::Keyed(Asking::Inputs {
                         op_known: !consumer.content_closed && !forced,

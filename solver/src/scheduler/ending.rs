@@ -6,7 +6,7 @@ use kiln_ir::NodeId;
 
 use super::{Scheduler, State, Want};
 use crate::outline::Role;
-use crate::{GoalResult, Need, Road, StepStatus};
+use crate::{DefinitionKey, GoalResult, Need, Road, StepStatus};
 
 impl<H: Clone> Scheduler<H> {
     /// What the goals hold; none if one of them is not done.
@@ -29,6 +29,14 @@ impl<H: Clone> Scheduler<H> {
                     record: found.record.clone(),
                 })
             })
+            .collect()
+    }
+
+    /// The definition keys that are known.
+    pub(crate) fn definitions(&self) -> BTreeMap<NodeId, DefinitionKey> {
+        let nodes = self.outline.nodes.iter().zip(&self.nodes);
+        nodes
+            .filter_map(|(outline, node)| Some((outline.id, node.definition?)))
             .collect()
     }
 

@@ -26,6 +26,8 @@ struct Scripted {
     running: Mutex<(usize, usize)>,
     /// The cache has an error.
     broken: bool,
+    /// What is elsewhere is never known.
+    hangs: bool,
     /// Cache mounts that somebody uses.
     mounts: Arc<Mounts>,
 }
@@ -106,7 +108,23 @@ impl Worker for Scripted {
         })
     }
 
-    async fn load(&self, record: &Record) -> Result<Option<Vec<Option<Content>>>, WorldError> {
+    fn seeks(&self) -> bool {
+        self.world.lock().unwrap().far.is_some()
+    }
+
+    async fn seek(&self, wanted: Wanted) -> Sought {
+        self.calls.lock().unwrap().push("seek");
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.world.lock().unwrap().seek(&wanted)
+    }
+
+    async fn load(
+        &self,
+        record: &Record,
+        _: &StepSink,
+    ) -> Result<Option<Vec<Option<Content>>>, WorldError> {
         self.world("load", |world| Ok(world.load(record)))
     }
 
@@ -759,4 +777,57 @@ fn a_worker_of_many_threads_comes_to_the_same() {
         .block_on(Build::new(&other, &script, &steps[1..]).solve())
         .unwrap();
     assert_eq!(result.goals[0].content, again.goals[0].content);
+}
+
+#[test]
+fn a_build_whose_results_are_here_waits_for_nobody_elsewhere() {
+    let (world, script, top) = here_and_elsewhere();
+    let worker = Arc::new(Scripted {
+        hangs: true,
+        ..Scripted::of(world)
+    });
+    let build = Build::new(&worker, &script, &[top]);
+    runtime().block_on(build.solve()).unwrap();
+    assert_eq!((worker.count("seek"), worker.count("run")), (0, 0));
+}
+
+#[test]
+fn a_build_that_waits_for_elsewhere_can_be_stopped() {
+    let (mut world, script, top) = here_and_elsewhere();
+    world.move_away();
+    let worker = Arc::new(Scripted {
+        hangs: true,
+        ..Scripted::of(world)
+    });
+    let build = Build::new(&worker, &script, &[top]);
+    build.cancel.cancel();
+    let ended = runtime().block_on(build.solve());
+    assert!(matches!(ended, Err(SolveError::Cancelled { .. })));
+}
+
+#[test]
+fn a_record_of_another_machine_says_where_it_is_from() {
+    let (mut world, script, top) = here_and_elsewhere();
+    world.move_away();
+    let worker = Arc::new(Scripted::of(world));
+    let build = Build::new(&worker, &script, &[top]);
+    let solved = runtime().block_on(build.solve()).unwrap();
+    let reason = solved.summary.steps[&top.node].reason.as_ref().unwrap();
+    assert_eq!(reason.to_string(), "from far");
+    assert_eq!(worker.count("run"), 0);
+    // The keys of what was covered are known as well.
+    assert_eq!(solved.definitions.len(), 3);
+}
+
+/// A world that was built, with another machine that has nothing.
+fn here_and_elsewhere() -> (World, Arc<Script>, Input) {
+    let mut world = World::default();
+    world.image("alpine", "etc/os", "alpine 3");
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let first = script.run(base, "write /a 1");
+    let top = script.run(first, "write /b 2");
+    super::simulate::build(&mut world, &script, &[top]);
+    world.far = Some(Box::default());
+    (world, Arc::new(script), top)
 }

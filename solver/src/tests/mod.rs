@@ -1,6 +1,7 @@
 //! Builds in a world of memory.
 
 mod driven;
+mod elsewhere;
 mod graph;
 mod keys;
 mod orders;

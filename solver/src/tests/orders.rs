@@ -127,6 +127,23 @@ fn lost_layers_are_made_again_in_every_order() {
 }
 
 #[test]
+fn results_of_another_machine_come_to_the_same_in_every_order() {
+    let (mut world, script, top) = diamond();
+    let fresh = super::simulate::build(&mut world, &script, &[top]);
+    let expected = fresh.results.unwrap()[0].content.clone();
+    world.move_away();
+    let far = world.far.as_mut().unwrap();
+    far.evict("RUN all /top");
+    far.lose_layers("RUN write /right 2");
+    let goals = [(top, Need::Present)];
+    let options = SolveOptions::for_cores(1);
+    let orders = in_every_order(&world, &script, &goals, options, 1_000, |_, outcome| {
+        assert_eq!(outcome.results.unwrap()[0].content, expected);
+    });
+    assert!(orders > 20, "only {orders} orders");
+}
+
+#[test]
 fn a_failure_files_no_wrong_record_in_any_order() {
     let (world, mut script, top) = diamond();
     let base = script.image("alpine");

@@ -27,6 +27,8 @@ enum Change {
     Rebase(u8),
     Evict(prop::sample::Index),
     LoseLayer(prop::sample::Index),
+    /// All that is here is on another machine from now on, but for some layers.
+    MoveAway(prop::sample::Index),
     Nothing,
 }
 
@@ -52,6 +54,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0u8..2).prop_map(Change::Rebase),
         2 => any::<prop::sample::Index>().prop_map(Change::Evict),
         2 => any::<prop::sample::Index>().prop_map(Change::LoseLayer),
+        2 => any::<prop::sample::Index>().prop_map(Change::MoveAway),
         1 => Just(Change::Nothing),
     ]
 }
@@ -152,6 +155,16 @@ proptest! {
                     ids.sort();
                     if !ids.is_empty() {
                         world.layers.remove(&ids[pick.index(ids.len())]);
+                    }
+                }
+                Change::MoveAway(pick) => {
+                    world.move_away();
+                    let far = world.far.as_mut().unwrap();
+                    let mut ids: Vec<ContentId> = far.layers.keys().copied().collect();
+                    ids.sort();
+                    // One of them is lost on the way, if it is not the first.
+                    if let Some(lost) = ids.get(pick.index(ids.len() + 1)).filter(|_| ids.len() > 1) {
+                        far.layers.remove(lost);
                     }
                 }
                 Change::Nothing => {}

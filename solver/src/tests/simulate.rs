@@ -42,7 +42,8 @@ impl Simulation<'_> {
             .map(|&(input, need)| Goal { input, need })
             .collect();
         let mut scheduler: Scheduler<Content> =
-            Scheduler::new(plan.clone(), goals, &self.script.notes, self.options);
+            Scheduler::new(plan.clone(), goals, &self.script.notes, self.options)
+                .seeking(self.world.far.is_some());
         let mut log = String::new();
         let mut pending: Vec<Step<Content>> = Vec::new();
         let mut choices = Vec::new();
@@ -158,6 +159,25 @@ impl Simulation<'_> {
                 let _ = writeln!(log, "lookup {}", line.join(", "));
                 Completion::Lookup { answers }
             }
+            Step::Seek { node, wanted } => {
+                let sought = self.world.seek(&wanted);
+                let road = match wanted.keys.first() {
+                    Some(Key::Definition(_)) => "definition",
+                    Some(Key::Content(_)) => "content",
+                    None => "op",
+                };
+                let found = match (&sought.found, sought.op_known) {
+                    (Some(_), _) => "hit",
+                    (None, true) => "an op",
+                    (None, false) => "none",
+                };
+                let _ = writeln!(log, "seek {road} of {}: {found}", self.name(node));
+                Completion::Seek {
+                    node,
+                    wanted,
+                    sought,
+                }
+            }
             Step::Load { node, record } => {
                 let _ = writeln!(log, "load {}", self.name(node));
                 Completion::Load {
@@ -227,6 +247,9 @@ impl Simulation<'_> {
         let _ = match notice {
             Notice::Pinned { .. } => Ok(()),
             Notice::Reopened { node } => writeln!(log, "reopened {}", self.name(node)),
+            Notice::Imported { node, from } => {
+                writeln!(log, "{} is from {from}", self.name(node))
+            }
             Notice::Finished {
                 node,
                 status,

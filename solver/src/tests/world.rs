@@ -36,6 +36,10 @@ pub(crate) struct World {
     pub(crate) chance: u32,
     /// Digests of layers are refused.
     pub(crate) blind: bool,
+    /// Another machine, whose records and layers can be had.
+    pub(crate) far: Option<Box<World>>,
+    /// Records that are of the other machine, with their ids there.
+    imported: HashMap<RecordId, RecordId>,
     next_record: i64,
 }
 
@@ -96,6 +100,54 @@ impl World {
         self.records.remove(&id);
         self.by_definition.retain(|_, found| *found != id);
         self.by_content.retain(|_, found| *found != id);
+        if let (Some(far_id), Some(far)) = (self.imported.remove(&id), &mut self.far) {
+            far.forget(far_id);
+        }
+    }
+
+    /// Takes everything that this world has to another machine, and leaves nothing here.
+    pub(crate) fn move_away(&mut self) {
+        let far = World {
+            far: None,
+            imported: HashMap::new(),
+            ..self.clone()
+        };
+        *self = World {
+            locals: self.locals.clone(),
+            images: self.images.clone(),
+            chance: self.chance,
+            // Ids are of one store.
+            next_record: 1_000,
+            far: Some(Box::new(far)),
+            ..World::default()
+        };
+    }
+
+    /// Looks on the other machine. What is found there has an id here from then on, and no layers.
+    pub(crate) fn seek(&mut self, wanted: &Wanted) -> Sought {
+        let Some(far) = &self.far else {
+            return Sought::default();
+        };
+        let op_known = wanted.op.is_some_and(|op| far.known_op(op));
+        let mut keys = wanted.keys.iter();
+        let found = keys.find_map(|&key| Some((key, far.lookup(key)?)));
+        let Some((key, record)) = found else {
+            return Sought {
+                found: None,
+                op_known,
+            };
+        };
+        let new = far.records[&record.id].new.clone();
+        let filed = self.file_record(new);
+        self.imported.insert(filed.id, record.id);
+        Sought {
+            found: Some(Imported {
+                key,
+                record: filed,
+                from: "far".into(),
+            }),
+            op_known,
+        }
     }
 
     pub(crate) fn pin(&self, plan: &Plan, node: NodeId) -> Result<Pinned, WorldError> {
@@ -175,7 +227,15 @@ impl World {
         self.records.values().any(|stored| stored.new.op == op)
     }
 
-    pub(crate) fn load(&self, record: &Record) -> Option<Vec<Option<Content>>> {
+    pub(crate) fn load(&mut self, record: &Record) -> Option<Vec<Option<Content>>> {
+        let is_imported = self.imported.contains_key(&record.id);
+        if let (true, Some(far)) = (is_imported, &self.far) {
+            for id in record.outputs.iter().flatten().flatten() {
+                if let Some(files) = far.layers.get(id) {
+                    self.layers.insert(*id, files.clone());
+                }
+            }
+        }
         let all_here = record
             .outputs
             .iter()

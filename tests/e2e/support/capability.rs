@@ -34,6 +34,8 @@ pub(crate) enum Capability {
     Containerd,
     /// `docker-registry`.
     DockerRegistry,
+    /// `weed`, an object store.
+    Seaweed,
     /// `python3`.
     Python,
     /// Python's own installer, and a Python that reads TOML.
@@ -75,6 +77,7 @@ impl Capability {
             Self::Podman => "podman with a storage of its own",
             Self::Containerd => "containerd that starts, and ctr",
             Self::DockerRegistry => "docker-registry",
+            Self::Seaweed => "weed (SeaweedFS)",
             Self::Python => "python3",
             Self::Pip => "pip and Python 3.11",
             Self::Setpriv => "setpriv",
@@ -120,6 +123,7 @@ impl Capability {
             Self::Podman => nix::unistd::geteuid().is_root() && engine::starts("podman"),
             Self::Containerd => nix::unistd::geteuid().is_root() && engine::starts("containerd"),
             Self::DockerRegistry => find_program("docker-registry").is_some(),
+            Self::Seaweed => succeeds("weed", &["version"]),
             Self::Python => find_program("python3").is_some(),
             Self::Pip => succeeds("python3", &["-c", "import pip, tomllib"]),
             Self::Setpriv => find_program("setpriv").is_some(),

@@ -73,6 +73,13 @@ impl Client {
         Err(last.expect("BUG: a registry has no endpoint"))
     }
 
+    /// Fetches what a reference means at the registry itself, whatever its mirrors say: for whoever
+    /// replaces it.
+    pub async fn own_manifest(&self, reference: &Reference) -> Result<PulledManifest, Error> {
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        self.manifest_at(&endpoint, reference).await
+    }
+
     /// Fetches what a reference means for a platform: index, manifest and config, but no layer.
     ///
     /// An image that is not in an index is taken as it is; its config tells what it runs on.

@@ -58,15 +58,15 @@ pub(super) enum Target<'a> {
 
 /// The last time when something moved.
 #[derive(Clone)]
-pub(super) struct Activity(Arc<Mutex<Instant>>);
+pub(crate) struct Activity(Arc<Mutex<Instant>>);
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
     /// Says that something moved.
-    pub(super) fn touch(&self) {
+    pub(crate) fn touch(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -204,6 +204,17 @@ impl Transport {
     ) -> Result<Response, Error> {
         self.try_often(attempt, url, &Activity::new(), true, make)
             .await
+    }
+
+    /// Like [`Transport::execute`], for a body that reports what it moves.
+    pub(crate) async fn execute_watched(
+        &self,
+        attempt: &Attempt,
+        url: &Url,
+        activity: &Activity,
+        make: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        self.try_often(attempt, url, activity, true, make).await
     }
 
     async fn exchange(

@@ -13,6 +13,7 @@ fn two(world: &World) -> ImageToExport {
             false,
         );
         ResultToExport {
+            inline_cache: None,
             handle: Some(Handle::layers(vec![layer])),
             config: Some(config::plain_for(&platform)),
             platform: Some(platform),

@@ -117,6 +117,30 @@ impl Manifest {
         &rest[..rest.partition_point(|entry| entry.path.starts_with(path))]
     }
 
+    /// The passing directories with those above them, which an archive of the layer does not tell;
+    /// nothing if there are none.
+    pub fn passing(&self) -> Option<Manifest> {
+        let is_passing = |entry: &&Entry| entry.kind.is_passing();
+        let passing: Vec<&Entry> = self.entries.iter().filter(is_passing).collect();
+        if passing.is_empty() {
+            return None;
+        }
+        // In path order what lies in a directory follows it, so that the next passing one tells.
+        let leads_on = |entry: &&Entry| {
+            let next = passing.partition_point(|passing| passing.path < entry.path);
+            let next = passing.get(next);
+            next.is_some_and(|passing| passing.path.starts_with(entry.path.as_bytes()))
+        };
+        let kept = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind.is_directory())
+            .filter(leads_on)
+            .cloned();
+        let manifest = Manifest::from_sorted(kept.collect());
+        Some(manifest.expect("BUG: the directories of a manifest are none"))
+    }
+
     /// Follows a hard link to the entry that says what it is; any other entry is itself.
     pub fn resolve<'a>(&'a self, entry: &'a Entry) -> &'a Entry {
         match &entry.kind {
@@ -340,5 +364,41 @@ fn flaw(entry: &Entry, reason: &'static str) -> ManifestError {
     ManifestError::Entry {
         path: entry.path.clone(),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(path: &str, passing: bool) -> Entry {
+        let kind = Kind::Directory {
+            opaque: false,
+            passing,
+        };
+        Entry::new(TreePath::new(path).unwrap(), kind, Meta::new(0o755))
+    }
+
+    #[test]
+    fn passing_directories_come_with_those_above_them() {
+        let all = [
+            directory("a", true),
+            directory("a/b", false),
+            directory("a/b/c", true),
+            directory("a-b", false),
+            directory("d", false),
+            directory("d/e", false),
+        ];
+        let manifest = Manifest::new(all.to_vec()).unwrap();
+        let passing = manifest.passing().unwrap();
+        let paths: Vec<String> = passing
+            .entries()
+            .iter()
+            .map(|entry| entry.path.to_string())
+            .collect();
+        assert_eq!(paths, ["/a", "/a/b", "/a/b/c"]);
+        assert_eq!(Manifest::decode(&passing.encode()).unwrap(), passing);
+        let none = Manifest::new(vec![directory("d", false)]).unwrap();
+        assert!(none.passing().is_none());
     }
 }

@@ -44,6 +44,9 @@ pub struct ApplyOptions<'a> {
     /// Whether an archive without its end mark is refused as truncated. Other tools take it, so
     /// what was verified by its digest is applied without.
     pub require_end: bool,
+    /// Passing directories, which archives cannot tell from others: those of the archive that are in
+    /// there are passing too, with the attributes of there.
+    pub passing: Option<&'a Manifest>,
 }
 
 impl ApplyOptions<'_> {
@@ -56,6 +59,7 @@ impl ApplyOptions<'_> {
             max_bytes: 1 << 40,
             max_entries: 4_000_000,
             require_end: true,
+            passing: None,
         }
     }
 }
@@ -588,7 +592,18 @@ impl Layer<'_> {
 
     /// Puts marks and the attributes of directories on disk, deepest first, and makes the manifest.
     fn finish(mut self) -> Result<Applied, ApplyError> {
-        let nodes = std::mem::take(&mut self.nodes);
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let told = self.options.passing.map_or(&[][..], Manifest::entries);
+        for entry in told.iter().filter(|entry| entry.kind.is_passing()) {
+            if let Some(Node::Directory {
+                meta,
+                opaque: false,
+                passing,
+            }) = nodes.get_mut(&entry.path)
+            {
+                (*meta, *passing) = (entry.meta.clone(), true);
+            }
+        }
         for (path, node) in nodes.iter().rev() {
             match node {
                 Node::Inode(_) => {}

@@ -1,0 +1,24 @@
+//! Caches that travel: what builds on other machines made, and what this one leaves for them.
+//!
+//! `document` is the format, `place` where such documents and blobs lie, `elsewhere` what a build
+//! takes from there, `collect` and `publish` what it leaves there. docs/cache.md is the users' page.
+
+mod collect;
+mod document;
+mod elsewhere;
+mod error;
+mod layout;
+mod place;
+mod publish;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use collect::inline_cache;
+pub use collect::{CacheContent, CacheMode};
+pub(crate) use document::CachedRecord;
+pub use elsewhere::{CacheNotices, CacheSource, Elsewhere, PATIENCE};
+pub use error::{CacheError, DocumentError};
+pub(crate) use place::INLINE_KEY;
+pub use place::{CachePlace, DEFAULT_TAG, S3Place};
+pub use publish::{CachePublished, CacheTarget, MOST_AGE, MOST_BYTES};

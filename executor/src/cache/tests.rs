@@ -1,0 +1,258 @@
+//! Documents that are written, merged and read, and documents that lie.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kiln_oci::digest::Sha256Digest;
+use kiln_oci::media_type::Compression;
+use kiln_store::{Content, DiffId, Key, Lineage, OpKey};
+use kiln_tree::LayerId;
+
+use super::document::{Cache, CachedBlob, CachedLayer, CachedRecord, Limits};
+
+const LIMITS: Limits = Limits {
+    age: Duration::from_secs(1000),
+    bytes: 10_000,
+};
+
+fn at(second: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(second)
+}
+
+fn own(n: u8) -> Content {
+    Content::Layer(LayerId([n; 32]))
+}
+
+fn layer(n: u8, size: u64) -> CachedLayer {
+    CachedLayer {
+        blob: CachedBlob {
+            digest: Sha256Digest::from_bytes([n; 32]),
+            size,
+            compression: Compression::Gzip,
+            diff_id: DiffId([n + 100; 32]),
+            archive: "tar v0".to_owned(),
+            packed: "gzip".to_owned(),
+        },
+        created: at(u64::from(n)),
+        passing: None,
+    }
+}
+
+/// A result of one layer on a base, made at a second.
+fn result(n: u8, second: u64, size: u64) -> Cache {
+    let record = CachedRecord {
+        keys: vec![Key([n; 32])],
+        op: OpKey([n; 32]),
+        slot: Some((Lineage([9; 32]), format!("stage-0.{n}"))),
+        outputs: vec![Some(vec![Content::DiffId(DiffId([1; 32])), own(n)]), None],
+        created: at(second),
+        took: Duration::from_millis(5),
+        parts: br#"{"definition":[],"facts":{"step":{"text":"RUN x","line":2},"parts":[]}}"#
+            .to_vec(),
+    };
+    Cache {
+        records: vec![record],
+        layers: BTreeMap::from([(own(n), layer(n, size))]),
+    }
+}
+
+fn keys(cache: &Cache) -> Vec<u8> {
+    let mut keys: Vec<u8> = cache
+        .records
+        .iter()
+        .flat_map(|record| record.keys.iter().map(|key| key.0[0]))
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn merged(before: Cache, ours: Cache) -> Cache {
+    before.merge(ours, LIMITS, at(1500))
+}
+
+#[test]
+fn what_is_written_comes_back() {
+    let mut cache = merged(result(1, 900, 10), result(2, 1000, 20));
+    cache.layers.get_mut(&own(1)).unwrap().passing = Some(b"some bytes".to_vec());
+    let bytes = cache.encode();
+    assert_eq!(Cache::decode(&bytes, None).unwrap(), cache);
+    assert_eq!(Cache::decode(&bytes, None).unwrap().encode(), bytes);
+}
+
+#[test]
+fn the_bytes_are_those_of_the_format() {
+    let mut cache = result(1, 900, 10);
+    cache.layers.get_mut(&own(1)).unwrap().passing = Some(b"passing".to_vec());
+    let text = String::from_utf8(cache.encode()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    insta::assert_snapshot!(
+        "cache-export",
+        serde_json::to_string_pretty(&value).unwrap()
+    );
+    // Nothing stands between the values.
+    assert_eq!(serde_json::to_string(&value).unwrap(), text);
+}
+
+#[test]
+fn two_builders_both_find_their_results() {
+    let one = merged(Cache::default(), result(1, 900, 10));
+    let both = merged(one.clone(), result(2, 1000, 10));
+    assert_eq!(keys(&both), [1, 2]);
+    assert!(both.covers(&one) && both.covers(&result(2, 1000, 10)));
+    assert!(!one.covers(&both));
+    // Whoever comes again changes nothing.
+    let again = merged(both.clone(), result(1, 900, 10));
+    assert_eq!(again, both);
+    assert_eq!(again.encode(), both.encode());
+    // The order of arrival does not matter.
+    let other = merged(
+        merged(Cache::default(), result(2, 1000, 10)),
+        result(1, 900, 10),
+    );
+    assert_eq!(other, both);
+}
+
+#[test]
+fn of_one_key_the_newest_stays() {
+    let newer = |second, content: u8| {
+        let mut cache = result(content, second, 10);
+        cache.records[0].keys = vec![Key([1; 32])];
+        cache
+    };
+    for (first, then) in [
+        (newer(900, 2), newer(1000, 3)),
+        (newer(1000, 3), newer(900, 2)),
+    ] {
+        let both = merged(first, then);
+        assert_eq!(both.records.len(), 1);
+        assert_eq!(both.records[0].created, at(1000));
+        // The layer of the other goes with it.
+        assert_eq!(both.layers.keys().copied().collect::<Vec<_>>(), [own(3)]);
+    }
+}
+
+#[test]
+fn the_oldest_leave_beyond_the_limits() {
+    // Too old.
+    assert_eq!(keys(&merged(result(1, 400, 10), result(2, 1400, 10))), [2]);
+    // Too much: the newer of the others stays.
+    let others = merged(result(1, 900, 6_000), result(2, 1000, 6_000));
+    assert_eq!(keys(&merged(others, result(3, 1100, 1_000))), [2, 3]);
+    // Our own results stay whatever they are.
+    assert_eq!(
+        keys(&merged(result(1, 1400, 10), result(2, 400, 50_000))),
+        [2]
+    );
+    assert_eq!(keys(&merged(Cache::default(), result(2, 400, 50_000))), [2]);
+}
+
+#[test]
+fn a_record_without_its_layers_is_left_out() {
+    let mut lost = result(1, 1400, 10);
+    lost.layers.clear();
+    assert_eq!(keys(&merged(lost, result(2, 1400, 10))), [2]);
+}
+
+#[test]
+fn an_image_knows_its_own_blobs() {
+    let cache = result(1, 900, 10);
+    let text = cache.encode_inline();
+    assert!(
+        !text.contains(&"01".repeat(32)) || !text.contains("\"digest\""),
+        "{text}"
+    );
+    let blob = (Sha256Digest::from_bytes([5; 32]), 77, Compression::Zstd);
+    let blobs = std::collections::HashMap::from([(DiffId([101; 32]), blob)]);
+    let read = Cache::decode(text.as_bytes(), Some(&blobs)).unwrap();
+    let found = &read.layers[&own(1)].blob;
+    assert_eq!((found.digest, found.size, found.compression), blob);
+    // A layer that the image does not have cannot be had.
+    let none = Cache::decode(text.as_bytes(), Some(&Default::default())).unwrap();
+    assert!(none.layers.is_empty());
+}
+
+/// Changes a good document, which must not be taken then.
+fn check_refused(change: impl FnOnce(&mut serde_json::Value), expected: &str) {
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&result(1, 900, 10).encode()).unwrap();
+    change(&mut value);
+    let error = Cache::decode(value.to_string().as_bytes(), None).unwrap_err();
+    let words = crate::error::words(&error);
+    assert!(words.contains(expected), "{words}");
+}
+
+#[test]
+fn documents_that_lie_are_refused() {
+    check_refused(|value| value["version"] = 1.into(), "it is of version 1");
+    check_refused(
+        |value| value["records"][0]["outputs"][0][0] = 7.into(),
+        "names layer 7",
+    );
+    check_refused(
+        |value| value["records"][0]["keys"][0] = "zz".into(),
+        "`zz` is not a key",
+    );
+    check_refused(
+        |value| value["records"][0]["keys"] = serde_json::json!([]),
+        "too large",
+    );
+    check_refused(
+        |value| value["records"][0]["op"] = 7.into(),
+        "it is malformed",
+    );
+    check_refused(
+        |value| value["layers"][0]["content"] = "md5:1".into(),
+        "not a content id",
+    );
+    check_refused(
+        |value| {
+            let layer = value["layers"][1].clone();
+            value["layers"].as_array_mut().unwrap().push(layer);
+        },
+        "twice",
+    );
+    check_refused(
+        |value| value["layers"][1]["blob"]["compression"] = "rar".into(),
+        "`rar` is not a compression",
+    );
+    for words in ["as pulled", "tar\nv0", &"x".repeat(300)] {
+        check_refused(
+            |value| value["layers"][1]["blob"]["archive"] = words.into(),
+            "is not the words of an archive",
+        );
+    }
+    check_refused(
+        |value| value["layers"][1]["passing"] = "!".into(),
+        "is not a list of directories",
+    );
+}
+
+#[test]
+fn no_bytes_make_the_reader_panic() {
+    let good = result(1, 900, 10).encode();
+    for cut in 0..good.len() {
+        assert!(Cache::decode(&good[..cut], None).is_err());
+    }
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x15;
+        let _ = Cache::decode(&bytes, None);
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(Cache::decode(deep.as_bytes(), None).is_err());
+    let nested = format!("{{\"version\":0,\"layers\":[],\"records\":{deep}}}");
+    assert!(Cache::decode(nested.as_bytes(), None).is_err());
+}
+
+#[test]
+fn times_of_the_far_future_are_times() {
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&result(1, 900, 10).encode()).unwrap();
+    value["records"][0]["created"] = u64::MAX.into();
+    value["records"][0]["took_us"] = u64::MAX.into();
+    let cache = Cache::decode(value.to_string().as_bytes(), None).unwrap();
+    assert_eq!(
+        keys(&cache.merge(result(2, 900, 10), LIMITS, at(1500))),
+        [1, 2]
+    );
+}

@@ -1,0 +1,227 @@
+//! Caches that travel, as a build asks for them and as it leaves them.
+
+use std::collections::BTreeMap;
+
+use kiln_executor::{
+    CacheContent, CachePublished, CacheTarget, Error as ExecutorError, TransferObserver, words,
+};
+use kiln_solver::{Cancel, Content, ContentId, DefinitionKey};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{BuildRecord, Outcome};
+use crate::{Error, Event, Kiln};
+
+/// The build argument that asks for a cache in the image's config, as in BuildKit.
+pub(crate) const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
+
+/// Whether a build argument asks for a cache in the image's config.
+pub(crate) fn asks_inline(arguments: &BTreeMap<String, Option<String>>) -> bool {
+    let value = arguments.get(INLINE_ARGUMENT).and_then(Option::as_deref);
+    matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
+/// What is remembered of a build so that its results can be exported later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RememberedCache {
+    /// The definition keys of its steps, in hex.
+    pub definitions: Vec<String>,
+    /// The layers of its results, lowest first.
+    pub results: Vec<Vec<String>>,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
+}
+
+impl RememberedCache {
+    pub(crate) fn of(content: &CacheContent) -> RememberedCache {
+        RememberedCache {
+            definitions: content
+                .definitions
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            results: content
+                .results
+                .iter()
+                .map(|layers| layers.iter().map(ToString::to_string).collect())
+                .collect(),
+            epoch: content.epoch,
+        }
+    }
+
+    /// What is remembered, without what another version wrote otherwise.
+    fn content(&self) -> CacheContent {
+        let definitions = self.definitions.iter();
+        let layers = |layers: &Vec<String>| -> Content {
+            layers.iter().filter_map(|text| content_id(text)).collect()
+        };
+        CacheContent {
+            definitions: definitions
+                .filter_map(|text| hex(text).map(DefinitionKey))
+                .collect(),
+            results: self.results.iter().map(layers).collect(),
+            epoch: self.epoch,
+        }
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.definitions.is_empty()
+    }
+}
+
+fn content_id(text: &str) -> Option<ContentId> {
+    match text.split_once(':')? {
+        ("sha256", digits) => hex(digits).map(ContentId::DiffId),
+        ("layer", digits) => hex(digits).map(ContentId::Layer),
+        _ => None,
+    }
+}
+
+fn hex(text: &str) -> Option<[u8; 32]> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+    }
+    Some(bytes)
+}
+
+impl Kiln {
+    /// Exports the results of a build that has its own result already; returns the first failure that is
+    /// not to be ignored.
+    pub(crate) async fn export_caches(
+        &self,
+        lease: &kiln_executor::BuildLease,
+        content: &CacheContent,
+        targets: &[CacheTarget],
+        tell: &(dyn Fn(Event) + Send + Sync),
+        cancel: &Cancel,
+    ) -> Result<Option<ExecutorError>, Error> {
+        let mut failure = None;
+        for target in targets {
+            let what = format!("cache to {}", target.place);
+            let clock = std::time::Instant::now();
+            tell(Event::Exporting(what.clone()));
+            let silent = TransferObserver::silent();
+            let exporting = self.executor.export_cache(lease, content, target, &silent);
+            let exported = tokio::select! {
+                exported = exporting => exported,
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+            };
+            match exported {
+                Ok(published) => {
+                    tell(Event::Exported {
+                        what,
+                        took: clock.elapsed(),
+                    });
+                    tell(Event::Notice(published_words(target, published)));
+                }
+                Err(error) if target.ignore_error => {
+                    let why = words(&error);
+                    tell(Event::Notice(format!("the {what} was not exported: {why}")));
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        Ok(failure)
+    }
+
+    /// Exports the results of an earlier build: of the latest that came to an image, or to that image.
+    /// Says what came of each target, in words.
+    pub async fn push_cache(
+        &self,
+        image: Option<&str>,
+        targets: &[CacheTarget],
+        observer: &TransferObserver,
+    ) -> Result<Vec<String>, Error> {
+        let build = self.build_of(image)?;
+        let content = build.details.cache.content();
+        let lease = self.executor.build_lease();
+        let mut lines = Vec::with_capacity(targets.len());
+        for target in targets {
+            let exporting = self
+                .executor
+                .export_cache(&lease, &content, target, observer);
+            lines.push(published_words(target, exporting.await?));
+        }
+        Ok(lines)
+    }
+
+    fn build_of(&self, image: Option<&str>) -> Result<BuildRecord, Error> {
+        let id = match image {
+            Some(name) => Some(self.executor.image_details(name)?.id),
+            None => None,
+        };
+        let fits = |build: &BuildRecord| {
+            let done = build.details.outcome == Some(Outcome::Done);
+            done && !build.details.cache.is_empty()
+                && id.as_ref().is_none_or(|id| build.result == *id)
+        };
+        self.builds(usize::MAX)?
+            .into_iter()
+            .find(fits)
+            .ok_or_else(|| Error::Usage {
+                message: match image {
+                    Some(name) => format!("no build that came to `{name}` is remembered"),
+                    None => "no build that came to its end is remembered".to_owned(),
+                },
+                hint: Some("`kiln builds ls` lists those that are".to_owned()),
+            })
+    }
+}
+
+/// What came of an export, in a line.
+fn published_words(target: &CacheTarget, published: CachePublished) -> String {
+    let CachePublished {
+        records,
+        records_there,
+        was_there,
+    } = published;
+    let place = &target.place;
+    match was_there {
+        true => format!("the cache {place} has all {records} results already"),
+        false => format!("cached {records} results in {place}, which has {records_there} now"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_comes_back() {
+        let content = CacheContent {
+            definitions: vec![DefinitionKey([7; 32]), DefinitionKey([0xab; 32])],
+            results: vec![vec![ContentId::DiffId([1; 32]), ContentId::Layer([2; 32])]],
+            epoch: Some(5),
+        };
+        let remembered = RememberedCache::of(&content);
+        let text = serde_json::to_string(&remembered).unwrap();
+        let read: RememberedCache = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.content(), content);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_out() {
+        let remembered = RememberedCache {
+            definitions: vec!["zz".to_owned(), "é".repeat(32)],
+            results: vec![vec!["md5:00".to_owned(), "sha256:1".to_owned()]],
+            epoch: None,
+        };
+        let content = remembered.content();
+        assert!(content.definitions.is_empty());
+        assert_eq!(content.results, [Vec::new()]);
+    }
+
+    #[test]
+    fn the_argument_is_read_as_buildkit_does() {
+        let with = |value: Option<&str>| {
+            let value = value.map(str::to_owned);
+            asks_inline(&[(INLINE_ARGUMENT.to_owned(), value)].into())
+        };
+        assert!(with(Some("1")) && with(Some("true")));
+        assert!(!with(Some("0")) && !with(None));
+    }
+}

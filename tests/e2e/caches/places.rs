@@ -1,0 +1,274 @@
+//! Caches in directories, what min and max hold, and two builders at once.
+
+use super::{Machine, dockerfile, ran, says};
+use crate::support::{Capability::*, Case, World, case};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("another_machine", &[Containers], another_machine),
+        case("only_the_results", &[Containers], only_the_results),
+        case("changed_since", &[Containers], changed_since),
+        case("directories_merge", &[Containers], directories_merge),
+        case("builders_at_once", &[Containers], builders_at_once),
+        case("nothing_there", &[Containers], nothing_there),
+        case("damaged_directory", &[Containers], damaged_directory),
+        case("altered_layer", &[Containers], altered_layer),
+        case("export_fails", &[Containers], export_fails),
+        case("exported_later", &[Containers], exported_later),
+        case("refused_by_name", &[], refused_by_name),
+    ]
+}
+
+const TO: &str = "type=local,dest=cache,mode=max";
+const FROM: &str = "type=local,src=cache";
+
+fn another_machine(world: &World) {
+    dockerfile(world);
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    let first = one.build(&["--cache-to", TO]);
+    assert_eq!(ran(&first), 5, "{}", first.stderr);
+    world.snapshot_of("first", &first.table());
+    let second = two.build(&["--cache-from", FROM]);
+    world.snapshot_of("second", &second.table());
+    assert_eq!(first.id(), second.id());
+    assert_eq!(two.sh("cat /own /bin/program"), "own\nprogram");
+    world.snapshot_of("why", &two.kiln(&["why"]).ok().whole());
+    // What came along is here from now on, without the cache.
+    let third = two.build(&[]);
+    assert_eq!(ran(&third), 0, "{}", third.stderr);
+    // Nothing changes what is there already.
+    let index = std::fs::read(world.path("cache/index.json")).unwrap();
+    let again = one.build(&["--cache-to", TO]);
+    assert!(
+        says(&again, "has all 5 results already"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(
+        std::fs::read(world.path("cache/index.json")).unwrap(),
+        index
+    );
+}
+
+fn only_the_results(world: &World) {
+    dockerfile(world);
+    let one = Machine::new(world, "one");
+    one.build(&["--cache-to", "type=local,dest=cache"]);
+    let two = Machine::new(world, "two");
+    let second = two.build(&["--cache-from", FROM]);
+    assert_eq!(ran(&second), 0, "{}", second.stderr);
+    // Steps of which nothing but a file was taken are not there.
+    world.write("ctx/source", "other program");
+    let changed = two.build(&["--cache-from", FROM]);
+    world.snapshot(&changed.table());
+    // The step of the last stage came along.
+    assert_eq!(ran(&changed), 4, "{}", changed.stderr);
+}
+
+fn changed_since(world: &World) {
+    dockerfile(world);
+    let one = Machine::new(world, "one");
+    one.build(&["--cache-to", TO]);
+    world.write("ctx/source", "other program");
+    let two = Machine::new(world, "two");
+    let changed = two.build(&["--cache-from", FROM]);
+    world.snapshot(&changed.table());
+    // Nothing but what the file reaches.
+    assert_eq!(ran(&changed), 3, "{}", changed.stderr);
+    assert_eq!(
+        two.sh("cat /opt/tools/cc /own /bin/program 2>&1; true")
+            .lines()
+            .count(),
+        3
+    );
+}
+
+/// Exports a build of its own from a machine.
+fn export_one(world: &World, machine: Machine<'_>, text: &str) {
+    world.write(
+        &format!("{text}/Dockerfile"),
+        format!("FROM demo/base\nRUN echo {text} > /text\n"),
+    );
+    machine
+        .kiln(&["build", "-t", text, "--cache-to", TO, text])
+        .ok();
+}
+
+fn directories_merge(world: &World) {
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    export_one(world, one, "first");
+    export_one(world, two, "second");
+    let three = Machine::new(world, "three");
+    for text in ["first", "second"] {
+        let found = three
+            .kiln(&["build", "--cache-from", FROM, "-t", text, text])
+            .ok();
+        assert_eq!(ran(&found), 0, "{}", found.stderr);
+    }
+    // Every blob that is there is named by something.
+    let blobs = std::fs::read_dir(world.path("cache/blobs/sha256")).unwrap();
+    assert_eq!(blobs.count(), 4);
+}
+
+fn builders_at_once(world: &World) {
+    let names = ["a", "b", "c", "d"];
+    let machines = names.map(|name| Machine::new(world, name));
+    for machine in machines {
+        let name = machine.name;
+        world.write(
+            &format!("{name}/Dockerfile"),
+            format!("FROM demo/base\nRUN echo {name} > /text\n"),
+        );
+    }
+    let builds = machines.map(|machine| {
+        machine
+            .kiln(&["build", "--cache-to", TO, machine.name])
+            .spawn()
+    });
+    for build in builds {
+        let build = build.wait();
+        assert!(build.status.success(), "{}", build.whole());
+    }
+    let other = Machine::new(world, "other");
+    for name in names {
+        let found = other.kiln(&["build", "--cache-from", FROM, name]).ok();
+        assert_eq!(ran(&found), 0, "{}", found.stderr);
+    }
+}
+
+fn nothing_there(world: &World) {
+    dockerfile(world);
+    let one = Machine::new(world, "one");
+    let build = one.build(&["--cache-from", FROM]);
+    assert!(
+        says(&build, "there is no cache at `cache` yet"),
+        "{}",
+        build.stderr
+    );
+    assert_eq!(ran(&build), 5);
+}
+
+/// The document of the cache in a directory.
+fn document(world: &World) -> std::path::PathBuf {
+    let json = |path: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let blob = |digest: &serde_json::Value| {
+        let digest = digest.as_str().unwrap().replace(':', "/");
+        world.path("cache/blobs").join(digest)
+    };
+    let index = json(&world.path("cache/index.json"));
+    let manifest = json(&blob(&index["manifests"][0]["digest"]));
+    blob(&manifest["config"]["digest"])
+}
+
+fn damaged_directory(world: &World) {
+    dockerfile(world);
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    one.build(&["--cache-to", TO]);
+    let document = document(world);
+    let mut bytes = std::fs::read(&document).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&document, bytes).unwrap();
+    let build = two.build(&["--cache-from", FROM]);
+    assert!(
+        says(&build, "the cache `cache` is not used"),
+        "{}",
+        build.stderr
+    );
+    assert_eq!(ran(&build), 5);
+}
+
+fn altered_layer(world: &World) {
+    dockerfile(world);
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    let first = one.build(&["--cache-to", TO]);
+    let document = document(world);
+    let blobs = std::fs::read_dir(world.path("cache/blobs/sha256")).unwrap();
+    for blob in blobs.map(|entry| entry.unwrap().path()) {
+        let bytes = std::fs::read(&blob).unwrap();
+        // Layers are the ones that are compressed.
+        if blob != document && bytes.starts_with(&[0x1f, 0x8b]) {
+            let mut bytes = bytes;
+            let last = bytes.len() - 9;
+            bytes[last] ^= 1;
+            std::fs::write(&blob, bytes).unwrap();
+        }
+    }
+    let second = two.build(&["--cache-from", FROM]);
+    assert!(
+        says(&second, "cannot be used, so that its step runs"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(ran(&second), 5, "{}", second.stderr);
+    assert_eq!(
+        two.sh("cat /own /bin/program"),
+        one.sh("cat /own /bin/program")
+    );
+    assert!(!first.id().is_empty());
+}
+
+fn export_fails(world: &World) {
+    dockerfile(world);
+    let one = Machine::new(world, "one");
+    world.write("cache", "a file");
+    let build = one
+        .kiln(&["build", "-t", "app", "--cache-to", TO, "ctx"])
+        .exits(1);
+    // The result is there all the same.
+    assert!(build.id().starts_with("sha256:"), "{}", build.whole());
+    assert_eq!(one.sh("cat /own"), "own\n");
+    let ignored = format!("{TO},ignore-error=true");
+    let build = one.build(&["--cache-to", &ignored]);
+    assert!(
+        says(&build, "the cache to cache was not exported"),
+        "{}",
+        build.stderr
+    );
+}
+
+fn exported_later(world: &World) {
+    dockerfile(world);
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    let none = one.kiln(&["push", "--cache", TO]).exits(2);
+    assert!(
+        none.stderr.contains("no build that came to its end"),
+        "{}",
+        none.stderr
+    );
+    one.build(&[]);
+    let pushed = one.kiln(&["push", "--cache", TO]).ok();
+    assert_eq!(
+        pushed.stdout,
+        "cached 5 results in cache, which has 5 now\n"
+    );
+    let named = one.kiln(&["push", "--cache", TO, "app"]).ok();
+    assert_eq!(named.stdout, "the cache cache has all 5 results already\n");
+    let unknown = one.kiln(&["push", "--cache", TO, "demo/base"]).exits(2);
+    assert!(
+        unknown.stderr.contains("no build that came to `demo/base`"),
+        "{}",
+        unknown.stderr
+    );
+    let build = two.build(&["--cache-from", FROM]);
+    assert_eq!(ran(&build), 0, "{}", build.stderr);
+}
+
+fn refused_by_name(world: &World) {
+    world.dockerfile("FROM scratch\n");
+    let mut text = String::new();
+    for (flag, value) in [
+        ("--cache-from", "type=gha"),
+        ("--cache-to", "type=azblob,name=x,account_url=y"),
+        ("--cache-to", "type=inline,mode=max"),
+        ("--cache-to", "type=registry,ref=x,compression=estargz"),
+        ("--cache-from", "type=local"),
+        ("--cache-from", "type=s3,bucket=b,region=r"),
+        ("--cache-to", "type=local,dest=x,colour=red"),
+    ] {
+        text.push_str(&world.kiln(&["build", flag, value, "ctx"]).exits(2).whole());
+    }
+    world.snapshot(&text);
+}
