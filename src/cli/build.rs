@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kiln::{
     Attestations, BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error,
@@ -209,6 +209,9 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     }
 }
 
+/// How long work that goes on when a build is over may take to end.
+const CLEARING: Duration = Duration::from_secs(5);
+
 /// One build, and how it is shown.
 pub(crate) struct Run<'a> {
     pub(crate) kiln: &'a Kiln,
@@ -252,8 +255,8 @@ pub(crate) fn run(run: Run<'_>) -> Result<Built, Failure> {
     };
     // Above the error of a build that failed: what is doubtful may well be why.
     warn(&warnings);
-    // What is still being asked elsewhere is waited for by nobody.
-    runtime.shutdown_background();
+    // What was stopped still clears up behind itself; what hangs elsewhere is not waited for.
+    runtime.shutdown_timeout(CLEARING);
     Ok(built?)
 }
 

@@ -79,7 +79,12 @@ fn unknown_flag(world: &World) {
 
 fn refused_flags(world: &World) {
     let mut text = String::new();
-    for flags in [&["-o", "type=nonsense"]] {
+    for flags in [
+        &["--builder", "other"][..],
+        &["--cache-to", "type=gha"],
+        &["--sbom=generator=docker/scanner"],
+        &["-o", "type=nonsense"],
+    ] {
         text += &world
             .kiln(&["build"])
             .args(flags)

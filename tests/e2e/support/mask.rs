@@ -10,6 +10,8 @@ pub(super) const MASKS: &[(&str, &str)] = &[
     (r"sha256:[0-9a-f]{8}\b", "sha256:________"),
     // Ages: a slow host may take more than a moment.
     (r"\b(just now|\d+ seconds? ago)\b", "just now"),
+    // Ids of builds, which have their time in them.
+    (r"\bbuild [0-9a-z]{13} of\b", "build [13 letters] of"),
     // How old an image is that was made on a fixed day.
     (r"made \d{4} days ago", "made ____ days ago"),
 ];
