@@ -286,6 +286,12 @@ fn pull_killed(world: &World) {
     wait_for("the layer was never asked for", || {
         registry.count("GET", &more.digest()) > 0
     });
+    // Its directory is there an instant before the store knows of it.
+    wait_for("the store never knew the base", || {
+        let usage = world.kiln(&["du"]).ok().stdout;
+        let layers = usage.lines().find(|line| line.starts_with("layers"));
+        layers.and_then(|line| line.split_whitespace().nth(1)) == Some("1")
+    });
     running.signal(Signal::SIGKILL);
     running.wait();
     world.kiln(&["pull", &name]).ok();
