@@ -212,6 +212,12 @@ class Bench:
         time.sleep(0.1)
         return context
 
+    def give(self, context, tar):
+        """Puts a tar into a context."""
+        at = os.path.join(context, "layer.tar")
+        if not os.path.exists(at):
+            os.link(tar, at)
+
     def host_tar(self, size):
         """A tar of about that many bytes of this machine's /usr: real files, really compressible."""
         path = self.path(f"host-{size}.tar")
@@ -236,15 +242,17 @@ class Bench:
         return path
 
     def serve_registry(self):
-        """Starts a registry on loopback and puts a base of 170 MB into it; returns its name there."""
+        """Starts an empty registry on loopback, after the one before was ended; returns its host."""
+        self.close()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        configuration = self.path("registry.yml")
+            host = "127.0.0.1:%d" % probe.getsockname()[1]
+        storage = self.fresh("registry")
+        configuration = f"{storage}.yml"
         write(
             configuration,
             f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: "
-            f"{{rootdirectory: {self.path('registry')}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            f"{{rootdirectory: {storage}}}}}\nhttp: {{addr: '{host}'}}\n",
         )
         actions = [(os.POSIX_SPAWN_DUP2, self.devnull, fd) for fd in (0, 1, 2)]
         self.registry = os.posix_spawnp(
@@ -253,57 +261,68 @@ class Bench:
             self.environment,
             file_actions=actions,
         )
-        url = f"http://127.0.0.1:{port}/v2/"
         for _ in range(100):
             try:
-                urllib.request.urlopen(url).close()
+                urllib.request.urlopen(f"http://{host}/v2/").close()
                 break
             except OSError:
                 time.sleep(0.05)
-        with open(self.host_tar(170 * MIB), "rb") as file:
-            layer = file.read()
-        # The base is put below a root with a shell, so that a step can run in it.
-        with open(self.base(), "rb") as file:
-            small = file.read()
-        diff_ids = ["sha256:" + hashlib.sha256(part).hexdigest() for part in (small, layer)]
-        blobs = [gzip.compress(part, 6) for part in (small, layer)]
-        config = json.dumps(
-            {
-                "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
-                    platform.machine(), platform.machine()
-                ),
-                "os": "linux",
-                "config": {"Env": ["PATH=/bin:/usr/bin"]},
-                "rootfs": {"type": "layers", "diff_ids": diff_ids},
-            }
-        ).encode()
+        return host
+
+    def layout(self, layers):
+        """An image layout whose layers are plain tars; returns its directory."""
+        at = self.fresh("layout")
+        os.makedirs(os.path.join(at, "blobs", "sha256"))
 
         def put(blob, kind):
-            digest = "sha256:" + hashlib.sha256(blob).hexdigest()
-            begin = urllib.request.Request(f"{url}base/blobs/uploads/", method="POST", data=b"")
-            with urllib.request.urlopen(begin) as answer:
-                location = answer.headers["Location"]
-            mark = "&" if "?" in location else "?"
-            whole = urllib.request.Request(f"{location}{mark}digest={digest}", blob, method="PUT")
-            whole.add_header("Content-Type", "application/octet-stream")
-            urllib.request.urlopen(whole).close()
-            return {"mediaType": kind, "digest": digest, "size": len(blob)}
+            digest = hashlib.sha256(blob).hexdigest()
+            with open(os.path.join(at, "blobs", "sha256", digest), "wb") as file:
+                file.write(blob)
+            return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(blob)}
 
         kind = "application/vnd.oci.image"
-        manifest = json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": f"{kind}.manifest.v1+json",
-                "config": put(config, f"{kind}.config.v1+json"),
-                "layers": [put(blob, f"{kind}.layer.v1.tar+gzip") for blob in blobs],
-            }
-        ).encode()
-        request = urllib.request.Request(f"{url}base/manifests/latest", manifest, method="PUT")
-        request.add_header("Content-Type", f"{kind}.manifest.v1+json")
-        urllib.request.urlopen(request).close()
-        return f"127.0.0.1:{port}/base", [
-            f"{url}base/blobs/{layer['digest']}" for layer in json.loads(manifest)["layers"]
-        ]
+        descriptors = []
+        for layer in layers:
+            with open(layer, "rb") as file:
+                descriptors.append(put(file.read(), f"{kind}.layer.v1.tar"))
+        config = {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                platform.machine(), platform.machine()
+            ),
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin:/usr/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [each["digest"] for each in descriptors]},
+            # buildah takes no layer for granted that the history does not list.
+            "history": [{"created_by": "bench"} for _ in descriptors],
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{kind}.manifest.v1+json",
+            "config": put(json.dumps(config).encode(), f"{kind}.config.v1+json"),
+            "layers": descriptors,
+        }
+        root = put(json.dumps(manifest).encode(), f"{kind}.manifest.v1+json")
+        root["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
+        write(os.path.join(at, "oci-layout"), '{"imageLayoutVersion":"1.0.0"}')
+        write(os.path.join(at, "index.json"), json.dumps({"schemaVersion": 2, "manifests": [root]}))
+        return at
+
+    def skopeo(self, *arguments):
+        return self.run(["skopeo", "--insecure-policy", *arguments])
+
+    def serve_base(self):
+        """Starts a registry that has an image of 170 MB; returns its name and the URLs of its layers."""
+        host = self.serve_registry()
+        # The large layer is put above a root with a shell, so that a step can run in it.
+        layout = self.layout([self.base(), self.host_tar(170 * MIB)])
+        image = f"{host}/base:latest"
+        self.skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:latest", f"docker://{image}")
+        shutil.rmtree(layout)
+        request = urllib.request.Request(f"http://{host}/v2/base/manifests/latest")
+        request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
+        with urllib.request.urlopen(request) as answer:
+            layers = json.load(answer)["layers"]
+        return image, [f"http://{host}/v2/base/blobs/{layer['digest']}" for layer in layers]
 
     def close(self):
         if self.registry is not None:
@@ -486,7 +505,7 @@ class Archive(Row):
     def prepare(self, bench):
         self.tar = bench.host_tar(300 * MIB)
         self.at = bench.context("archive", "FROM scratch\nADD layer.tar /\n")
-        os.link(self.tar, os.path.join(self.at, "layer.tar"))
+        bench.give(self.at, self.tar)
         if bench.with_buildah:
             bench.buildah_build(self.at)
 
@@ -522,7 +541,7 @@ class Pull(Row):
     runs = 3
 
     def prepare(self, bench):
-        self.image, self.blobs = bench.serve_registry()
+        self.image, self.blobs = bench.serve_base()
         # The step makes sure that the layers are really there.
         self.at = bench.context("pull", f"FROM {self.image}\nRUN true\n")
 
@@ -549,6 +568,171 @@ class Pull(Row):
             f"curl -sS {blob} | gzip -d | tar -x -C {to} || exit" for blob in self.blobs
         )
         took = bench.run(["sh", "-c", script])
+        shutil.rmtree(to)
+        return took
+
+
+class PullWhole(Row):
+    name, title = "pull", "pull a 170 MB image"
+    plain_tool = "skopeo copy to a layout, nothing unpacked"
+    runs = 3
+
+    def prepare(self, bench):
+        self.image, _ = bench.serve_base()
+
+    def kiln(self, bench):
+        root = bench.fresh("kiln")
+        os.sync()
+        took = bench.kiln(root, "pull", self.image)
+        bench.settle()
+        shutil.rmtree(root)
+        return took
+
+    def buildah(self, bench):
+        bench.buildah_base()
+        os.sync()
+        took = bench.buildah("pull", "--quiet", "--tls-verify=false", self.image)
+        bench.buildah("rmi", self.image)
+        return took
+
+    def plain(self, bench):
+        to = bench.fresh("layout")
+        os.sync()
+        took = bench.skopeo(
+            "copy", "--src-tls-verify=false", f"docker://{self.image}", f"oci:{to}:latest"
+        )
+        shutil.rmtree(to)
+        return took
+
+
+class Push(Row):
+    name, title = "push", "push an image of 170 MB whose layer was never compressed"
+    plain_tool = "skopeo copy from a layout of plain tars"
+    runs = 3
+
+    def prepare(self, bench):
+        self.tar = bench.host_tar(170 * MIB)
+        self.at = bench.context("push", "FROM scratch\nADD layer.tar /\n")
+        bench.give(self.at, self.tar)
+        self.layout = bench.layout([self.tar])
+        if bench.with_buildah:
+            bench.buildah_build(self.at)
+
+    def kiln(self, bench):
+        # Another store each time: a layer is compressed once in its life.
+        root = bench.fresh("kiln")
+        bench.kiln(root, "build", "--progress=plain", "-t", "pushed", self.at)
+        bench.settle()
+        host = bench.serve_registry()
+        os.sync()
+        took = bench.kiln(root, "push", "pushed", f"{host}/pushed:latest")
+        bench.settle()
+        shutil.rmtree(root)
+        return took
+
+    def buildah(self, bench):
+        host = bench.serve_registry()
+        os.sync()
+        return bench.buildah(
+            "push", "--quiet", "--tls-verify=false", "localhost/bench-result",
+            f"docker://{host}/pushed:latest",
+        )  # fmt: skip
+
+    def plain(self, bench):
+        host = bench.serve_registry()
+        os.sync()
+        return bench.skopeo(
+            "copy", "--dest-tls-verify=false", f"oci:{self.layout}:latest",
+            f"docker://{host}/pushed:latest",
+        )  # fmt: skip
+
+
+class PushAgain(Push):
+    name, title = "push-again", "push the same image again, nothing changed"
+    runs = 7
+
+    def prepare(self, bench):
+        super().prepare(bench)
+        self.root = bench.fresh("kiln")
+        bench.kiln(self.root, "build", "--progress=plain", "-t", "pushed", self.at)
+        self.host = bench.serve_registry()
+        bench.kiln(self.root, "push", "pushed", f"{self.host}/kiln:latest")
+        self.plain(bench)
+        if bench.with_buildah:
+            self.buildah(bench)
+
+    def kiln(self, bench):
+        return bench.kiln(self.root, "push", "pushed", f"{self.host}/kiln:latest")
+
+    def buildah(self, bench):
+        return bench.buildah(
+            "push", "--quiet", "--tls-verify=false", "localhost/bench-result",
+            f"docker://{self.host}/buildah:latest",
+        )  # fmt: skip
+
+    def plain(self, bench):
+        return bench.skopeo(
+            "copy", "--dest-tls-verify=false", f"oci:{self.layout}:latest",
+            f"docker://{self.host}/skopeo:latest",
+        )  # fmt: skip
+
+
+class CacheImport(Row):
+    name, title = "cache-import", "20 steps on a machine that has nothing, all cached in a registry"
+    plain_tool = "skopeo copy of the image to a layout"
+    runs = 5
+
+    def prepare(self, bench):
+        # The base is in the registry too, and of each engine the image and its cache.
+        self.image, _ = bench.serve_base()
+        host = self.image.split("/")[0]
+        steps = "\n".join(f"RUN echo {index} > /file{index}" for index in range(STEPS))
+        self.at = bench.context("cache", f"FROM {self.image}\n{steps}\n")
+        self.cache, self.buildah_cache = f"{host}/cache", f"{host}/buildah-cache"
+        root = bench.fresh("kiln")
+        bench.kiln(
+            root, "build", "--progress=plain", "-t", "cached", self.at,
+            "--cache-to", f"type=registry,ref={self.cache},mode=max",
+        )  # fmt: skip
+        self.result = f"{host}/result:latest"
+        bench.kiln(root, "push", "cached", self.result)
+        bench.settle()
+        shutil.rmtree(root)
+        if bench.with_buildah:
+            self.buildah_import(bench, "--cache-to", self.buildah_cache)
+
+    def kiln(self, bench):
+        root = bench.fresh("kiln")
+        took = bench.kiln(
+            root, "build", "--progress=plain", "-t", "cached", self.at,
+            "--cache-from", f"type=registry,ref={self.cache}",
+        )  # fmt: skip
+        bench.settle()
+        shutil.rmtree(root)
+        return took
+
+    def buildah_import(self, bench, *arguments):
+        root = bench.fresh("buildah")
+        took = bench.run(
+            [
+                "buildah", "--root", f"{root}/root", "--runroot", f"{root}/run",
+                "--storage-driver", "overlay",
+                "bud", "--layers", "--isolation", "oci", "--runtime", "runc", "--network", "host",
+                "--tls-verify=false", "--quiet", "-t", "localhost/cached", *arguments, self.at,
+            ]
+        )  # fmt: skip
+        subprocess.run(["umount", "--lazy", f"{root}/root/overlay"], check=False, capture_output=True)
+        shutil.rmtree(root, ignore_errors=True)
+        return took
+
+    def buildah(self, bench):
+        return self.buildah_import(bench, "--cache-from", self.buildah_cache)
+
+    def plain(self, bench):
+        to = bench.fresh("layout")
+        took = bench.skopeo(
+            "copy", "--src-tls-verify=false", f"docker://{self.result}", f"oci:{to}:latest"
+        )
         shutil.rmtree(to)
         return took
 
@@ -604,7 +788,8 @@ class Parse(Row):
 
 
 ROWS = [
-    Runs, Unchanged, UnchangedLarge, OneChanged, CopyCold, Stages, Archive, Pull, ManyStages, Parse,
+    Runs, Unchanged, UnchangedLarge, OneChanged, CopyCold, Stages, Archive, Pull, PullWhole, Push,
+    PushAgain, CacheImport, ManyStages, Parse,
 ]  # fmt: skip
 
 
@@ -651,7 +836,7 @@ def table(results):
             f"| {row.title} | {cell(times['buildah'])} "
             f"| {f'{plain} {row.plain_tool}' if plain else ''} | {cell(times['kiln'])} "
             f"| {ratio(times['buildah'], times['kiln'])} | {ratio(times['plain'], times['kiln'])} "
-            f"| {row.target} s |"
+            f"| {f'{row.target} s' if row.target else ''} |"
         )
     return "\n".join(lines)
 
@@ -730,7 +915,7 @@ def main():
     tools = [version(kiln, "--version")]
     if with_buildah:
         tools += [version("buildah", "--version"), version("runc", "--version")]
-    tools += [version("pigz", "--version"), version("curl", "--version")]
+    tools += [version(tool, "--version") for tool in ("skopeo", "pigz", "curl")]
     print(", ".join(tools) + ". BuildKit is not measured here.\n")
     print("Median of several runs, and in brackets the fastest.\n")
     print(table(results))

@@ -77,6 +77,7 @@ bench)
     need buildah buildah
     need runc runc
     need docker-registry docker-registry
+    need skopeo skopeo
     need curl curl
     need pigz pigz
     need python3 python3-minimal
