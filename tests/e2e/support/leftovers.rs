@@ -1,5 +1,7 @@
 //! What a case must not leave behind: processes and mounts that name its directory.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,7 @@ pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
             .into_iter()
             .find(|file| read(file).contains(&needle));
         if let Some(file) = named {
-            let command = read("cmdline").replace('\0', " ");
+            let command = command(&entry.path()).replace('\0', " ");
             // One without a command line is ending just now.
             if command.is_empty() || command.trim_end().ends_with("kiln settle") {
                 continue;
@@ -36,6 +38,16 @@ pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
         }
     }
     found
+}
+
+/// The arguments of a process, in one read: one that ends between two would have lost the last of them.
+fn command(process: &Path) -> String {
+    let mut buffer = vec![0; 128 << 10];
+    let file = File::open(process.join("cmdline"));
+    let length = file
+        .and_then(|mut file| file.read(&mut buffer))
+        .unwrap_or(0);
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
 /// Waits until no `kiln settle` works below `directory`, or a long time has passed.
