@@ -576,6 +576,7 @@ class PullWhole(Row):
     name, title = "pull", "pull a 170 MB image"
     plain_tool = "skopeo copy to a layout, nothing unpacked"
     runs = 3
+    buildah = Pull.buildah
 
     def prepare(self, bench):
         self.image, _ = bench.serve_base()
@@ -586,13 +587,6 @@ class PullWhole(Row):
         took = bench.kiln(root, "pull", self.image)
         bench.settle()
         shutil.rmtree(root)
-        return took
-
-    def buildah(self, bench):
-        bench.buildah_base()
-        os.sync()
-        took = bench.buildah("pull", "--quiet", "--tls-verify=false", self.image)
-        bench.buildah("rmi", self.image)
         return took
 
     def plain(self, bench):

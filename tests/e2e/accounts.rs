@@ -6,7 +6,7 @@ use kiln_test_registry::{Auth, Authority, Registry};
 use serde_json::Value;
 
 use crate::registries::server::{add_image, base_layer, hide_port};
-use crate::support::{Capability::*, Case, Ran, UID, User, World, case};
+use crate::support::{Capability::*, Case, Ran, UID, User, World, case, on_a_terminal};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -145,39 +145,20 @@ fn login_refused(world: &World) {
 
 /// Types a name and a password, and prints what is shown; then interrupts at the password.
 const TYPIST: &str = r#"
-import os, pty, select, sys, termios, time
+import termios
 
 def talk(answers):
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execv(sys.argv[1], sys.argv[1:])
-    seen = b""
-    def until(needle):
-        nonlocal seen
-        end = time.monotonic() + 60
-        while needle not in seen:
-            if time.monotonic() > end:
-                sys.exit("waited for %r in %r" % (needle, seen))
-            if select.select([fd], [], [], 0.1)[0]:
-                try:
-                    more = os.read(fd, 4096)
-                except OSError:
-                    more = b""
-                if not more:
-                    return False
-                seen += more
-        return True
+    terminal = Terminal()
     for question, answer in answers:
-        until(question)
+        terminal.until(question)
         # The question comes before the terminal is silent.
         end = time.monotonic() + 60
         silent = question.startswith(b"Password")
-        while silent and termios.tcgetattr(fd)[3] & termios.ECHO and time.monotonic() < end:
+        while silent and termios.tcgetattr(terminal.fd)[3] & termios.ECHO and time.monotonic() < end:
             time.sleep(0.01)
-        os.write(fd, answer)
-    until(b"never said")
-    _, status = os.waitpid(pid, 0)
-    print(os.waitstatus_to_exitcode(status), seen.decode().replace("\r", ""))
+        os.write(terminal.fd, answer)
+    terminal.until(b"never said")
+    print(terminal.exit_code(), terminal.seen.decode().replace("\r", ""))
 
 talk([(b"Username: ", b"anna\n"), (b"Password: ", b"corrects\x08 horsx\x7fe\n")])
 # The second time what is kept is wrong.
@@ -190,7 +171,7 @@ talk([(b"Username (anna): ", b"\n"), (b"Password: ", b"half\x03")])
 fn login_on_a_terminal(world: &World) {
     let registry = private();
     let host = registry.host();
-    world.write("typist.py", TYPIST);
+    world.write("typist.py", on_a_terminal(TYPIST));
     let kiln = env!("CARGO_BIN_EXE_kiln");
     let ran = world
         .program("python3", &["typist.py", kiln, "login", &host])

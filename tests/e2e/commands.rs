@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const COMMANDS: [&str; 27] = [
+const COMMANDS: &[&str] = &[
     "build",
     "plan",
     "lock",
@@ -68,7 +68,7 @@ fn help(world: &World) {
 }
 
 fn help_of_each_command(world: &World) {
-    for command in COMMANDS {
+    for &command in COMMANDS {
         world.snapshot_of(command, &world.kiln(&[command, "--help"]).ok().whole());
     }
 }

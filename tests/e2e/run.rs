@@ -1,7 +1,7 @@
 //! Programs in images.
 
 use crate::support::Capability::{self, Busybox, Containers, Python};
-use crate::support::{Case, World, case};
+use crate::support::{Case, World, case, on_a_terminal};
 
 pub(crate) fn cases() -> Vec<Case> {
     const NEEDS: &[Capability] = &[Containers];
@@ -172,48 +172,33 @@ fn standard_input(world: &World) {
 }
 
 /// Runs a command on a pseudo-terminal of 30 by 100, makes that 40 by 120, types and prints.
-const ON_A_TERMINAL: &str = r#"
-import fcntl, os, pty, select, signal, struct, sys, termios, time
+const RESIZED: &str = r#"
+import fcntl, signal, struct, termios
 
-def size(fd, rows, cols):
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+terminal = Terminal()
 
-pid, fd = pty.fork()
-if pid == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-size(fd, 30, 100)
-seen = b""
+def size(rows, cols):
+    fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
 def until(needle):
-    global seen
-    end = time.monotonic() + 30
-    while needle not in seen:
-        if time.monotonic() > end:
-            sys.exit("waited for %r in %r" % (needle, seen))
-        if select.select([fd], [], [], 0.1)[0]:
-            try:
-                more = os.read(fd, 4096)
-            except OSError:
-                more = b""
-            if not more:
-                sys.exit("ended before %r: %r" % (needle, seen))
-            seen += more
+    if not terminal.until(needle):
+        sys.exit("ended before %r: %r" % (needle, terminal.seen))
 
+size(30, 100)
 until(b"ready")
-size(fd, 40, 120)
-os.kill(pid, signal.SIGWINCH)
+size(40, 120)
+os.kill(terminal.pid, signal.SIGWINCH)
 until(b"resized 40 120")
-os.write(fd, b"typed\n")
+os.write(terminal.fd, b"typed\n")
 until(b"got typed")
-os.write(fd, b"\x03")
+os.write(terminal.fd, b"\x03")
 until(b"interrupted")
-_, status = os.waitpid(pid, 0)
-print("exit", os.waitstatus_to_exitcode(status))
+print("exit", terminal.exit_code())
 "#;
 
 fn terminal(world: &World) {
     world.base();
-    world.write("terminal.py", ON_A_TERMINAL);
+    world.write("terminal.py", on_a_terminal(RESIZED));
     let script = "trap 'echo interrupted; exit 9' INT; \
                   trap 'echo resized $(stty size)' WINCH; \
                   test -t 0 && test -t 1 && echo ready; \
