@@ -1,16 +1,17 @@
 //! One record of comma-separated values, as flags hold it: a field may be quoted as a whole.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// One field, decoded, with its place; quotes included in the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) text: String,
+pub(super) struct Field<'a> {
+    pub(super) text: Cow<'a, str>,
     pub(super) place: Range<usize>,
 }
 
 /// Splits `text` into fields.
-pub(super) fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
+pub(super) fn fields(text: &str) -> Result<Vec<Field<'_>>, &'static str> {
     if text.is_empty() {
         return Err("no fields");
     }
@@ -20,14 +21,14 @@ pub(super) fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
         let (field, end) = match text[at..].strip_prefix('"') {
             Some(rest) => {
                 let (field, length) = quoted(rest)?;
-                (field, at + 1 + length)
+                (Cow::Owned(field), at + 1 + length)
             }
             None => {
                 let field = text[at..].split(',').next().unwrap_or("");
                 if field.contains('"') {
                     return Err("bare \" in non-quoted field");
                 }
-                (field.to_owned(), at + field.len())
+                (Cow::Borrowed(field), at + field.len())
             }
         };
         fields.push(Field {
@@ -71,7 +72,7 @@ mod tests {
         let texts = found.map(|found| {
             found
                 .into_iter()
-                .map(|field| field.text)
+                .map(|field| field.text.into_owned())
                 .collect::<Vec<_>>()
         });
         let expected = expected.map(|all| all.iter().map(|text| (*text).to_owned()).collect());

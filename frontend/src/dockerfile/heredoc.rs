@@ -29,10 +29,17 @@ pub(super) fn marker(word: &str) -> Option<Marker> {
     if rest.is_empty() || rest.contains('<') {
         return None;
     }
-    let name = sole(lex(rest, false))?;
-    let quoted = sole(lex(rest, true))?;
+    let (name, expand) = match Expander::new('\\').is_plain(rest) {
+        true => (rest.to_owned(), true),
+        false => {
+            let name = sole(lex(rest, false))?;
+            let quoted = sole(lex(rest, true))?;
+            let expand = quotes(&name) == quotes(&quoted);
+            (name, expand)
+        }
+    };
     Some(Marker {
-        expand: quotes(&name) == quotes(&quoted),
+        expand,
         name,
         descriptor: word[..digits].parse().unwrap_or(0),
         strip_tabs,
@@ -91,17 +98,16 @@ pub(super) fn read(line: &Logical, lines: &mut Lines<'_>) -> Result<Vec<Heredoc>
 }
 
 fn body(marker: Marker, written: Word, lines: &mut Lines<'_>) -> Result<Heredoc, Word> {
-    let start = lines.offset() as u32;
-    let mut body = String::new();
+    let start = lines.offset();
     while let Some(line) = lines.next() {
         let text = match marker.strip_tabs {
             true => line.text.trim_start_matches('\t'),
             false => line.text,
         };
         if text == marker.name {
-            return Ok(heredoc(marker, written, body, start));
+            let body = lines.between(start, line.start).to_owned();
+            return Ok(heredoc(marker, written, body, start as u32));
         }
-        body.push_str(line.raw);
     }
     Err(written)
 }

@@ -44,7 +44,8 @@ pub(super) const NAMES: [&str; 18] = [
 pub(super) struct Builder<'a> {
     pub(super) line: &'a Logical,
     pub(super) split: &'a Split,
-    pub(super) heredocs: &'a [Heredoc],
+    /// Those below the line; RUN takes them over.
+    pub(super) heredocs: &'a mut Vec<Heredoc>,
     pub(super) comments: &'a [Comment],
     pub(super) escape: char,
     pub(super) diagnostics: &'a mut Vec<Diagnostic>,
@@ -237,7 +238,7 @@ impl Builder<'_> {
             .collect();
         Ok(Run {
             command: self.command(self.rest())?,
-            heredocs: self.heredocs.to_vec(),
+            heredocs: std::mem::take(self.heredocs),
             mounts,
             network,
             security,
@@ -274,8 +275,7 @@ impl Builder<'_> {
         };
         if mount.is_constant() {
             let expander = Expander::new(self.escape);
-            let evaluated =
-                mount.evaluate(|word| expander.expand(&word.text, &()).map(|found| found.text));
+            let evaluated = mount.evaluate(|word| expander.text(&word.text, &()));
             if let Err((span, error)) = evaluated {
                 return Err(self.error("invalid-mount", span, error.to_string()));
             }
@@ -317,7 +317,7 @@ impl Builder<'_> {
                 // A name may hold `=` itself: `vendor.example/gpu=0`.
                 _ if index == 0 => {
                     name = Some(Word {
-                        text: field.text.clone(),
+                        text: field.text.clone().into_owned(),
                         span,
                     });
                 }

@@ -18,9 +18,7 @@ pub(super) struct Lines<'a> {
 pub(super) struct Physical<'a> {
     /// Where it starts in the source.
     pub(super) start: usize,
-    /// The line with its line break.
-    pub(super) raw: &'a str,
-    /// The line without it.
+    /// The line without its line break.
     pub(super) text: &'a str,
 }
 
@@ -52,6 +50,11 @@ impl<'a> Lines<'a> {
         self.at
     }
 
+    /// Returns the lines from one line's start to another's.
+    pub(super) fn between(&self, start: usize, end: usize) -> &'a str {
+        &self.text[start..end]
+    }
+
     /// Returns the next line, and moves on.
     pub(super) fn next(&mut self) -> Option<Physical<'a>> {
         let rest = &self.text[self.at..];
@@ -59,13 +62,11 @@ impl<'a> Lines<'a> {
             return None;
         }
         let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
-        let raw = &rest[..length];
         let start = self.at;
         self.at += length;
         Some(Physical {
             start,
-            raw,
-            text: raw.trim_end_matches(['\r', '\n']),
+            text: rest[..length].trim_end_matches(['\r', '\n']),
         })
     }
 }
@@ -75,7 +76,9 @@ impl<'a> Lines<'a> {
 pub(super) struct Logical {
     /// The text.
     pub(super) text: String,
-    /// What the physical lines gave, in order; never empty.
+    /// Where the first physical line's text is in the source.
+    first: usize,
+    /// What the others gave, in order.
     pieces: Vec<Piece>,
     /// The end of the last physical line, without its line break.
     pub(super) end: usize,
@@ -94,17 +97,16 @@ impl Logical {
     /// Reads the rest of the logical line that `first` begins.
     pub(super) fn read(first: Physical<'_>, lines: &mut Lines<'_>, escape: char) -> Self {
         let trimmed = first.text.trim_start();
+        let end = first.start + first.text.len();
+        let kept = without_continuation(trimmed, escape);
         let mut logical = Logical {
-            text: String::new(),
+            text: kept.unwrap_or(trimmed).to_owned(),
+            first: end - trimmed.len(),
             pieces: Vec::new(),
-            end: first.start + first.text.len(),
+            end,
             empty_line: None,
         };
-        let mut more = logical.push(
-            trimmed,
-            first.start + first.text.len() - trimmed.len(),
-            escape,
-        );
+        let mut more = kept.is_some();
         while more {
             let Some(line) = lines.next() else { break };
             logical.end = line.start + line.text.len();
@@ -133,9 +135,13 @@ impl Logical {
 
     /// Returns the place in the source of the byte at `at`.
     fn source(&self, at: usize) -> usize {
-        let after = self.pieces.partition_point(|piece| piece.at <= at);
-        let piece = self.pieces[after.saturating_sub(1)];
-        piece.source + (at - piece.at)
+        match self.pieces.partition_point(|piece| piece.at <= at) {
+            0 => self.first + at,
+            after => {
+                let piece = self.pieces[after - 1];
+                piece.source + (at - piece.at)
+            }
+        }
     }
 
     /// Returns the place in the source of `range`; an empty range is a point.

@@ -66,6 +66,9 @@ pub fn parse(text: &str) -> Parsed {
 ///
 /// Returns the text that the spans belong to.
 pub fn parse_bytes(bytes: &[u8]) -> (String, Parsed) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return (text.to_owned(), parse(text));
+    }
     let text = String::from_utf8_lossy(bytes).into_owned();
     let mut parsed = parse(&text);
     if let Some((at, span)) = outside_comments(bytes, &text, &parsed.dockerfile) {

@@ -1,5 +1,6 @@
 //! `RUN --mount`: the comma-separated fields as written, and the typed mount they evaluate to.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -154,9 +155,9 @@ impl MountKey {
     ];
 
     fn parse(name: &str) -> Option<Self> {
-        let name = name.to_ascii_lowercase();
+        let is_name = |spelling: &&str| spelling.eq_ignore_ascii_case(name);
         let mut keys = Self::SPELLINGS.into_iter();
-        let (key, _) = keys.find(|(_, spellings)| spellings.contains(&name.as_str()))?;
+        let (key, _) = keys.find(|(_, spellings)| spellings.iter().any(is_name))?;
         Some(key)
     }
 
@@ -216,9 +217,9 @@ impl RunMount {
     ///
     /// `expand` is asked for `from` too, which never holds a variable. An error comes with the
     /// place of the field it is about, or of the whole mount.
-    pub fn evaluate<E>(
-        &self,
-        mut expand: impl FnMut(&Word) -> Result<String, E>,
+    pub fn evaluate<'a, E>(
+        &'a self,
+        mut expand: impl FnMut(&'a Word) -> Result<Cow<'a, str>, E>,
     ) -> Result<Mount, (Span, MountError<E>)> {
         let mut draft = Draft::default();
         for field in &self.fields {
@@ -245,7 +246,7 @@ impl MountField {
         let span = place(field.place.clone());
         let (name, value) = match field.text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
-            None => (field.text.as_str(), None),
+            None => (&*field.text, None),
         };
         let Some(key) = MountKey::parse(name) else {
             let name = name.to_ascii_lowercase();
@@ -302,27 +303,27 @@ impl Draft {
         let mount = &mut self.mount;
         let name = key.name();
         let text = value.unwrap_or("");
-        let flag = match value {
+        let flag = || match value {
             None => Ok(true),
             Some(text) => {
                 parse_bool(text).ok_or_else(|| format!("invalid value for {name}: {text}"))
             }
         };
-        let filled = Some(text.to_owned()).filter(|text| !text.is_empty());
+        let filled = || Some(text.to_owned()).filter(|text| !text.is_empty());
         let kind = mount.kind;
         let unexpected = || format!("unexpected key '{name}' for mount type '{}'", kind.name());
         match key {
             MountKey::Type => mount.kind = kind_of(text)?,
-            MountKey::From => mount.from = filled,
-            MountKey::Source => mount.source = filled,
-            MountKey::Target => mount.target = filled,
-            MountKey::ReadOnly => self.readonly = Some(flag?),
-            MountKey::ReadWrite => self.readonly = Some(!flag?),
+            MountKey::From => mount.from = filled(),
+            MountKey::Source => mount.source = filled(),
+            MountKey::Target => mount.target = filled(),
+            MountKey::ReadOnly => self.readonly = Some(flag()?),
+            MountKey::ReadWrite => self.readonly = Some(!flag()?),
             MountKey::Required => {
                 if !matches!(kind, MountKind::Secret | MountKind::Ssh) {
                     return Err(unexpected());
                 }
-                mount.required = flag?;
+                mount.required = flag()?;
             }
             MountKey::Size => {
                 if kind != MountKind::Tmpfs {
@@ -331,12 +332,12 @@ impl Draft {
                 mount.size_bytes =
                     size::parse(text).ok_or_else(|| format!("invalid value for {name}: {text}"))?;
             }
-            MountKey::Id => mount.id = filled,
+            MountKey::Id => mount.id = filled(),
             MountKey::Sharing => self.sharing = Some(sharing_of(text)?),
             MountKey::Mode => mount.mode = Some(number(text, 8, name)?),
             MountKey::Uid => mount.uid = Some(number(text, 10, name)?),
             MountKey::Gid => mount.gid = Some(number(text, 10, name)?),
-            MountKey::Env => mount.env = filled,
+            MountKey::Env => mount.env = filled(),
         }
         Ok(())
     }
@@ -433,7 +434,7 @@ mod tests {
         };
         let mount = RunMount::parse(&word, |part| Span::new(part.start as u32, part.end as u32));
         let mount = mount.map_err(|(_, message)| message)?;
-        let expand = |word: &Word| Ok::<_, String>(word.text.replace("$v", value));
+        let expand = |word: &Word| Ok::<_, String>(word.text.replace("$v", value).into());
         mount
             .evaluate(expand)
             .map_err(|(_, error)| error.to_string())

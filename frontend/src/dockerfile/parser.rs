@@ -7,7 +7,7 @@ use super::instruction::{Builder, Descriptions, NAMES, Reported};
 use super::json::{self, Form};
 use super::lines::{Lines, Logical, Physical};
 use super::lint::check;
-use super::span::{LineIndex, LineRange, Span};
+use super::span::{LineIndex, Span};
 use super::split::{self, Split};
 use super::{Parsed, directive, heredoc, suggest};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -42,34 +42,13 @@ struct Parser<'a> {
 }
 
 /// An instruction's parts before it is built.
-struct Draft<'a> {
-    line: &'a Logical,
-    split: &'a Split,
+struct Draft {
+    line: Logical,
+    split: Split,
     heredocs: Vec<Heredoc>,
     comments: Vec<Comment>,
     span: Span,
     escape: char,
-}
-
-/// What all instructions have, whatever they are.
-struct Meta {
-    keyword: Word,
-    text: String,
-    span: Span,
-    lines: LineRange,
-}
-
-impl Meta {
-    fn instruction<K>(self, kind: K, comments: Vec<Comment>) -> Instruction<K> {
-        Instruction {
-            kind,
-            keyword: self.keyword,
-            text: self.text,
-            span: self.span,
-            lines: self.lines,
-            comments,
-        }
-    }
 }
 
 pub(super) fn parse(text: &str) -> Parsed {
@@ -230,11 +209,11 @@ impl Parser<'_> {
         };
         let known = self.diagnostics.len();
         let draft = Draft {
-            line: &line,
-            split: &split,
+            span: Span::new(split.keyword.span.start, end as u32),
+            line,
+            split,
             heredocs,
             comments,
-            span: Span::new(split.keyword.span.start, end as u32),
             escape,
         };
         let item = self.item(name, draft);
@@ -278,46 +257,50 @@ impl Parser<'_> {
         })
     }
 
-    fn item(&mut self, name: &'static str, draft: Draft<'_>) -> Item {
-        let split = draft.split;
-        let meta = Meta {
-            keyword: split.keyword.clone(),
-            text: draft.line.text.trim().to_owned(),
-            span: draft.span,
-            lines: self.index.lines(draft.span),
-        };
-        let built = match name {
-            "FROM" => self
-                .build(&draft)
-                .from()
-                .map(|kind| Item::From(meta.instruction(kind, draft.comments))),
-            "ONBUILD" => self
-                .onbuild(&draft)
-                .map(|kind| Item::Other(meta.instruction(Kind::Onbuild(kind), draft.comments))),
-            _ => self
-                .build(&draft)
-                .kind(name)
-                .map(|kind| Item::Other(meta.instruction(kind, draft.comments))),
-        };
-        built.unwrap_or(Item::Broken {
-            from: name == "FROM",
-        })
+    fn item(&mut self, name: &'static str, mut draft: Draft) -> Item {
+        match name {
+            "FROM" => match self.build(&mut draft).from() {
+                Ok(kind) => Item::From(self.finished(draft, kind)),
+                Err(Reported) => Item::Broken { from: true },
+            },
+            _ => {
+                let kind = match name {
+                    "ONBUILD" => self.onbuild(&mut draft).map(Kind::Onbuild),
+                    _ => self.build(&mut draft).kind(name),
+                };
+                match kind {
+                    Ok(kind) => Item::Other(self.finished(draft, kind)),
+                    Err(Reported) => Item::Broken { from: false },
+                }
+            }
+        }
     }
 
-    fn build<'b>(&'b mut self, draft: &'b Draft<'_>) -> Builder<'b> {
+    fn build<'b>(&'b mut self, draft: &'b mut Draft) -> Builder<'b> {
         Builder {
-            line: draft.line,
-            split: draft.split,
-            heredocs: &draft.heredocs,
+            line: &draft.line,
+            split: &draft.split,
+            heredocs: &mut draft.heredocs,
             comments: &draft.comments,
             escape: draft.escape,
             diagnostics: &mut self.diagnostics,
         }
     }
 
-    fn onbuild(&mut self, draft: &Draft<'_>) -> Result<Onbuild, Reported> {
-        let (line, outer) = (draft.line, draft.split);
+    fn finished<K>(&self, draft: Draft, kind: K) -> Instruction<K> {
+        Instruction {
+            kind,
+            keyword: draft.split.keyword,
+            text: trimmed(draft.line.text),
+            span: draft.span,
+            lines: self.index.lines(draft.span),
+            comments: draft.comments,
+        }
+    }
+
+    fn onbuild(&mut self, draft: &mut Draft) -> Result<Onbuild, Reported> {
         self.build(draft).flags(&[]);
+        let (line, outer) = (&draft.line, &draft.split);
         if outer.rest.is_empty() {
             let message = "ONBUILD requires at least one argument";
             let error = Diagnostic::error("argument-count", outer.keyword.span, message)
@@ -344,7 +327,7 @@ impl Parser<'_> {
             Some(name) => Builder {
                 line,
                 split: &split,
-                heredocs: &draft.heredocs,
+                heredocs: &mut draft.heredocs,
                 comments: &[],
                 escape: draft.escape,
                 diagnostics: &mut findings,
@@ -359,13 +342,17 @@ impl Parser<'_> {
         let kind = kind.filter(|_| !findings.iter().any(Diagnostic::is_error));
         self.diagnostics.extend(findings.into_iter().map(delayed));
         let span = Span::new(split.keyword.span.start, draft.span.end);
-        let meta = Meta {
-            text: line.text[outer.rest.clone()].to_owned(),
-            span,
-            lines: self.index.lines(span),
-            keyword: split.keyword,
-        };
-        let instruction = kind.map(|kind| Box::new(meta.instruction(kind, Vec::new())));
+        let lines = self.index.lines(span);
+        let instruction = kind.map(|kind| {
+            Box::new(Instruction {
+                kind,
+                text: line.text[outer.rest.clone()].to_owned(),
+                span,
+                lines,
+                keyword: split.keyword,
+                comments: Vec::new(),
+            })
+        });
         Ok(Onbuild {
             trigger,
             instruction,
@@ -382,6 +369,15 @@ fn delayed(mut diagnostic: Diagnostic) -> Diagnostic {
         diagnostic.help = Some("this trigger will fail in builds from this image".to_owned());
     }
     diagnostic
+}
+
+/// Returns `text` without the white space at its ends.
+fn trimmed(mut text: String) -> String {
+    text.truncate(text.trim_end().len());
+    match text.trim_start().len() == text.len() {
+        true => text,
+        false => text.trim_start().to_owned(),
+    }
 }
 
 fn instruction_name(keyword: &str) -> Option<&'static str> {

@@ -27,16 +27,26 @@ pub(super) struct Split {
 pub(super) struct FlagText {
     /// The text, such as `--mount=type=bind`.
     pub(super) text: String,
-    /// For each byte of `text`, where its character is in the logical line; then the end.
-    places: Vec<usize>,
+    places: Places,
+}
+
+/// Where the bytes of a text are in the logical line.
+#[derive(Debug)]
+enum Places {
+    /// From here on as they are.
+    AsWritten(usize),
+    /// Each where its character is; then the end.
+    Each(Vec<usize>),
 }
 
 impl FlagText {
     /// Returns the place in the source of a part of the text.
     pub(super) fn span(&self, line: &Logical, part: Range<usize>) -> Span {
-        let start = self.places[part.start];
-        let end = self.places[part.end].max(start);
-        line.span(start..end)
+        let (start, end) = match &self.places {
+            Places::AsWritten(at) => (at + part.start, at + part.end),
+            Places::Each(places) => (places[part.start], places[part.end]),
+        };
+        line.span(start..end.max(start))
     }
 
     /// Returns a part of the text as a word.
@@ -45,12 +55,6 @@ impl FlagText {
             text: self.text[part.clone()].to_owned(),
             span: self.span(line, part),
         }
-    }
-
-    fn push(&mut self, letter: char, place: usize) {
-        self.text.push(letter);
-        self.places
-            .extend(std::iter::repeat_n(place, letter.len_utf8()));
     }
 }
 
@@ -92,13 +96,25 @@ fn flags(line: &Logical, range: Range<usize>) -> (Vec<FlagText>, usize) {
 }
 
 fn flag(line: &Logical, range: Range<usize>) -> (FlagText, usize) {
-    let mut flag = FlagText {
-        text: String::new(),
-        places: Vec::new(),
+    let written = &line.text[range.clone()];
+    let plain = written
+        .find(|letter: char| letter.is_whitespace() || matches!(letter, '\'' | '"' | '\\'))
+        .unwrap_or(written.len());
+    if !written[plain..].starts_with(['\'', '"', '\\']) {
+        let flag = FlagText {
+            text: written[..plain].to_owned(),
+            places: Places::AsWritten(range.start),
+        };
+        return (flag, range.start + plain);
+    }
+    let (mut text, mut places) = (String::new(), Vec::new());
+    let mut push = |letter: char, place| {
+        text.push(letter);
+        places.extend(std::iter::repeat_n(place, letter.len_utf8()));
     };
     let mut quote = None;
     let mut end = range.end;
-    let mut letters = line.text[range.clone()].char_indices();
+    let mut letters = written.char_indices();
     while let Some((offset, letter)) = letters.next() {
         let place = range.start + offset;
         match letter {
@@ -106,18 +122,19 @@ fn flag(line: &Logical, range: Range<usize>) -> (FlagText, usize) {
             '\'' | '"' if quote.is_none() => quote = Some(letter),
             '\\' => {
                 if let Some((_, escaped)) = letters.next() {
-                    flag.push(escaped, place);
+                    push(escaped, place);
                 }
             }
             _ if quote.is_none() && letter.is_whitespace() => {
                 end = place;
                 break;
             }
-            _ => flag.push(letter, place),
+            _ => push(letter, place),
         }
     }
-    flag.places.push(end);
-    (flag, end)
+    places.push(end);
+    let places = Places::Each(places);
+    (FlagText { text, places }, end)
 }
 
 /// Splits at white space; quotes and escapes mean nothing.

@@ -4,6 +4,7 @@ use kiln_ir::{
     ActionInput, CacheSharing, FileAction, FileActionKind, FileOp, Input, MkdirAction, Mount,
     MountKind, Op, Owner, SecretEnv, SecretOpt, UserRef,
 };
+use std::borrow::Cow;
 
 use super::path;
 use super::round::{CONTEXT, Inputs, Label, Step, output};
@@ -53,12 +54,12 @@ impl StageLowering<'_, '_> {
         inputs: &mut Inputs,
         mounts: &mut Mounts,
     ) -> Step {
-        let mount =
-            flag.evaluate(|word| self.expand(word))
-                .map_err(|(span, failure)| match failure {
-                    MountError::Expand(diagnostic) => diagnostic,
-                    MountError::Invalid(message) => error("invalid-mount", span, message),
-                })?;
+        let mount = flag
+            .evaluate(|word| self.expand(word).map(Cow::Owned))
+            .map_err(|(span, failure)| match failure {
+                MountError::Expand(diagnostic) => diagnostic,
+                MountError::Invalid(message) => error("invalid-mount", span, message),
+            })?;
         // As written, which is what was looked up before: it never holds a variable.
         let from = flag
             .fields

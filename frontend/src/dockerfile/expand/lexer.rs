@@ -26,19 +26,6 @@ struct Output {
 }
 
 impl Output {
-    fn push_plain(&mut self, letter: char) {
-        self.text.push(letter);
-        self.push_to_word(letter);
-    }
-
-    fn push_to_word(&mut self, letter: char) {
-        if !letter.is_whitespace() {
-            self.word.push(letter);
-        } else if !self.word.is_empty() {
-            self.words.push(std::mem::take(&mut self.word));
-        }
-    }
-
     fn push_literal(&mut self, letter: char) {
         self.text.push(letter);
         self.word.push(letter);
@@ -49,10 +36,14 @@ impl Output {
         self.word.push_str(text);
     }
 
-    fn push_value(&mut self, text: &str) {
+    /// Adds what is split at its white space.
+    fn push_plain(&mut self, text: &str) {
         self.text.push_str(text);
-        for letter in text.chars() {
-            self.push_to_word(letter);
+        for (index, part) in text.split(char::is_whitespace).enumerate() {
+            if index > 0 && !self.word.is_empty() {
+                self.words.push(std::mem::take(&mut self.word));
+            }
+            self.word.push_str(part);
         }
     }
 }
@@ -107,6 +98,9 @@ impl<'a> Lexer<'a> {
     /// Reads up to `stop` and over it, or to the end.
     fn until(&mut self, stop: Option<char>) -> Result<Output> {
         let mut output = Output::default();
+        if stop.is_none() {
+            output.text.reserve(self.rest.len());
+        }
         while let Some(letter) = self.peek() {
             if Some(letter) == stop {
                 self.next();
@@ -115,7 +109,7 @@ impl<'a> Lexer<'a> {
             match letter {
                 '$' => {
                     let value = self.dollar()?;
-                    output.push_value(&value);
+                    output.push_plain(&value);
                 }
                 '\'' if !self.expander.ignore_quotes => {
                     let text = self.single_quoted()?;
@@ -134,10 +128,7 @@ impl<'a> Lexer<'a> {
                         output.push_literal(escaped);
                     }
                 }
-                _ => {
-                    self.next();
-                    output.push_plain(letter);
-                }
+                _ => output.push_plain(self.plain(stop)),
             }
         }
         match stop {
@@ -145,6 +136,26 @@ impl<'a> Lexer<'a> {
             Some('/') => Err(ExpandErrorKind::Missing('/', " in ${}")),
             Some(stop) => Err(ExpandErrorKind::Missing(stop, "")),
         }
+    }
+
+    /// Reads up to whatever means something, or to `stop`.
+    fn plain(&mut self, stop: Option<char>) -> &'a str {
+        let Expander {
+            escape,
+            ignore_quotes,
+            ..
+        } = *self.expander;
+        let (plain, rest) = self.rest.split_at(
+            self.rest
+                .find(|letter| match letter {
+                    '$' => true,
+                    '\'' | '"' if !ignore_quotes => true,
+                    _ => letter == escape || Some(letter) == stop,
+                })
+                .unwrap_or(self.rest.len()),
+        );
+        self.rest = rest;
+        plain
     }
 
     /// Reads up to `stop` with escapes kept or not; whatever breaks at the end of the word is a

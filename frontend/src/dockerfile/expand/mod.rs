@@ -146,12 +146,41 @@ impl Expander {
         word: &str,
         environment: &dyn Environment,
     ) -> Result<Expansion, ExpandError> {
+        if self.is_plain(word) {
+            return Ok(Expansion {
+                text: word.to_owned(),
+                words: vec![word.to_owned()],
+                ..Expansion::default()
+            });
+        }
         Lexer::new(self, environment, word)
             .run()
             .map_err(|kind| ExpandError {
                 word: word.to_owned(),
                 kind,
             })
+    }
+
+    /// Expands `word` to one string.
+    ///
+    /// Errors are those of [`Expander::expand`].
+    pub fn text<'a>(
+        &self,
+        word: &'a str,
+        environment: &dyn Environment,
+    ) -> Result<Cow<'a, str>, ExpandError> {
+        if self.is_plain(word) {
+            return Ok(Cow::Borrowed(word));
+        }
+        Ok(Cow::Owned(self.expand(word, environment)?.text))
+    }
+
+    /// Says whether `word` is one word without anything to expand, as most are.
+    pub(super) fn is_plain(&self, word: &str) -> bool {
+        let means_something =
+            |letter: char| letter == self.escape || matches!(letter, '$' | '\'' | '"');
+        !word.is_empty()
+            && !word.contains(|letter: char| letter.is_whitespace() || means_something(letter))
     }
 }
 
