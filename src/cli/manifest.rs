@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use kiln::{Cancel, ListRequest, MemberChange};
+use kiln::{ListRequest, MemberChange};
 
 use super::args::ManifestCommand;
 use super::host::{self, Needs};
-use super::progress::{PUSH, Transfers};
 use super::{Done, images, print, push, spec};
 
 pub(crate) fn manifest(command: &ManifestCommand) -> Done {
@@ -62,20 +61,11 @@ pub(crate) fn manifest(command: &ManifestCommand) -> Done {
             quiet,
         } => {
             let kiln = host::open(Needs::Layers, false)?;
-            let runtime = host::runtime()?;
-            let cancel = Cancel::new();
-            host::watch_signals(&runtime, cancel.clone());
-            let view = Transfers::new(PUSH, *progress, *quiet);
-            let observer = view.observer();
-            let pushed = runtime.block_on(async {
-                let compression = (*compression).into();
-                tokio::select! {
-                    pushed = kiln.push_list(name, destination.as_deref(), compression, &observer) => Some(pushed),
-                    () = cancel.cancelled() => None,
-                }
-            });
-            view.finish(matches!(pushed, Some(Ok(_))));
-            let pushed = pushed.ok_or_else(|| push::interrupted("push"))??;
+            let (destination, compression) = (destination.as_deref(), (*compression).into());
+            let pushed = push::shown(*progress, *quiet, async |observer| {
+                kiln.push_list(name, destination, compression, observer)
+                    .await
+            })?;
             host::settle_later(&kiln)?;
             print(&pushed.iter().map(push::line).collect::<String>())
         }

@@ -1,8 +1,8 @@
 //! `kiln push`.
 
-use kiln::{Cancel, PushRequest, PushedName};
+use kiln::{Cancel, PushRequest, PushedName, TransferObserver};
 
-use super::args::PushArgs;
+use super::args::{Progress, PushArgs};
 use super::host::{self, Needs};
 use super::progress::{PUSH, Transfers};
 use super::{Done, Failure, caches, print, report, spec};
@@ -20,22 +20,9 @@ pub(crate) fn push(args: &PushArgs) -> Done {
         attestations: args.attestations.into(),
     };
     let kiln = host::open(Needs::Layers, false)?;
-    let runtime = host::runtime()?;
-    let cancel = Cancel::new();
-    host::watch_signals(&runtime, cancel.clone());
-    let view = Transfers::new(PUSH, args.progress, args.quiet);
-    let observer = view.observer();
-    let pushed = runtime.block_on(async {
-        tokio::select! {
-            pushed = kiln.push_image(&request, &observer) => Some(pushed),
-            () = cancel.cancelled() => None,
-        }
-    });
-    view.finish(matches!(pushed, Some(Ok(_))));
-    let Some(pushed) = pushed else {
-        return Err(interrupted("push"));
-    };
-    let pushed = pushed?;
+    let pushed = shown(args.progress, args.quiet, async |observer| {
+        kiln.push_image(&request, observer).await
+    })?;
     if !args.quiet {
         for name in pushed.iter().filter(|name| name.was_there) {
             report::note(&format!("{} is up to date", name.name));
@@ -61,23 +48,10 @@ fn push_cache(args: &PushArgs) -> Done {
         }
     }
     let kiln = host::open(Needs::Layers, false)?;
-    let runtime = host::runtime()?;
-    let cancel = Cancel::new();
-    host::watch_signals(&runtime, cancel.clone());
-    let view = Transfers::new(PUSH, args.progress, args.quiet);
-    let observer = view.observer();
-    let pushed = runtime.block_on(async {
-        let pushing = kiln.push_cache(args.image.as_deref(), &targets, &observer);
-        tokio::select! {
-            pushed = pushing => Some(pushed),
-            () = cancel.cancelled() => None,
-        }
-    });
-    view.finish(matches!(pushed, Some(Ok(_))));
-    let Some(lines) = pushed else {
-        return Err(interrupted("push"));
-    };
-    let lines = lines?;
+    let lines = shown(args.progress, args.quiet, async |observer| {
+        kiln.push_cache(args.image.as_deref(), &targets, observer)
+            .await
+    })?;
     host::settle_later(&kiln)?;
     print(
         &lines
@@ -85,6 +59,33 @@ fn push_cache(args: &PushArgs) -> Done {
             .map(|line| format!("{line}\n"))
             .collect::<String>(),
     )
+}
+
+/// Sends something, which is shown meanwhile and ends at a signal.
+pub(crate) fn shown<T, E>(
+    progress: Progress,
+    quiet: bool,
+    send: impl AsyncFnOnce(&TransferObserver) -> Result<T, E>,
+) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let runtime = host::runtime()?;
+    let cancel = Cancel::new();
+    host::watch_signals(&runtime, cancel.clone());
+    let view = Transfers::new(PUSH, progress, quiet);
+    let observer = view.observer();
+    let sent = runtime.block_on(async {
+        tokio::select! {
+            sent = send(&observer) => Some(sent),
+            () = cancel.cancelled() => None,
+        }
+    });
+    view.finish(matches!(sent, Some(Ok(_))));
+    match sent {
+        Some(sent) => Ok(sent?),
+        None => Err(interrupted("push")),
+    }
 }
 
 /// `HOST/NAME:TAG@sha256:…`, which names the very image from now on.

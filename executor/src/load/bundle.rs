@@ -149,19 +149,26 @@ impl<'a> Bundle<'a> {
         if head.entry_type == EntryType::GNUSparse {
             return Err(self.refused(LoadError::Sparse));
         }
+        self.write(head.size, |buffer| {
+            let read = entries.read(buffer);
+            read.map_err(|error| self.refused(LoadError::Archive(error)))
+        })
+    }
+
+    /// Makes a blob of what `read` gives until that is nothing.
+    fn write(
+        &self,
+        expected_bytes: u64,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+    ) -> Result<Stored, Error> {
         let mut writer = self.store.write_blob(None)?;
-        let mut buffer = vec![
-            0;
-            PIECE_BYTES
-                .min(usize::try_from(head.size).unwrap_or(PIECE_BYTES))
-                .max(1)
-        ];
+        let most = usize::try_from(expected_bytes).unwrap_or(PIECE_BYTES);
+        let mut buffer = vec![0; most.clamp(1, PIECE_BYTES)];
         loop {
             if self.stop.is_set() {
                 return Err(Error::Cancelled);
             }
-            let read = entries.read(&mut buffer);
-            let count = read.map_err(|error| self.refused(LoadError::Archive(error)))?;
+            let count = read(&mut buffer)?;
             if count == 0 {
                 break;
             }
@@ -265,27 +272,14 @@ impl<'a> Bundle<'a> {
     }
 
     fn copy(&self, file: File, path: &Path, blob: &Descriptor) -> Result<u64, Error> {
-        let mut writer = self.store.write_blob(None)?;
         // One byte more shows that it is another.
         let mut file = file.take(blob.size.saturating_add(1));
-        let mut buffer = vec![0; PIECE_BYTES];
-        loop {
-            if self.stop.is_set() {
-                return Err(Error::Cancelled);
-            }
-            let count = file.read(&mut buffer).map_err(Error::io("read", path))?;
-            if count == 0 {
-                break;
-            }
-            writer
-                .write_all(&buffer[..count])
-                .map_err(Error::io("write a blob into", self.store.root()))?;
-        }
-        let size = writer.written();
-        let found = writer.finish(self.lease)?;
-        match found.0 == *blob.digest.as_bytes() {
-            true => Ok(size),
-            false => Err(self.damaged(blob, &found.to_string())),
+        let stored = self.write(blob.size, |buffer| {
+            file.read(buffer).map_err(Error::io("read", path))
+        })?;
+        match stored.digest.0 == *blob.digest.as_bytes() {
+            true => Ok(stored.size),
+            false => Err(self.damaged(blob, &stored.digest.to_string())),
         }
     }
 

@@ -257,37 +257,17 @@ impl Job {
                 .await
             }
             Origin::Registry { reference, blob } => {
-                bring(executor, lease, diff_id, reference, blob, observer).await
+                let coming = Coming {
+                    executor,
+                    lease,
+                    diff_id,
+                    reference,
+                    blob,
+                    observer,
+                };
+                coming.run().await
             }
         }
-    }
-}
-
-async fn bring(
-    executor: Executor,
-    lease: Lease,
-    diff_id: DiffId,
-    reference: Reference,
-    blob: Descriptor,
-    observer: Option<TransferObserver>,
-) -> Result<(), Error> {
-    let layer = Coming {
-        executor,
-        lease,
-        diff_id,
-        reference,
-        blob,
-        observer,
-    };
-    let begun = blob::begin(&layer.executor, &layer.blob, true).await?;
-    let went_on = begun.head.is_some();
-    match layer.bring(begun).await {
-        // It may be the beginning that is wrong.
-        Err(Error::Registry(registry::Error::Content { .. })) if went_on => {
-            let begun = blob::begin(&layer.executor, &layer.blob, false).await?;
-            layer.bring(begun).await
-        }
-        done => done,
     }
 }
 
@@ -302,6 +282,19 @@ struct Coming {
 }
 
 impl Coming {
+    async fn run(self) -> Result<(), Error> {
+        let begun = blob::begin(&self.executor, &self.blob, true).await?;
+        let went_on = begun.head.is_some();
+        match self.bring(begun).await {
+            // It may be the beginning that is wrong.
+            Err(Error::Registry(registry::Error::Content { .. })) if went_on => {
+                let begun = blob::begin(&self.executor, &self.blob, false).await?;
+                self.bring(begun).await
+            }
+            done => done,
+        }
+    }
+
     async fn bring(&self, begun: Begun) -> Result<(), Error> {
         let blob = &self.blob;
         let (sender, receiver) = mpsc::channel(PIECES);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::credentials::{Credential, Fixed};
 use super::endpoint::Endpoint;
 use super::error::{Attempt, Error};
-use super::transport::{Activity, Call, Target};
+use super::transport::Call;
 use super::{Client, Config};
 use crate::reference::Reference;
 
@@ -61,15 +61,7 @@ impl Client {
             host: endpoint.authority.as_str().into(),
         };
         let scopes = Vec::new();
-        let call = Call {
-            attempt: &attempt,
-            endpoint: &endpoint,
-            scopes: &scopes,
-            target: Target::Path(""),
-            again: true,
-            ranged: false,
-            activity: Activity::new(),
-        };
+        let call = Call::to_path(&attempt, &endpoint, &scopes, "");
         let sent = transport.send(&call, |client, url| client.get(url)).await;
         match sent {
             Ok(_) => {}

@@ -9,10 +9,11 @@ use futures_util::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
 use reqwest::{Response, StatusCode};
 
+use super::auth::Scopes;
 use super::endpoint::Endpoint;
 use super::error::{Attempt, Cause, Error};
 use super::retry::Backoff;
-use super::transport::{Activity, Call, Target};
+use super::transport::Call;
 use super::{Client, Image, PulledManifest, Resolved, attempt};
 use crate::digest::{Sha256Digest, Verifier, VerifyError};
 use crate::document::{CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, MANIFEST_LIMIT_BYTES, Root};
@@ -217,27 +218,10 @@ impl Client {
         reference: &Reference,
     ) -> Result<Resolved, Error> {
         let attempt = attempt("resolve", reference, &endpoint.authority);
-        let path = format!(
-            "{}/manifests/{}",
-            reference.repository(),
-            reference.identifier()
-        );
         let scopes = pull_scope(reference);
-        let call = Call {
-            attempt: &attempt,
-            endpoint,
-            scopes: &scopes,
-            target: Target::Path(&path),
-            again: true,
-            ranged: false,
-            activity: Activity::new(),
-        };
-        let make = |client: &reqwest::Client, url| {
-            client
-                .head(url)
-                .header(ACCEPT, media_type::MANIFESTS.join(", "))
-        };
-        let response = self.transport().send(&call, make).await?;
+        let response = self
+            .head_manifest(&attempt, endpoint, &scopes, reference)
+            .await?;
         let headers = response.headers();
         let size = text(headers, CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok());
         let served = text(headers, CONTENT_TYPE.as_str())
@@ -271,28 +255,34 @@ impl Client {
         }
     }
 
+    /// Asks for what would come with a manifest, but not for it.
+    pub(super) async fn head_manifest(
+        &self,
+        attempt: &Attempt,
+        endpoint: &Endpoint,
+        scopes: &Scopes,
+        reference: &Reference,
+    ) -> Result<Response, Error> {
+        let path = manifest_path(reference);
+        let call = Call::to_path(attempt, endpoint, scopes, &path);
+        let make = |client: &reqwest::Client, url| {
+            client
+                .head(url)
+                .header(ACCEPT, media_type::MANIFESTS.join(", "))
+        };
+        self.transport().send(&call, make).await
+    }
+
     async fn manifest_at(
         &self,
         endpoint: &Endpoint,
         reference: &Reference,
     ) -> Result<PulledManifest, Error> {
         let attempt = attempt("fetch the manifest of", reference, &endpoint.authority);
-        let path = format!(
-            "{}/manifests/{}",
-            reference.repository(),
-            reference.identifier()
-        );
+        let path = manifest_path(reference);
         let scopes = pull_scope(reference);
         let transport = self.transport();
-        let call = Call {
-            attempt: &attempt,
-            endpoint,
-            scopes: &scopes,
-            target: Target::Path(&path),
-            again: true,
-            ranged: false,
-            activity: Activity::new(),
-        };
+        let call = Call::to_path(&attempt, endpoint, &scopes, &path);
         let make = |client: &reqwest::Client, url| {
             client
                 .get(url)
@@ -339,7 +329,13 @@ impl Client {
     }
 }
 
-fn pull_scope(reference: &Reference) -> Vec<String> {
+/// The path of the manifest that a tag or digest means.
+fn manifest_path(reference: &Reference) -> String {
+    let (repository, name) = (reference.repository(), reference.identifier());
+    format!("{repository}/manifests/{name}")
+}
+
+pub(super) fn pull_scope(reference: &Reference) -> Scopes {
     vec![format!("repository:{}:pull", reference.repository())]
 }
 
@@ -437,13 +433,8 @@ impl Transfer {
         loop {
             let range = (received > 0 && !self.whole_only).then(|| format!("bytes={received}-"));
             let call = Call {
-                attempt: &attempt,
-                endpoint: self.place(),
-                scopes: &scopes,
-                target: Target::Path(&path),
-                again: true,
                 ranged: range.is_some(),
-                activity: Activity::new(),
+                ..Call::to_path(&attempt, self.place(), &scopes, &path)
             };
             let make = |client: &reqwest::Client, url| match &range {
                 Some(range) => client.get(url).header(RANGE, range),

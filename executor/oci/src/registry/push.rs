@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use url::Url;
 
+use super::auth::Scopes;
 use super::endpoint::Endpoint;
 use super::error::{Attempt, Error};
 use super::retry::Backoff;
@@ -18,7 +19,6 @@ use super::transport::{Activity, Call, Target};
 use super::{Client, attempt};
 use crate::digest::{Sha256Digest, VerifyError};
 use crate::document::Descriptor;
-use crate::media_type;
 use crate::reference::Reference;
 
 /// How much of a file is in memory at once.
@@ -130,7 +130,7 @@ struct Upload<'a> {
     endpoint: Endpoint,
     attempt: Attempt,
     reference: &'a Reference,
-    scopes: Vec<String>,
+    scopes: Scopes,
     digest: Sha256Digest,
     size: u64,
     source: &'a dyn BlobSource,
@@ -151,16 +151,8 @@ impl Client {
             &endpoint.authority,
         );
         let path = format!("{}/blobs/{digest}", reference.repository());
-        let scopes = vec![format!("repository:{}:pull,push", reference.repository())];
-        let call = Call {
-            attempt: &attempt,
-            endpoint: &endpoint,
-            scopes: &scopes,
-            target: Target::Path(&path),
-            again: true,
-            ranged: false,
-            activity: Activity::new(),
-        };
+        let scopes = push_scope(reference);
+        let call = Call::to_path(&attempt, &endpoint, &scopes, &path);
         match self
             .transport()
             .send(&call, |client, url| client.head(url))
@@ -203,7 +195,7 @@ impl Client {
             ),
             endpoint,
             reference,
-            scopes: vec![format!("repository:{}:pull,push", reference.repository())],
+            scopes: push_scope(reference),
             digest: descriptor.digest,
             size: descriptor.size,
             source,
@@ -234,27 +226,9 @@ impl Client {
     pub async fn has_manifest(&self, reference: &Reference) -> Result<Option<Sha256Digest>, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
         let attempt = attempt("push", reference, &endpoint.authority);
-        let path = format!(
-            "{}/manifests/{}",
-            reference.repository(),
-            reference.identifier()
-        );
-        let scopes = vec![format!("repository:{}:pull,push", reference.repository())];
-        let call = Call {
-            attempt: &attempt,
-            endpoint: &endpoint,
-            scopes: &scopes,
-            target: Target::Path(&path),
-            again: true,
-            ranged: false,
-            activity: Activity::new(),
-        };
-        let make = |client: &reqwest::Client, url| {
-            client
-                .head(url)
-                .header(ACCEPT, media_type::MANIFESTS.join(", "))
-        };
-        match self.transport().send(&call, make).await {
+        let scopes = push_scope(reference);
+        let head = self.head_manifest(&attempt, &endpoint, &scopes, reference);
+        match head.await {
             Ok(response) => Ok(response
                 .headers()
                 .get("docker-content-digest")
@@ -290,16 +264,8 @@ impl Client {
             .tag()
             .map_or_else(|| digest.to_string(), str::to_owned);
         let path = format!("{}/manifests/{name}", reference.repository());
-        let scopes = vec![format!("repository:{}:pull,push", reference.repository())];
-        let call = Call {
-            attempt: &attempt,
-            endpoint: &endpoint,
-            scopes: &scopes,
-            target: Target::Path(&path),
-            again: true,
-            ranged: false,
-            activity: Activity::new(),
-        };
+        let scopes = push_scope(reference);
+        let call = Call::to_path(&attempt, &endpoint, &scopes, &path);
         let make = |client: &reqwest::Client, url| {
             client
                 .put(url)
@@ -325,6 +291,10 @@ impl Client {
             }),
         }
     }
+}
+
+fn push_scope(reference: &Reference) -> Scopes {
+    vec![format!("repository:{}:pull,push", reference.repository())]
 }
 
 impl Upload<'_> {
@@ -533,7 +503,7 @@ impl Upload<'_> {
         }
     }
 
-    fn call<'a>(&'a self, scopes: &'a Vec<String>, target: Target<'a>, again: bool) -> Call<'a> {
+    fn call<'a>(&'a self, scopes: &'a Scopes, target: Target<'a>, again: bool) -> Call<'a> {
         Call {
             attempt: &self.attempt,
             endpoint: &self.endpoint,

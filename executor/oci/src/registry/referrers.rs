@@ -7,7 +7,8 @@ use url::Url;
 
 use super::endpoint::Endpoint;
 use super::error::Error;
-use super::transport::{Activity, Call, Target};
+use super::pull::pull_scope;
+use super::transport::{Call, Target};
 use super::{Client, attempt};
 use crate::digest::Sha256Digest;
 use crate::document::{Descriptor, Index, MANIFEST_LIMIT_BYTES, Root};
@@ -92,23 +93,15 @@ impl Client {
     ) -> Result<Vec<Descriptor>, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), repository.domain());
         let attempt = attempt("list the referrers of", repository, &endpoint.authority);
-        let scopes = vec![format!("repository:{}:pull", repository.repository())];
+        let scopes = pull_scope(repository);
         let path = format!("{}/referrers/{subject}", repository.repository());
         let mut next: Option<Url> = None;
         let mut found = Vec::new();
         for _ in 0..MOST_PAGES {
-            let call = Call {
-                attempt: &attempt,
-                endpoint: &endpoint,
-                scopes: &scopes,
-                target: match &next {
-                    Some(url) => Target::Url(url),
-                    None => Target::Path(&path),
-                },
-                again: true,
-                ranged: false,
-                activity: Activity::new(),
-            };
+            let mut call = Call::to_path(&attempt, &endpoint, &scopes, &path);
+            if let Some(url) = &next {
+                call.target = Target::Url(url);
+            }
             let make = |client: &reqwest::Client, url| client.get(url).header(ACCEPT, OCI_INDEX);
             let response = self.transport().send(&call, make).await?;
             let link = response

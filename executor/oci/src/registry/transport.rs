@@ -48,6 +48,26 @@ pub(super) struct Call<'a> {
     pub(super) activity: Activity,
 }
 
+impl<'a> Call<'a> {
+    /// A request to a path after `/v2/` that may be sent again, and whose body is small.
+    pub(super) fn to_path(
+        attempt: &'a Attempt,
+        endpoint: &'a Endpoint,
+        scopes: &'a Scopes,
+        path: &'a str,
+    ) -> Self {
+        Self {
+            attempt,
+            endpoint,
+            scopes,
+            target: Target::Path(path),
+            again: true,
+            ranged: false,
+            activity: Activity::new(),
+        }
+    }
+}
+
 /// Where a request goes.
 pub(super) enum Target<'a> {
     /// A path after `/v2/` of the endpoint.

@@ -10,11 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::io::AsyncReadExt as _;
 
-use super::edit::edit;
+use super::edit::{edit, read};
 use super::helper::Helper;
-use super::{Credential, Credentials, CredentialsError, LIMIT_BYTES};
+use super::{Credential, Credentials, CredentialsError};
 
 /// The key that docker has always kept the Hub's credentials under.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -217,32 +216,12 @@ impl DockerConfig {
             path: self.path.clone(),
             source,
         };
-        let file = match tokio::fs::File::open(&self.path).await {
-            Ok(file) => file,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(LIMIT_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .await
-            .map_err(failed)?;
-        if bytes.len() as u64 > LIMIT_BYTES {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "more than 1 MiB",
-            )));
-        }
-        if bytes.trim_ascii().is_empty() {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let Some(bytes) = read.map_err(failed)? else {
             return Ok(None);
-        }
+        };
         let parse = |source| CredentialsError::Parse {
             path: self.path.clone(),
             source,

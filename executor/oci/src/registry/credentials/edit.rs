@@ -71,10 +71,17 @@ fn target(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Returns what is in the file, or nothing if it is empty or not there.
-fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
     let opened = match File::open(file) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
