@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use kiln_ir::Platform;
-use kiln_oci::registry::{Client, Overrides, Settings};
+use kiln_oci::registry::{Client, Config, Overrides, Settings};
 use kiln_store::{DiffId, Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
 
+use crate::challenges::StoredChallenges;
 use crate::emulation;
 use crate::engines::{Engine, Engines};
 use crate::error::{Error, words};
@@ -134,7 +135,12 @@ impl Executor {
         if let Some(client) = self.inner.registry.get() {
             return Ok(client);
         }
-        let client = Client::new(self.registry_settings()?.config());
+        let client = Client::new(Config {
+            challenges: Arc::new(StoredChallenges {
+                store: self.store().clone(),
+            }),
+            ..self.registry_settings()?.config()
+        });
         Ok(self.inner.registry.get_or_init(|| client))
     }
 

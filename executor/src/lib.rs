@@ -49,6 +49,7 @@ mod accounts;
 mod attestation;
 mod builds;
 mod cache;
+mod challenges;
 mod container;
 mod delivery;
 mod images;

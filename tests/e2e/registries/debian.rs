@@ -1,7 +1,10 @@
 //! A real registry: Debian's docker-registry, filled by skopeo.
 
+use std::time::{Duration, Instant};
+
 use kiln_test_registry::Registry;
 
+use super::access::{PASSWORD, log_in};
 use super::server::{DockerRegistry, add_image, base_layer, hide_port, table, told, with_base};
 use crate::support::{Capability::*, Case, World, case};
 
@@ -27,6 +30,11 @@ pub(super) fn cases() -> Vec<Case> {
             "pushed_and_run_by_runc",
             &[Containers, Root, DockerRegistry, Skopeo, Umoci, Runc],
             pushed_and_run_by_runc,
+        ),
+        case(
+            "debian_knows_a_password",
+            &[Containers, DockerRegistry],
+            debian_knows_a_password,
         ),
         case("no_request_twice", &[Containers], no_request_twice),
         case("pull_asks", &[Containers], pull_asks),
@@ -169,6 +177,35 @@ fn pushed(world: &World) {
         .kiln(&["push", &name("both:1"), &name("again:1")])
         .ok();
     assert_eq!(again.stdout.trim().rsplit('@').next(), index);
+}
+
+/// A password that the registry asked for once is shown at once from then on.
+fn debian_knows_a_password(world: &World) {
+    build_to_push(world);
+    // Of the password that `log_in` is given.
+    let line = "anna:$2y$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n";
+    let registry = DockerRegistry::with_password(world, line);
+    log_in(world, registry.host(), PASSWORD);
+    let name = format!("{}/app:1", registry.host());
+    world.kiln(&["push", "app", &name]).ok();
+    let again = world.kiln(&["push", "app", &name]).ok();
+    assert!(again.stderr.contains("is up to date"), "{}", again.stderr);
+    // Its log may come after its answers.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let statuses = loop {
+        let log = world.read("registry.log");
+        let statuses: Vec<String> = log
+            .lines()
+            .filter_map(|line| line.split_once("\"HEAD /v2/app/manifests/1 HTTP/1.1\" "))
+            .map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned())
+            .collect();
+        if statuses.contains(&"200".to_owned()) {
+            break statuses;
+        }
+        assert!(Instant::now() < deadline, "{log}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(statuses, ["401", "404", "200"]);
 }
 
 fn pushed_and_run_by_runc(world: &World) {

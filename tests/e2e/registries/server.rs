@@ -18,12 +18,24 @@ pub(crate) struct DockerRegistry {
 
 impl DockerRegistry {
     pub(crate) fn start(world: &World) -> DockerRegistry {
+        Self::start_with(world, "")
+    }
+
+    /// One that wants this line of a `htpasswd` to be kept to.
+    pub(super) fn with_password(world: &World, line: &str) -> DockerRegistry {
+        let file = world.path("htpasswd");
+        world.write("htpasswd", line);
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+        Self::start_with(world, &auth)
+    }
+
+    fn start_with(world: &World, auth: &str) -> DockerRegistry {
         let data = world.path("registry");
         world.write(
             "registry.yml",
             format!(
                 "version: 0.1\nlog: {{level: info, formatter: json}}\nhttp: {{addr: '127.0.0.1:0'}}\n\
-                 storage: {{filesystem: {{rootdirectory: {}}}}}\n",
+                 storage: {{filesystem: {{rootdirectory: {}}}}}\n{auth}",
                 data.display()
             ),
         );

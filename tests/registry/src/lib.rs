@@ -200,6 +200,7 @@ pub struct Builder {
     any_upload: bool,
     range: Option<String>,
     more_scope: Option<String>,
+    token_seconds: Option<u64>,
     referrers: bool,
 }
 
@@ -308,6 +309,13 @@ impl Builder {
     #[must_use]
     pub fn more_scope(mut self, scope: &str) -> Self {
         self.more_scope = Some(scope.to_owned());
+        self
+    }
+
+    /// Lets tokens be good for so long, instead of five minutes; it takes them for longer.
+    #[must_use]
+    pub fn token_seconds(mut self, seconds: u64) -> Self {
+        self.token_seconds = Some(seconds);
         self
     }
 

@@ -601,7 +601,8 @@ impl State {
         }
         let token = format!("token-{}", self.next());
         self.tokens.insert(token.clone(), scopes);
-        let mut answer = serde_json::json!({"token": token, "expires_in": 300});
+        let seconds = self.settings.token_seconds.unwrap_or(300);
+        let mut answer = serde_json::json!({"token": token, "expires_in": seconds});
         if let Some(refresh) = refresh {
             answer["refresh_token"] = refresh.into();
         }

@@ -8,18 +8,23 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
 use super::challenge::Challenge;
+use super::challenges::Asks;
 use super::credentials::Credential;
 use super::endpoint::Endpoint;
-use super::error::{Attempt, Error};
+use super::error::{Attempt, Cause, Error};
 use super::transport::Transport;
 
 /// The most bytes of a token server's answer.
 const ANSWER_LIMIT_BYTES: u64 = 1 << 20;
+
+/// How long a token server may take that no registry has named yet in this process.
+const AHEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How kiln names itself to OAuth2 servers.
 const CLIENT_ID: &str = "kiln";
@@ -44,6 +49,24 @@ struct Session {
     had_credentials: bool,
     /// What stands for the credentials from now on, if the token server says so.
     refresh_token: Option<String>,
+    /// `header` was got before the registry asked, and the registry has not taken it yet.
+    is_ahead: bool,
+    /// How the registry asked (or that it does not), until it has taken what came of that.
+    learnt: Option<Option<Asks>>,
+    /// The place whose remembered ways were tried since it last took a header.
+    tried: Option<String>,
+    /// Why what is remembered gave no header.
+    failed: Option<(Asks, Error)>,
+}
+
+/// What a request shows.
+#[derive(Default)]
+pub(super) struct Proof {
+    pub(super) header: Option<HeaderValue>,
+    /// The registry has not taken it yet.
+    is_new: bool,
+    /// The registry has not asked for it either.
+    is_ahead: bool,
 }
 
 /// The answer of a token server.
@@ -76,16 +99,91 @@ impl Sessions {
         )
     }
 
-    /// Returns the header to send now, if any is known to be wanted.
+    /// Returns what to show now, if anything is known to be wanted: by what was answered before, or by what is
+    /// remembered of the registry.
     ///
     /// While another request is getting a token, this waits for it.
-    pub(super) async fn header(&self, endpoint: &Endpoint, scopes: &Scopes) -> Option<HeaderValue> {
+    pub(super) async fn proof(
+        &self,
+        transport: &Transport,
+        attempt: &Attempt,
+        endpoint: &Endpoint,
+        scopes: &Scopes,
+    ) -> Proof {
         let session = self.session(endpoint, scopes);
-        let session = session.lock().await;
-        let good = session
-            .expires
-            .is_none_or(|expires| Instant::now() < expires);
-        session.header.clone().filter(|_| good)
+        let mut session = session.lock().await;
+        let place = transport.place(endpoint);
+        if session.good().is_none() && session.tried.as_ref() != Some(&place) {
+            let asks = transport.config().challenges.recall(&place);
+            session.tried = Some(place);
+            if let Some(asks) = asks {
+                let wanted = Wanted {
+                    transport,
+                    attempt,
+                    endpoint,
+                    scopes,
+                    ahead: true,
+                };
+                match session.get(&wanted, &[asks.challenge()]).await {
+                    Ok(_) => session.is_ahead = session.header.is_some(),
+                    // The registry itself is asked then; if it wants nothing, that is to be remembered.
+                    Err(error) => {
+                        session.failed = Some((asks, error));
+                        session.learnt = Some(None);
+                    }
+                }
+            }
+        }
+        Proof {
+            header: session.good().cloned(),
+            is_new: session.is_ahead || session.learnt.is_some(),
+            is_ahead: session.is_ahead,
+        }
+    }
+
+    /// Says that the registry took a proof, or wanted none: how it asks is known now, and worth remembering.
+    pub(super) async fn taken(
+        &self,
+        transport: &Transport,
+        endpoint: &Endpoint,
+        scopes: &Scopes,
+        proof: &Proof,
+    ) {
+        if !proof.is_new {
+            return;
+        }
+        let session = self.session(endpoint, scopes);
+        let mut session = session.lock().await;
+        if session.header == proof.header {
+            session.is_ahead = false;
+            session.failed = None;
+            if session.header.is_some() {
+                session.tried = None;
+            }
+            if let Some(asks) = session.learnt.take() {
+                transport.remember(endpoint, asks.as_ref());
+            }
+        }
+    }
+
+    /// Withdraws a proof that the registry did not ask for and refuses; `false` if it has asked for it.
+    pub(super) async fn withdraw(
+        &self,
+        endpoint: &Endpoint,
+        scopes: &Scopes,
+        proof: &Proof,
+    ) -> bool {
+        if !proof.is_ahead || proof.header.is_none() {
+            return false;
+        }
+        let session = self.session(endpoint, scopes);
+        let mut session = session.lock().await;
+        if session.header == proof.header {
+            session.header = None;
+            session.is_ahead = false;
+            session.learnt = Some(None);
+        }
+        true
     }
 
     /// Tells whether the current header was made from credentials.
@@ -118,9 +216,85 @@ impl Sessions {
     ) -> Result<bool, Error> {
         let session = self.session(endpoint, scopes);
         let mut session = session.lock().await;
-        if session.header.is_some() && session.header.as_ref() != rejected {
+        if session.good().is_some_and(|header| Some(header) != rejected) {
             return Ok(true);
         }
+        let asks = Asks::of(challenges);
+        if let Some((known, error)) = session.failed.take()
+            && asks.as_ref() == Some(&known)
+            && matches!(
+                error,
+                Error::Unauthorized { .. } | Error::Denied { .. } | Error::Credentials { .. }
+            )
+        {
+            // The same question has the same answer.
+            return Err(error);
+        }
+        let wanted = Wanted {
+            transport,
+            attempt,
+            endpoint,
+            scopes,
+            ahead: false,
+        };
+        let got = session.get(&wanted, challenges).await?;
+        session.learnt = Some(asks);
+        // A password that was just refused is not tried again.
+        Ok(match got {
+            Got::Nothing => false,
+            Got::Password => session.header.as_ref() != rejected,
+            Got::Token => true,
+        })
+    }
+}
+
+/// What a session is to be good for.
+struct Wanted<'a> {
+    transport: &'a Transport,
+    attempt: &'a Attempt,
+    endpoint: &'a Endpoint,
+    scopes: &'a Scopes,
+    /// Nobody has asked yet, so nobody waits long for it.
+    ahead: bool,
+}
+
+/// What came of answering challenges.
+enum Got {
+    Nothing,
+    Password,
+    /// Of this moment.
+    Token,
+}
+
+impl Session {
+    /// The header, as long as it is good.
+    fn good(&self) -> Option<&HeaderValue> {
+        let expired = self
+            .expires
+            .is_some_and(|expires| Instant::now() >= expires);
+        self.header.as_ref().filter(|_| !expired)
+    }
+
+    /// Gets what the challenges ask for; boxed, since it sends requests on behalf of requests.
+    fn get<'a>(
+        &'a mut self,
+        wanted: &'a Wanted<'a>,
+        challenges: &'a [Challenge],
+    ) -> BoxFuture<'a, Result<Got, Error>> {
+        Box::pin(self.answer(wanted, challenges))
+    }
+
+    async fn answer(
+        &mut self,
+        wanted: &Wanted<'_>,
+        challenges: &[Challenge],
+    ) -> Result<Got, Error> {
+        let Wanted {
+            transport,
+            attempt,
+            endpoint,
+            ..
+        } = wanted;
         let find = |scheme: &str| {
             challenges
                 .iter()
@@ -128,48 +302,46 @@ impl Sessions {
         };
         let (bearer, basic) = (find("bearer"), find("basic"));
         if bearer.is_none() && basic.is_none() {
-            return Ok(false);
+            return Ok(Got::Nothing);
         }
         let credential = transport
             .credentials()
             .credential(endpoint.credentials_host())
             .await
             .map_err(|source| Error::Credentials {
-                attempt: attempt.clone(),
+                attempt: (*attempt).clone(),
                 source,
             })?;
-        session.had_credentials = credential.is_some();
-        session.header = None;
-        session.expires = None;
+        self.had_credentials = credential.is_some();
+        self.header = None;
+        self.expires = None;
+        self.is_ahead = false;
         if let Some(Credential::RegistryToken(token)) = &credential {
-            session.header = Some(secret(attempt, &format!("Bearer {token}"))?);
+            self.header = Some(secret(attempt, &format!("Bearer {token}"))?);
         } else if let Some(challenge) = bearer {
             let request = TokenRequest {
-                transport,
-                attempt,
-                endpoint,
-                scopes,
+                wanted,
                 challenge,
                 credential,
             };
             let got = request.run().await?;
-            session.header = Some(secret(attempt, &format!("Bearer {}", got.token))?);
-            session.expires = Some(Instant::now() + got.lifetime);
-            session.refresh_token = got.refresh;
+            self.header = Some(secret(attempt, &format!("Bearer {}", got.token))?);
+            self.expires = Some(Instant::now() + got.lifetime);
+            self.refresh_token = got.refresh;
         } else if let Some(Credential::Basic { username, password }) = &credential {
-            session.header = Some(basic_header(attempt, username, password)?);
+            self.header = Some(basic_header(attempt, username, password)?);
         }
-        // A password that was just refused is not tried again.
-        Ok(session.header.is_some() && (bearer.is_some() || session.header.as_ref() != rejected))
+        Ok(match (&self.header, bearer) {
+            (None, _) => Got::Nothing,
+            (Some(_), None) => Got::Password,
+            (Some(_), Some(_)) => Got::Token,
+        })
     }
 }
 
 /// One question to a token server.
 struct TokenRequest<'a> {
-    transport: &'a Transport,
-    attempt: &'a Attempt,
-    endpoint: &'a Endpoint,
-    scopes: &'a Scopes,
+    wanted: &'a Wanted<'a>,
     challenge: &'a Challenge,
     credential: Option<Credential>,
 }
@@ -197,15 +369,15 @@ impl TokenRequest<'_> {
                         .header("content-type", form)
                         .body(body.clone())
                 };
-                self.transport.execute(self.attempt, &realm, make).await?
+                self.send(&realm, make).await?
             }
             credential => {
                 let mut url = realm.clone();
                 let mut header = None;
                 if let Some(Credential::Basic { username, password }) = credential {
                     fields.push(("account", username.clone()));
-                    header = Some(basic_header(self.attempt, username, password)?);
-                    if self.transport.config().offline_access {
+                    header = Some(basic_header(self.wanted.attempt, username, password)?);
+                    if self.wanted.transport.config().offline_access {
                         fields.push(("client_id", CLIENT_ID.to_owned()));
                         fields.push(("offline_token", "true".to_owned()));
                     }
@@ -219,10 +391,34 @@ impl TokenRequest<'_> {
                         None => request,
                     }
                 };
-                self.transport.execute(self.attempt, &url, make).await?
+                self.send(&url, make).await?
             }
         };
         self.read(response).await
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        make: impl Fn(&reqwest::Client) -> reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, Error> {
+        let Wanted {
+            transport,
+            attempt,
+            ahead,
+            ..
+        } = self.wanted;
+        if !ahead {
+            return transport.execute(attempt, url, make).await;
+        }
+        let once = transport.execute_once(attempt, url, make);
+        match tokio::time::timeout(AHEAD_TIMEOUT, once).await {
+            Ok(sent) => sent,
+            Err(_) => Err(Error::Unreachable {
+                attempt: (*attempt).clone(),
+                source: Cause::Idle(AHEAD_TIMEOUT),
+            }),
+        }
     }
 
     /// Returns the token server's address.
@@ -236,7 +432,7 @@ impl TokenRequest<'_> {
         let Some(url) = url else {
             return Err(self.broken(format!("its token server `{}` is not a URL", clip(realm))));
         };
-        let over_tls = self.transport.scheme(self.endpoint) == "https";
+        let over_tls = self.wanted.transport.scheme(self.wanted.endpoint) == "https";
         if url.scheme() == "http" && over_tls && self.credential.is_some() {
             return Err(self.broken(format!(
                 "its token server `{}` is not reached over TLS",
@@ -248,7 +444,7 @@ impl TokenRequest<'_> {
 
     /// Returns the wanted scopes and, after them, what the registry asked for beside them.
     fn all_scopes(&self) -> Scopes {
-        let mut scopes = self.scopes.clone();
+        let mut scopes = self.wanted.scopes.clone();
         for asked in self
             .challenge
             .parameter("scope")
@@ -266,14 +462,15 @@ impl TokenRequest<'_> {
         let status = response.status();
         if !status.is_success() {
             let had_credentials = self.credential.is_some();
-            return Err(self
-                .transport
-                .refusal(self.attempt, response, had_credentials)
-                .await);
+            let Wanted {
+                transport, attempt, ..
+            } = self.wanted;
+            return Err(transport.refusal(attempt, response, had_credentials).await);
         }
         let bytes = self
+            .wanted
             .transport
-            .read_bounded(self.attempt, response, ANSWER_LIMIT_BYTES)
+            .read_bounded(self.wanted.attempt, response, ANSWER_LIMIT_BYTES)
             .await?;
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| {
             self.broken("the token server's answer is not JSON of a token".to_owned())
@@ -297,7 +494,7 @@ impl TokenRequest<'_> {
 
     fn broken(&self, what: String) -> Error {
         Error::Protocol {
-            attempt: self.attempt.clone(),
+            attempt: self.wanted.attempt.clone(),
             what,
         }
     }

@@ -10,6 +10,14 @@ pub(super) struct Challenge {
 }
 
 impl Challenge {
+    pub(super) fn new(scheme: &str, parameters: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self {
+            scheme: scheme.to_owned(),
+            parameters: parameters.iter().map(own).collect(),
+        }
+    }
+
     /// Returns a parameter's value; the first one if it is given twice.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters

@@ -124,6 +124,21 @@ impl Clients {
         unreachable!("BUG: redirects have no end")
     }
 
+    /// Tells whether what comes from a URL's host is known to come from there: its certificate is looked at, or it
+    /// is on this machine.
+    pub(super) fn verifies(&self, config: &Config, url: &Url) -> bool {
+        if is_loopback(url.host_str().unwrap_or_default()) {
+            return true;
+        }
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = made.hosts.get(&authority(url));
+        url.scheme() == "https"
+            && match own {
+                Some(tls) => tls.as_ref().is_none_or(|tls| !tls.skip_verify),
+                None => own_tls(config, &authority(url)).is_ok_and(|tls| tls.is_none()),
+            }
+    }
+
     /// Returns the client for a URL, and whether it shows a certificate.
     fn client(&self, config: &Config, url: &Url) -> Result<(Client, bool), Error> {
         let host = url.host_str().unwrap_or_default();
@@ -279,6 +294,27 @@ mod tests {
         for authority in ["a.example:5000", "c.example:443", "auth.docker.io:443"] {
             assert!(tls(&config, authority).is_none(), "{authority}");
         }
+    }
+
+    #[test]
+    fn a_host_whose_certificate_is_not_looked_at_may_be_anybody() {
+        let own = HostTls {
+            skip_verify: true,
+            ..HostTls::default()
+        };
+        let config = Config {
+            hosts: [("a.example".to_owned(), own)].into(),
+            ..Config::default()
+        };
+        let clients = Clients::default();
+        let check = |url: &str, expected: bool| {
+            let verifies = clients.verifies(&config, &url.parse().unwrap());
+            assert_eq!(verifies, expected, "{url}");
+        };
+        check("https://a.example", false);
+        check("https://b.example", true);
+        check("http://b.example", false);
+        check("http://127.0.0.1:5000", true);
     }
 
     #[test]

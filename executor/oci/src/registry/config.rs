@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::challenges::{Challenges, Forgetful};
 use super::credentials::{Anonymous, Credentials};
 use super::settings::host_name;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub offline_access: bool,
     /// Who knows the passwords.
     pub credentials: Arc<dyn Credentials>,
+    /// Who knows how registries asked for them before.
+    pub challenges: Arc<dyn Challenges>,
     /// How kiln names itself.
     pub user_agent: String,
     /// How often and how long it tries.
@@ -109,6 +112,7 @@ impl Default for Config {
             certificate_folders: Vec::new(),
             offline_access: false,
             credentials: Arc::new(Anonymous),
+            challenges: Arc::new(Forgetful),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
             retry: RetryPolicy::default(),
         }

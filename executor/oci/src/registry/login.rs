@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::challenges::Forgetful;
 use super::credentials::{Credential, Fixed};
 use super::endpoint::Endpoint;
 use super::error::{Attempt, Error};
@@ -46,6 +47,8 @@ impl Client {
         // Nobody else's proofs are in the way, and nobody uses this one by accident.
         let client = Client::new(Config {
             credentials: Arc::new(Fixed([(registry.to_owned(), credential.clone())].into())),
+            // Whether it looks at the credential is what is to be found out.
+            challenges: Arc::new(Forgetful),
             offline_access: true,
             ..self.transport().config().clone()
         });

@@ -21,6 +21,7 @@
 
 mod auth;
 mod challenge;
+mod challenges;
 mod clients;
 mod config;
 mod credentials;
@@ -41,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+pub use challenges::{Asks, Challenges, Forgetful};
 pub use config::{ClientCertificate, Config, HostTls, Mirror, RetryPolicy};
 pub use credentials::{
     Accounts, Anonymous, Credential, Credentials, CredentialsError, DockerConfig, Fixed, Kept,

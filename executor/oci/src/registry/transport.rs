@@ -12,8 +12,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::auth::{Scopes, Sessions};
+use super::auth::{Proof, Scopes, Sessions};
 use super::challenge::{self, Challenge};
+use super::challenges::Asks;
 use super::clients::{Clients, Sent};
 use super::config::Config;
 use super::credentials::Credentials;
@@ -146,6 +147,29 @@ impl Transport {
         }
     }
 
+    /// Returns what an endpoint is remembered as.
+    pub(super) fn place(&self, endpoint: &Endpoint) -> String {
+        format!("{}://{}", self.scheme(endpoint), endpoint.key())
+    }
+
+    /// Remembers how an endpoint asks, if it is sure to have said so itself: a token server that somebody on the
+    /// way named would be shown credentials ever after.
+    pub(super) fn remember(&self, endpoint: &Endpoint, asks: Option<&Asks>) {
+        let challenges = &self.config.challenges;
+        let place = self.place(endpoint);
+        let is_sure = |asks: &&Asks| match asks {
+            Asks::Password => true,
+            Asks::Token { .. } => {
+                let url = Url::parse(&place);
+                url.is_ok_and(|url| self.clients.verifies(&self.config, &url))
+            }
+        };
+        let asks = asks.filter(is_sure);
+        if challenges.recall(&place).as_ref() != asks {
+            challenges.remember(&place, asks);
+        }
+    }
+
     /// Sends a request with what the registry wants to see, getting that first if need be.
     ///
     /// Returns an answer with a successful status (or 416, if the call is ranged); anything else is
@@ -165,14 +189,14 @@ impl Transport {
         loop {
             let url = self.url(call)?;
             let trusted = matches!(call.target, Target::Path(_)) || self.is_own(endpoint, &url);
-            let header = if trusted {
-                self.sessions.header(endpoint, scopes).await
+            let proof = if trusted {
+                self.sessions.proof(self, attempt, endpoint, scopes).await
             } else {
-                None
+                Proof::default()
             };
             let authorised = |client: &Client| {
                 let request = make(client, url.clone());
-                match &header {
+                match &proof.header {
                     Some(header) => request.header(reqwest::header::AUTHORIZATION, header.clone()),
                     None => request,
                 }
@@ -193,15 +217,16 @@ impl Transport {
                 Err(error) => return Err(error),
             };
             let status = response.status();
-            if status.is_success() || (call.ranged && status == StatusCode::RANGE_NOT_SATISFIABLE) {
-                return Ok(response);
-            }
             // What a redirect led to has no say in where proofs are got.
             let own_word = trusted && response.url().origin() == url.origin();
+            if status.is_success() || (call.ranged && status == StatusCode::RANGE_NOT_SATISFIABLE) {
+                self.sessions.taken(self, endpoint, scopes, &proof).await;
+                return Ok(response);
+            }
             if status == StatusCode::UNAUTHORIZED && own_word && !answered {
                 answered = true;
                 let challenges = challenges(&response);
-                let sent = header.as_ref();
+                let sent = proof.header.as_ref();
                 if self
                     .sessions
                     .answer(self, attempt, endpoint, scopes, sent, &challenges)
@@ -209,6 +234,15 @@ impl Transport {
                 {
                     continue;
                 }
+            }
+            // What nobody asked for may be what is refused: it is asked without that.
+            let for_proof = status.is_client_error()
+                && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND);
+            if for_proof && own_word && self.sessions.withdraw(endpoint, scopes, &proof).await {
+                continue;
+            }
+            if status == StatusCode::NOT_FOUND && proof.header.is_some() {
+                self.sessions.taken(self, endpoint, scopes, &proof).await;
             }
             let had_credentials = self.sessions.had_credentials(endpoint, scopes).await;
             return Err(self.refusal(attempt, response, had_credentials).await);
@@ -223,6 +257,17 @@ impl Transport {
         make: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Response, Error> {
         self.try_often(attempt, url, &Activity::new(), true, make)
+            .await
+    }
+
+    /// Like [`Transport::execute`], but once.
+    pub(super) async fn execute_once(
+        &self,
+        attempt: &Attempt,
+        url: &Url,
+        make: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        self.try_often(attempt, url, &Activity::new(), false, make)
             .await
     }
 

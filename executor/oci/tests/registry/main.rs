@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+mod challenges;
 mod credentials;
 mod faults;
 mod hosts;
