@@ -77,6 +77,12 @@ fn dockerfile(world: &World) {
     );
 }
 
+/// A context named like the one step that it has.
+fn single(world: &World, name: &str) {
+    let text = format!("FROM demo/base\nRUN echo {name} > /text\n");
+    world.write(&format!("{name}/Dockerfile"), text);
+}
+
 /// How many steps of a build ran, as its last line says.
 fn ran(build: &Ran) -> usize {
     let mut lines = build.stderr.lines().rev();
@@ -84,6 +90,11 @@ fn ran(build: &Ran) -> usize {
     let words: Vec<&str> = sum.unwrap_or_default().split([' ', ',']).collect();
     let count = words.windows(2).find(|pair| pair[1] == "ran");
     count.map_or(0, |pair| pair[0].parse().unwrap())
+}
+
+/// Nothing ran, and it came to the same image.
+fn check_all_found(build: &Ran, id: &str) {
+    assert_eq!((ran(build), build.id()), (0, id), "{}", build.stderr);
 }
 
 /// Whether some line of what a build told holds this.

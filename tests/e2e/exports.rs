@@ -130,25 +130,7 @@ fn unpacked_by_umoci(world: &World) {
 
 fn run_by_runc(world: &World) {
     export(world, "type=oci,dest=layout,tar=false");
-    world
-        .program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
-        .ok();
-    // No terminal here.
-    let config = world.read("bundle/config.json");
-    world.write(
-        "bundle/config.json",
-        config.replace("\"terminal\": true", "\"terminal\": false"),
-    );
-    let id = format!("kiln-e2e-{}", std::process::id());
-    let state = world.path("runc-state");
-    let state = state.to_string_lossy();
-    let ran = world
-        .program(
-            "runc",
-            &["--root", &state, "run", "--bundle", "bundle", &id],
-        )
-        .ok();
-    assert_eq!(ran.stdout, "a\nhello\n");
+    assert_eq!(world.run_by_runc().stdout, "a\nhello\n");
 }
 
 fn docker_archive(world: &World) {

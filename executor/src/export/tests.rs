@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -602,17 +602,14 @@ fn foreign() -> Vec<u8> {
     archive_with(APP, header)
 }
 
-#[test]
-fn a_pulled_layer_goes_out_as_it_came() {
-    use std::io::Write;
-    let world = World::new();
+/// Keeps a layer as if it had been pulled as gzip.
+fn pulled(world: &World) -> (Content, BlobDigest) {
     let (store, lease) = (world.executor.store(), world.worker.lease());
     let layer = world.keep(&foreign(), true);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     gzip.write_all(&foreign()).unwrap();
-    let blob = gzip.finish().unwrap();
     let mut writer = store.write_blob(None).unwrap();
-    writer.write_all(&blob).unwrap();
+    writer.write_all(&gzip.finish().unwrap()).unwrap();
     let digest = writer.finish(lease).unwrap();
     let Content::DiffId(diff_id) = layer else {
         panic!("it was kept as pulled")
@@ -620,6 +617,15 @@ fn a_pulled_layer_goes_out_as_it_came() {
     store
         .put_compressed(&layer, "", AS_PULLED, &digest, &diff_id)
         .unwrap();
+    (layer, digest)
+}
+
+#[test]
+fn a_pulled_layer_goes_out_as_it_came() {
+    let world = World::new();
+    let (store, lease) = (world.executor.store(), world.worker.lease());
+    let (layer, digest) = pulled(&world);
+    let blob = fs::read(store.blob_file(&digest)).unwrap();
     let out = world.path("x.tar");
     world.export(
         &world.image(vec![layer]),

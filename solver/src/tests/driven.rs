@@ -7,9 +7,9 @@ use kiln_ir::{Input, Mount, MountKind, Node, NodeId, Op};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
-use super::graph::Script;
+use super::graph::{Script, counted};
 use super::simulate::name;
-use super::world::{World, WorldError};
+use super::world::{World, WorldError, world};
 use crate::*;
 
 /// A worker over a world, and what it was asked to do.
@@ -367,20 +367,8 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().build().unwrap()
 }
 
-fn world() -> World {
-    let mut world = World::default();
-    world
-        .image("alpine", "etc/os", "alpine 3")
-        .file("context", "big", "1234");
-    world
-}
-
 fn chain() -> (Arc<Script>, Vec<Input>) {
-    let mut script = Script::default();
-    let base = script.image("alpine");
-    let context = script.local("context");
-    let count = script.run_with(base, "len /src/big /count", &[("/src", context)], &[]);
-    let sorted = script.run(count, "cat /count /sorted");
+    let (script, [_, count, sorted]) = counted();
     (Arc::new(script), vec![count, sorted])
 }
 

@@ -1,33 +1,12 @@
 //! Results of another machine: what is asked there, when, and what is brought from there.
 
-use std::collections::BTreeMap;
-
 use insta::assert_snapshot;
 use kiln_ir::Input;
 
-use super::graph::Script;
-use super::simulate::{Outcome, Simulation, build, build_with};
-use super::world::World;
+use super::graph::{Script, screen};
+use super::simulate::{Outcome, build, build_with, in_order};
+use super::world::{World, world};
 use crate::*;
-
-fn world() -> World {
-    let mut world = World::default();
-    world
-        .image("alpine", "etc/os", "alpine 3")
-        .file("context", "big", "1234");
-    world
-}
-
-/// `RUN` over a bind mount, a step on top of that, and a copy of what it made.
-fn screen() -> (Script, Input) {
-    let mut script = Script::default();
-    let base = script.image("alpine");
-    let context = script.local("context");
-    let count = script.run_with(base, "len /src/big /count", &[("/src", context)], &[]);
-    let sorted = script.run(count, "cat /count /sorted");
-    let app = script.copy(base, sorted, "/sorted", "/");
-    (script, app)
-}
 
 /// A world whose other machine has built it already.
 fn moved(script: &Script, goal: Input) -> World {
@@ -38,14 +17,8 @@ fn moved(script: &Script, goal: Input) -> World {
 }
 
 fn build_present(world: &mut World, script: &Script, goal: Input) -> Outcome {
-    Simulation {
-        world,
-        script,
-        options: SolveOptions::for_cores(2),
-        order: &mut |_| 0,
-        others: BTreeMap::new(),
-    }
-    .build(&[(goal, Need::Present)])
+    let goals = [(goal, Need::Present)];
+    in_order(world, script, &goals, SolveOptions::for_cores(2))
 }
 
 #[test]

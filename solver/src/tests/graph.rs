@@ -19,6 +19,23 @@ pub(crate) struct Script {
     no_cache: bool,
 }
 
+/// A base, `RUN` over a bind mount, and a step on top of that.
+pub(crate) fn counted() -> (Script, [Input; 3]) {
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let context = script.local("context");
+    let count = script.run_with(base, "len /src/big /count", &[("/src", context)], &[]);
+    let sorted = script.run(count, "cat /count /sorted");
+    (script, [base, count, sorted])
+}
+
+/// [`counted`], and a copy of what it made.
+pub(crate) fn screen() -> (Script, Input) {
+    let (mut script, [base, _, sorted]) = counted();
+    let app = script.copy(base, sorted, "/sorted", "/");
+    (script, app)
+}
+
 impl Script {
     pub(crate) fn image(&mut self, reference: &str) -> Input {
         let op = Op::Source(SourceOp::Image(ImageSource {

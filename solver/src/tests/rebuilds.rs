@@ -5,29 +5,15 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 use kiln_ir::Input;
 
-use super::graph::Script;
-use super::simulate::{Other, Simulation, build, build_with};
+use super::graph::{Script, screen};
+use super::simulate::{Other, Simulation, build, build_with, in_order};
 use super::world::World;
 use crate::*;
 
 fn world() -> World {
-    let mut world = World::default();
+    let mut world = super::world::world();
+    world.file("context", "src/main.c", "main");
     world
-        .image("alpine", "etc/os", "alpine 3")
-        .file("context", "big", "1234")
-        .file("context", "src/main.c", "main");
-    world
-}
-
-/// `RUN` over a bind mount, a step on top of that, and a copy of what it made.
-fn screen() -> (Script, Input) {
-    let mut script = Script::default();
-    let base = script.image("alpine");
-    let context = script.local("context");
-    let count = script.run_with(base, "len /src/big /count", &[("/src", context)], &[]);
-    let sorted = script.run(count, "cat /count /sorted");
-    let app = script.copy(base, sorted, "/sorted", "/");
-    (script, app)
 }
 
 #[test]
@@ -217,14 +203,7 @@ fn reopenings_are_bounded_by_records_even_if_they_are_not_dropped() {
     // Every layer is gone at once, and what is dropped by one build is all there is.
     world.layers.clear();
     let goals = [(app, Need::Present)];
-    let outcome = Simulation {
-        world: &mut world,
-        script: &script,
-        options: SolveOptions::for_cores(1),
-        order: &mut |_| 0,
-        others: BTreeMap::new(),
-    }
-    .build(&goals);
+    let outcome = in_order(&mut world, &script, &goals, SolveOptions::for_cores(1));
     assert!(outcome.results.is_some());
     assert_eq!(outcome.log.matches("drop").count(), 3);
 }

@@ -339,6 +339,16 @@ pub(crate) fn build_with(
     options: SolveOptions,
 ) -> Outcome {
     let goals: Vec<(Input, Need)> = goals.iter().map(|&goal| (goal, Need::Known)).collect();
+    in_order(world, script, &goals, options)
+}
+
+/// The same with what is needed of each goal.
+pub(crate) fn in_order(
+    world: &mut World,
+    script: &Script,
+    goals: &[(Input, Need)],
+    options: SolveOptions,
+) -> Outcome {
     Simulation {
         world,
         script,
@@ -346,5 +356,5 @@ pub(crate) fn build_with(
         order: &mut |_| 0,
         others: BTreeMap::new(),
     }
-    .build(&goals)
+    .build(goals)
 }

@@ -47,6 +47,15 @@ fn hash(text: &str) -> [u8; 32] {
     *blake3::hash(text.as_bytes()).as_bytes()
 }
 
+/// A world with a base and a context of one file.
+pub(crate) fn world() -> World {
+    let mut world = World::default();
+    world
+        .image("alpine", "etc/os", "alpine 3")
+        .file("context", "big", "1234");
+    world
+}
+
 impl World {
     pub(crate) fn file(&mut self, local: &str, path: &str, text: &str) -> &mut Self {
         self.locals

@@ -1,6 +1,6 @@
 //! Caches in directories, what min and max hold, and two builders at once.
 
-use super::{Machine, dockerfile, ran, says};
+use super::{Machine, dockerfile, ran, says, single};
 use crate::support::{Capability::*, Case, World, case};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -85,10 +85,7 @@ fn changed_since(world: &World) {
 
 /// Exports a build of its own from a machine.
 fn export_one(world: &World, machine: Machine<'_>, text: &str) {
-    world.write(
-        &format!("{text}/Dockerfile"),
-        format!("FROM demo/base\nRUN echo {text} > /text\n"),
-    );
+    single(world, text);
     machine
         .kiln(&["build", "-t", text, "--cache-to", TO, text])
         .ok();
@@ -114,11 +111,7 @@ fn builders_at_once(world: &World) {
     let names = ["a", "b", "c", "d"];
     let machines = names.map(|name| Machine::new(world, name));
     for machine in machines {
-        let name = machine.name;
-        world.write(
-            &format!("{name}/Dockerfile"),
-            format!("FROM demo/base\nRUN echo {name} > /text\n"),
-        );
+        single(world, machine.name);
     }
     let builds = machines.map(|machine| {
         machine

@@ -2,7 +2,7 @@
 
 use kiln_test_registry::{Auth, Fault, Registry};
 
-use super::{Machine, dockerfile, layers_asked, ran, says};
+use super::{Machine, check_all_found, dockerfile, layers_asked, ran, says, single};
 use crate::registries::server::DockerRegistry;
 use crate::support::{Capability::*, Case, World, case};
 
@@ -53,13 +53,7 @@ fn laziness(world: &World) {
     let (registry, id) = filled(world);
     let asked = registry.log().len();
     let two = Machine::new(world, "two");
-    let second = two.build(&["--cache-from", &from(&registry)]);
-    assert_eq!(
-        (ran(&second), second.id()),
-        (0, id.as_str()),
-        "{}",
-        second.stderr
-    );
+    check_all_found(&two.build(&["--cache-from", &from(&registry)]), &id);
     // Of five layers the two of the last stage.
     assert_eq!(layers_asked(&registry, asked), 2, "{:?}", registry.log());
     // All that is needed is here now, and only the document may be asked for.
@@ -105,10 +99,7 @@ fn registries_merge(world: &World) {
     let names = ["first", "second", "third"];
     for name in names {
         let machine = Machine::new(world, name);
-        world.write(
-            &format!("{name}/Dockerfile"),
-            format!("FROM demo/base\nRUN echo {name} > /text\n"),
-        );
+        single(world, name);
         machine
             .kiln(&["build", "--cache-to", &to(&registry), name])
             .ok();
@@ -138,12 +129,7 @@ fn hanging_registry(world: &World) {
     // The machine that made it all: nobody waits for what is elsewhere.
     let one = Machine::new(world, "one");
     let build = one.build(&["--cache-from", &from(&registry)]);
-    assert_eq!(
-        (ran(&build), build.id()),
-        (0, id.as_str()),
-        "{}",
-        build.stderr
-    );
+    check_all_found(&build, &id);
     assert!(!says(&build, "did not answer"), "{}", build.stderr);
 }
 
@@ -170,13 +156,7 @@ fn transfer_cut(world: &World) {
         });
     }
     let two = Machine::new(world, "two");
-    let build = two.build(&["--cache-from", &from(&registry)]);
-    assert_eq!(
-        (ran(&build), build.id()),
-        (0, id.as_str()),
-        "{}",
-        build.stderr
-    );
+    check_all_found(&two.build(&["--cache-from", &from(&registry)]), &id);
     assert!(registry.pending_faults().is_empty());
 }
 
@@ -200,12 +180,11 @@ fn a_layer(registry: &Registry) -> String {
     blob["digest"].as_str().unwrap().to_owned()
 }
 
-fn wrong_bytes(world: &World) {
+/// A layer that cannot be had, whatever happens to it on the way: its step runs, and nothing below it.
+fn check_lost(world: &World, fault: impl Fn(String) -> Fault) {
     let (registry, _) = filled(world);
     for _ in 0..20 {
-        registry.inject(Fault::WrongBytes {
-            path: a_layer(&registry),
-        });
+        registry.inject(fault(a_layer(&registry)));
     }
     let two = Machine::new(world, "two");
     let build = two.build(&["--cache-from", &from(&registry)]);
@@ -214,28 +193,20 @@ fn wrong_bytes(world: &World) {
         "{}",
         build.stderr
     );
-    // What is below it was good.
     assert_eq!(ran(&build), 1, "{}", build.stderr);
     assert_eq!(two.sh("cat /bin/program"), "program");
 }
 
+fn wrong_bytes(world: &World) {
+    check_lost(world, |path| Fault::WrongBytes { path });
+}
+
 fn blob_gone(world: &World) {
-    let (registry, _) = filled(world);
-    for _ in 0..20 {
-        registry.inject(Fault::Status {
-            path: a_layer(&registry),
-            status: 404,
-            retry_after: None,
-        });
-    }
-    let two = Machine::new(world, "two");
-    let build = two.build(&["--cache-from", &from(&registry)]);
-    assert!(
-        says(&build, "cannot be used, so that its step runs"),
-        "{}",
-        build.stderr
-    );
-    assert_eq!(ran(&build), 1, "{}", build.stderr);
+    check_lost(world, |path| Fault::Status {
+        path,
+        status: 404,
+        retry_after: None,
+    });
 }
 
 fn no_cache_there(world: &World) {
@@ -335,10 +306,7 @@ fn several_caches(world: &World) {
     let registry = Registry::start();
     let one = Machine::new(world, "one");
     for name in ["first", "second"] {
-        world.write(
-            &format!("{name}/Dockerfile"),
-            format!("FROM demo/base\nRUN echo {name} > /text\n"),
-        );
+        single(world, name);
         let place = match name {
             "first" => format!("type=registry,ref={}/app:first", registry.host()),
             _ => "type=local,dest=second-cache,compression=zstd".to_owned(),
@@ -399,13 +367,7 @@ fn real_registry(world: &World) {
         )
         .ok();
     let from = format!("{host}/elsewhere/app:copied");
-    let second = two.build(&["--cache-from", &from]);
-    assert_eq!(
-        (ran(&second), first.id()),
-        (0, second.id()),
-        "{}",
-        second.stderr
-    );
+    check_all_found(&two.build(&["--cache-from", &from]), first.id());
     // With the media types that docker knows.
     let docker = format!("type=registry,ref={host}/app:docker,mode=max,oci-mediatypes=false");
     one.build(&["--cache-to", &docker]);

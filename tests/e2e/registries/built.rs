@@ -122,24 +122,7 @@ fn build_push_run_by_runc(world: &World) {
             ],
         )
         .ok();
-    world
-        .program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
-        .ok();
-    let config = world.read("bundle/config.json");
-    world.write(
-        "bundle/config.json",
-        config.replace("\"terminal\": true", "\"terminal\": false"),
-    );
-    let id = format!("kiln-e2e-push-{}", std::process::id());
-    let state = world.path("runc-state");
-    let state = state.to_string_lossy();
-    let ran = world
-        .program(
-            "runc",
-            &["--root", &state, "run", "--bundle", "bundle", &id],
-        )
-        .ok();
-    assert_eq!(ran.stdout, "made\n");
+    assert_eq!(world.run_by_runc().stdout, "made\n");
 }
 
 fn build_push_documents(world: &World) {

@@ -223,29 +223,8 @@ fn pushed_and_run_by_runc(world: &World) {
         "oci:layout:v1",
     ];
     world.program("skopeo", &copy).ok();
-    world
-        .program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
-        .ok();
+    let ran = world.run_by_runc();
     assert_eq!(world.read("bundle/rootfs/made"), "by kiln\n");
-    // No terminal here.
-    let config = world.read("bundle/config.json");
-    let config = config.replace("\"terminal\": true", "\"terminal\": false");
-    world.write("bundle/config.json", config);
-    let id = format!("kiln-e2e-push-{}", std::process::id());
-    let state = world.path("runc-state");
-    let ran = world
-        .program(
-            "runc",
-            &[
-                "--root",
-                &state.to_string_lossy(),
-                "run",
-                "--bundle",
-                "bundle",
-                &id,
-            ],
-        )
-        .ok();
     assert_eq!(ran.stdout, "by kiln\n");
 }
 

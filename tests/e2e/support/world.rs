@@ -108,6 +108,21 @@ impl World {
         )
     }
 
+    /// Unpacks the layout `layout:v1` with umoci and runs it with runc.
+    pub(crate) fn run_by_runc(&self) -> Ran {
+        self.program("umoci", &["unpack", "--image", "layout:v1", "bundle"])
+            .ok();
+        // No terminal here.
+        let config = self.read("bundle/config.json");
+        let config = config.replace("\"terminal\": true", "\"terminal\": false");
+        self.write("bundle/config.json", config);
+        let id = format!("kiln-e2e-{}", std::process::id());
+        let state = self.path("runc-state");
+        let root = ["--root", &state.to_string_lossy()];
+        let run = ["run", "--bundle", "bundle", &id];
+        self.program("runc", &[&root[..], &run[..]].concat()).ok()
+    }
+
     /// `kiln build -t app ctx`, which must succeed.
     pub(crate) fn build(&self) -> Ran {
         self.kiln(&["build", "-t", "app", "ctx"]).ok()

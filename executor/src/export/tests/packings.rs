@@ -4,24 +4,6 @@ use std::io::Write;
 
 use super::*;
 
-/// Keeps a layer as if it had been pulled as gzip.
-fn pulled(world: &World) -> (Content, BlobDigest) {
-    let (store, lease) = (world.executor.store(), world.worker.lease());
-    let layer = world.keep(&foreign(), true);
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    gzip.write_all(&foreign()).unwrap();
-    let mut writer = store.write_blob(None).unwrap();
-    writer.write_all(&gzip.finish().unwrap()).unwrap();
-    let digest = writer.finish(lease).unwrap();
-    let Content::DiffId(diff_id) = layer else {
-        panic!("it was kept as pulled")
-    };
-    store
-        .put_compressed(&layer, "", AS_PULLED, &digest, &diff_id)
-        .unwrap();
-    (layer, digest)
-}
-
 /// The media types and the digests of layers of an OCI archive with these options, and what they hold.
 fn exported(
     world: &World,
