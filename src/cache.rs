@@ -178,11 +178,18 @@ fn published_words(target: &CacheTarget, published: CachePublished) -> String {
         records,
         records_there,
         was_there,
+        alone,
     } = published;
     let place = &target.place;
-    match was_there {
-        true => format!("the cache {place} has all {records} results already"),
-        false => format!("cached {records} results in {place}, which has {records_there} now"),
+    match (was_there, alone) {
+        (true, _) => format!("the cache {place} has all {records} results already"),
+        (false, false) => {
+            format!("cached {records} results in {place}, which has {records_there} now")
+        }
+        (false, true) => format!(
+            "cached {records} results in {place}, which has {records_there} now; it takes no copies, so that \
+             of builds that export there at one moment some results may be lost"
+        ),
     }
 }
 

@@ -280,6 +280,26 @@ impl Executor {
         pushed.sort_by_key(place);
         Ok(pushed)
     }
+
+    /// Sends the blobs of an export and those of its documents that are none of a manifest; whatever names
+    /// them is the caller's to send.
+    pub(crate) async fn send_blobs(
+        &self,
+        export: &Export,
+        target: &Reference,
+        observer: &TransferObserver,
+    ) -> Result<(), Error> {
+        let sending = Sending {
+            executor: self,
+            store: self.store(),
+            client: self.registry()?,
+            export,
+            repository: Reference::parse(&target.name())?,
+            observer,
+        };
+        sending.all(sending.blobs()).await?;
+        sending.remember()
+    }
 }
 
 /// One export on its way to one repository.
@@ -327,8 +347,7 @@ impl Sending<'_> {
                 }
             }
         }
-        let blobs: Vec<BlobDigest> = self.blobs().iter().map(stored).collect();
-        self.store.put_places(&self.repository.name(), &blobs)?;
+        self.remember()?;
         Ok(targets
             .iter()
             .map(|target| PushedName {
@@ -340,6 +359,12 @@ impl Sending<'_> {
                 lists_subject,
             })
             .collect())
+    }
+
+    /// Keeps where the blobs are now.
+    fn remember(&self) -> Result<(), Error> {
+        let blobs: Vec<BlobDigest> = self.blobs().iter().map(stored).collect();
+        Ok(self.store.put_places(&self.repository.name(), &blobs)?)
     }
 
     /// Gives the root its names; tells whether the registry lists it as a referrer.
@@ -388,19 +413,11 @@ impl Sending<'_> {
             .flat_map(|manifest| manifest.blobs.iter().copied())
             .chain(self.root_blobs())
             .collect();
-        let mut blobs: Vec<Descriptor> = self
+        let blobs = self
             .blobs()
             .into_iter()
-            .filter(|blob| needed.contains(&blob.digest) || !named.contains(&blob.digest))
-            .collect();
-        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
-        for blob in &blobs {
-            self.observer.blob(blob, BlobState::Waiting);
-        }
-        stream::iter(blobs.into_iter().map(|blob| self.blob(blob)))
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
+            .filter(|blob| needed.contains(&blob.digest) || !named.contains(&blob.digest));
+        self.all(blobs.collect()).await?;
         for manifest in absent {
             let Descriptor {
                 digest, media_type, ..
@@ -413,6 +430,19 @@ impl Sending<'_> {
                 )
                 .await?;
         }
+        Ok(())
+    }
+
+    /// Sends blobs, the largest first.
+    async fn all(&self, mut blobs: Vec<Descriptor>) -> Result<(), Error> {
+        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        for blob in &blobs {
+            self.observer.blob(blob, BlobState::Waiting);
+        }
+        stream::iter(blobs.into_iter().map(|blob| self.blob(blob)))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
         Ok(())
     }
 

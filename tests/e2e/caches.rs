@@ -1,5 +1,6 @@
 //! Caches that travel: two stores stand for two machines, which have nothing in common but a place.
 
+mod at_once;
 mod buckets;
 mod images;
 mod places;
@@ -15,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         registries::cases(),
         images::cases(),
         buckets::cases(),
+        at_once::cases(),
     ]
     .into_iter()
     .flatten()

@@ -161,6 +161,15 @@ pub struct S3Object {
     pub etag: Option<String>,
 }
 
+/// What a look at an object tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Found {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its ETag.
+    pub etag: Option<String>,
+}
+
 impl S3Object {
     /// Returns the next piece, or `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
@@ -245,8 +254,8 @@ impl S3 {
         }
     }
 
-    /// Returns the size of an object, or `None` if there is none.
-    pub async fn size(&self, key: &str) -> Result<Option<u64>, S3Error> {
+    /// Looks at an object without reading it; `None` if there is none.
+    pub async fn look(&self, key: &str) -> Result<Option<S3Found>, S3Error> {
         let attempt = self.attempt("look for", key);
         let response = self
             .send(&attempt, key, &Activity::new(), |client| {
@@ -258,7 +267,10 @@ impl S3 {
             StatusCode::OK => {
                 let size = response.headers().get(CONTENT_LENGTH);
                 let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
-                Ok(Some(size.unwrap_or_default()))
+                Ok(Some(S3Found {
+                    size: size.unwrap_or_default(),
+                    etag: etag(response.headers()),
+                }))
             }
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.refusal(&attempt, response).await),

@@ -338,6 +338,40 @@ impl Cache {
         })
     }
 
+    /// Both, without any limits: of several records with a key the newest.
+    pub(crate) fn and(self, other: Cache) -> Cache {
+        let Cache {
+            mut records,
+            layers: mut all,
+        } = other;
+        all.extend(self.layers);
+        records.extend(self.records);
+        Cache {
+            records,
+            layers: all,
+        }
+        .in_order()
+    }
+
+    /// Whether all that `ours` says is in here but for what had to leave, since it was the oldest of too much.
+    pub(crate) fn holds(&self, ours: &Cache, limits: Limits) -> bool {
+        if self.covers(ours) {
+            return true;
+        }
+        let all = self.clone().and(ours.clone());
+        let stays = all.merge(Cache::default(), limits, SystemTime::now());
+        let stays: HashSet<Key> = stays.keys().collect();
+        let known: HashSet<Key> = self.keys().collect();
+        ours.keys()
+            .all(|key| known.contains(&key) || !stays.contains(&key))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.records
+            .iter()
+            .flat_map(|record| record.keys.iter().copied())
+    }
+
     /// The blobs, each once.
     pub(crate) fn blobs(&self) -> BTreeMap<Sha256Digest, &CachedBlob> {
         let blobs = self.layers.values();

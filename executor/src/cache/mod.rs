@@ -1,9 +1,10 @@
 //! Caches that travel: what builds on other machines made, and what this one leaves for them.
 //!
-//! `document` is the format, `place` where such documents and blobs lie, `elsewhere` what a build
+//! `document` is the format, `place` where such documents and blobs lie, `copies` under which names, `elsewhere` what a build
 //! takes from there, `collect` and `publish` what it leaves there. docs/cache.md is the users' page.
 
 mod collect;
+mod copies;
 mod document;
 mod elsewhere;
 mod error;

@@ -147,8 +147,8 @@ impl Home {
         })
     }
 
-    /// Reads the cache that lies there now.
-    pub(super) async fn read(&self) -> Result<Held, Error> {
+    /// Reads what lies under this name.
+    pub(super) async fn read_name(&self) -> Result<Held, Error> {
         match (&self.way, &self.place) {
             (Way::Registry(client, reference), _) => self.read_registry(client, reference).await,
             (
@@ -189,6 +189,22 @@ impl Home {
             }
             _ => unreachable!("BUG: a place is opened as another kind"),
         }
+    }
+
+    /// What tells what lies under this name from what lay there before; nothing if nothing is there.
+    pub(super) async fn version(&self) -> Result<Option<String>, Error> {
+        Ok(match (&self.way, &self.place) {
+            (Way::Registry(client, reference), _) => {
+                let digest = client.own_digest(reference).await?;
+                digest.map(|digest| digest.to_string())
+            }
+            (Way::S3(s3), CachePlace::S3(place)) => {
+                let found = s3.look(&place.manifest()).await;
+                let found = found.map_err(CacheError::from)?;
+                found.and_then(|found| found.etag)
+            }
+            _ => None,
+        })
     }
 
     async fn read_registry(&self, client: &Client, reference: &Reference) -> Result<Held, Error> {

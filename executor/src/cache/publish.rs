@@ -3,9 +3,9 @@
 //!
 //! Blobs come first, those that are there already are not sent, and the document last. Others may
 //! replace it between the moment when it is read and the one when it is written: a directory is
-//! locked meanwhile, a bucket refuses to replace another version than was read, and in a registry,
-//! which knows neither, what is there afterwards is looked at, and all is tried again where it lacks
-//! what was added. What is lost all the same costs a miss, never a wrong result.
+//! locked meanwhile, a bucket refuses to replace another version than was read, and in both buckets and
+//! registries, which know nothing of the kind, there are copies (`copies.rs`). What lies under each name
+//! afterwards is looked at, and all is tried again where one lacks what was added.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -21,10 +21,11 @@ use kiln_oci::s3::{Condition, S3, Written};
 use kiln_store::Lease;
 
 use super::collect::{CacheContent, CacheMode, Collector};
+use super::copies::{Lying, Names, is_refusal};
 use super::document::{Cache, CachedBlob, Limits};
 use super::error::CacheError;
 use super::layout;
-use super::place::{CONFIG_TYPE, CachePlace, Held, Home, S3Place, Way, blob_digest};
+use super::place::{CONFIG_TYPE, CachePlace, Home, S3Place, Way, blob_digest};
 use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
@@ -32,7 +33,7 @@ use crate::source::stoppable;
 use crate::transfer::TransferObserver;
 
 /// How often all is tried where others write at the same time.
-const TRIES: u32 = 10;
+const TRIES: u32 = 30;
 /// How long to wait at first before another try; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Blobs that are written to a bucket at once.
@@ -70,6 +71,19 @@ pub struct CachePublished {
     pub records_there: usize,
     /// Nothing had to be changed.
     pub was_there: bool,
+    /// The place takes no copies beside it, so that builders at the same moment may lose some.
+    pub alone: bool,
+}
+
+/// What came of writing under all names.
+enum Wrote {
+    All,
+    /// Somebody else wrote meanwhile; this has to be looked at first.
+    Changed,
+    /// The place takes none under other names than its own.
+    NoCopy,
+    /// The registry lacks something that is named.
+    Lacks(kiln_oci::registry::Error),
 }
 
 impl Executor {
@@ -127,11 +141,9 @@ struct Publishing<'a> {
 
 impl Publishing<'_> {
     async fn run(&self) -> Result<CachePublished, Error> {
-        match (&self.home.way, &self.target.place) {
-            (Way::Registry(client, reference), _) => self.to_registry(client, reference).await,
-            (Way::Local, CachePlace::Local { .. }) => self.to_directory().await,
-            (Way::S3(s3), CachePlace::S3(place)) => self.to_bucket(s3, place).await,
-            _ => unreachable!("BUG: a place is opened as another kind"),
+        match &self.home.way {
+            Way::Local => self.to_directory().await,
+            Way::Registry(..) | Way::S3(_) => self.to_names().await,
         }
     }
 
@@ -142,13 +154,9 @@ impl Publishing<'_> {
         }
     }
 
-    /// What lies there and what it becomes; nothing if it need not change.
-    fn merged(&self, held: Cache) -> (Cache, bool) {
-        let merged = held
-            .clone()
-            .merge(self.ours.clone(), self.limits(), SystemTime::now());
-        let same = merged == held;
-        (merged, same)
+    /// What a cache becomes.
+    fn merged(&self, held: Cache) -> Cache {
+        held.merge(self.ours.clone(), self.limits(), SystemTime::now())
     }
 
     fn published(&self, there: &Cache, was_there: bool) -> CachePublished {
@@ -156,19 +164,7 @@ impl Publishing<'_> {
             records: self.ours.records.len(),
             records_there: there.records.len(),
             was_there,
-        }
-    }
-
-    /// What lies there now; an empty cache if there is nothing.
-    async fn held(&self) -> Result<Held, Error> {
-        match self.home.read().await {
-            Err(Error::Cache(CacheError::Missing { .. })) => Ok(Held {
-                cache: Cache::default(),
-                version: None,
-                in_image: false,
-            }),
-            Ok(held) if held.in_image => Err(self.home.foreign("an image").into()),
-            held => held,
+            alone: false,
         }
     }
 
@@ -187,51 +183,194 @@ impl Publishing<'_> {
         .into()
     }
 
-    async fn to_registry(
-        &self,
-        client: &kiln_oci::registry::Client,
-        reference: &Reference,
-    ) -> Result<CachePublished, Error> {
+    /// Puts our results to what lies under all names of a registry or a bucket.
+    async fn to_names(&self) -> Result<CachePublished, Error> {
+        let mut names = Names::of(self.home);
+        // Who may not read is told so before anything is sent.
+        let lying = names.look().await?;
+        let merged = self.merged(lying.cache.clone());
+        if lying.all_say(&merged) || self.ours.records.is_empty() {
+            return Ok(self.published(&merged, true));
+        }
+        self.send_blobs().await?;
+        let mut alone = lying.names.len() == 1;
         // Blobs that others named and that are gone.
         let mut gone = BTreeSet::new();
         for attempt in 0..TRIES {
-            let held = self.held().await?;
-            let before = without(held.cache, &gone);
-            let (merged, same) = self.merged(before);
-            if same && held.version.is_some() && gone.is_empty() {
-                return Ok(self.published(&merged, true));
-            }
-            let artifact = artifact(&merged, self.ours, self.flavor());
-            let targets = [reference.clone()];
-            match self.executor.send(&artifact, &targets, self.observer).await {
-                Ok(_) => {}
-                Err(Error::Registry(error)) if error.lacks_content() && gone.is_empty() => {
-                    for blob in merged.blobs().into_keys() {
-                        let ours = self.ours.blobs().contains_key(&blob);
-                        if !ours && client.has_blob(reference, &blob).await?.is_none() {
-                            gone.insert(blob);
-                        }
+            let lying = names.look().await?;
+            let before = without(lying.cache.clone(), &gone);
+            let merged = self.merged(before);
+            if !lying.all_say(&merged) {
+                match self.write(&lying, &merged).await? {
+                    Wrote::All => {}
+                    Wrote::Changed => {
+                        pause(attempt).await;
+                        continue;
                     }
-                    match gone.is_empty() {
-                        true => return Err(Error::Registry(error)),
-                        false => continue,
+                    Wrote::NoCopy => {
+                        alone = true;
+                        names.without_copies();
+                        continue;
+                    }
+                    Wrote::Lacks(error) => {
+                        let lost = self.lost(&merged).await?;
+                        match lost.is_subset(&gone) {
+                            true => return Err(Error::Registry(error)),
+                            false => gone.extend(lost),
+                        }
+                        self.send_blobs().await?;
+                        continue;
                     }
                 }
-                Err(error) => return Err(error),
             }
-            // Whoever read before this was written may write after it: looked at once at once, and
+            // Whoever looked before this was written may write after it: looked at once at once, and
             // once a little later.
-            let mut there = self.held().await?.cache;
-            if there.covers(self.ours) {
+            let mut there = names.look().await?;
+            if there.all_hold(self.ours, self.limits()) {
                 pause(0).await;
-                there = self.held().await?.cache;
-                if there.covers(self.ours) {
-                    return Ok(self.published(&there, false));
+                there = names.look().await?;
+                if there.all_hold(self.ours, self.limits()) {
+                    return Ok(CachePublished {
+                        alone,
+                        ..self.published(&there.cache, false)
+                    });
                 }
             }
             pause(attempt).await;
         }
         Err(self.contended())
+    }
+
+    /// Sees to it that all our blobs are there.
+    async fn send_blobs(&self) -> Result<(), Error> {
+        use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+        match (&self.home.way, &self.home.place) {
+            (Way::Registry(_, reference), _) => {
+                let blobs = artifact(self.ours, self.flavor());
+                let executor = self.executor;
+                executor.send_blobs(&blobs, reference, self.observer).await
+            }
+            (Way::S3(s3), CachePlace::S3(place)) => {
+                let blobs = self.ours.blobs();
+                let sent = blobs
+                    .values()
+                    .map(|blob| self.blob_to_bucket(s3, place, blob));
+                stream::iter(sent)
+                    .buffer_unordered(AT_ONCE)
+                    .try_collect::<Vec<()>>()
+                    .await?;
+                Ok(())
+            }
+            _ => unreachable!("BUG: a directory has no names to write"),
+        }
+    }
+
+    /// Writes a document under all names, unless one of them was replaced after it was looked at.
+    async fn write(&self, lying: &Lying, merged: &Cache) -> Result<Wrote, Error> {
+        match &self.home.way {
+            Way::Registry(_, reference) => self.write_tags(reference, lying, merged).await,
+            Way::S3(s3) => self.write_objects(s3, lying, merged).await,
+            Way::Local => unreachable!("BUG: a directory has no names to write"),
+        }
+    }
+
+    async fn write_tags(
+        &self,
+        reference: &Reference,
+        lying: &Lying,
+        merged: &Cache,
+    ) -> Result<Wrote, Error> {
+        let flavor = self.flavor();
+        let document = merged.encode();
+        let manifest = manifest(merged, &document, flavor);
+        let bytes = Bytes::from(manifest.to_bytes());
+        let root = Descriptor::of(flavor.manifest(), &bytes);
+        let document = Export {
+            root: root.clone(),
+            documents: vec![Document {
+                descriptor: manifest.config,
+                bytes: document.into(),
+            }],
+            names: Vec::new(),
+            blobs: Vec::new(),
+        };
+        let silent = TransferObserver::silent();
+        self.executor
+            .send_blobs(&document, reference, &silent)
+            .await?;
+        for name in &lying.names {
+            let Way::Registry(client, reference) = &name.home.way else {
+                unreachable!("BUG: a copy lies elsewhere");
+            };
+            let version = name.home.version().await?;
+            if version != name.version {
+                return Ok(Wrote::Changed);
+            }
+            if version.as_deref() == Some(root.digest.to_string().as_str()) {
+                continue;
+            }
+            let put = client.push_manifest(reference, &root.media_type, bytes.clone());
+            match put.await {
+                Ok(_) => {}
+                Err(error) if error.lacks_content() => return Ok(Wrote::Lacks(error)),
+                Err(error) => {
+                    let error = Error::Registry(error);
+                    return match !name.is_own && is_refusal(&error) {
+                        true => Ok(Wrote::NoCopy),
+                        false => Err(error),
+                    };
+                }
+            }
+        }
+        Ok(Wrote::All)
+    }
+
+    async fn write_objects(&self, s3: &S3, lying: &Lying, merged: &Cache) -> Result<Wrote, Error> {
+        let document = Bytes::from(merged.encode());
+        for name in &lying.names {
+            let CachePlace::S3(place) = &name.home.place else {
+                unreachable!("BUG: a copy lies elsewhere");
+            };
+            let key = place.manifest();
+            // Some stores pass over conditions.
+            if name.home.version().await? != name.version {
+                return Ok(Wrote::Changed);
+            }
+            let condition = match &name.version {
+                None => Condition::Absent,
+                Some(etag) => Condition::Unchanged(etag.clone()),
+            };
+            let mut written = s3.put(&key, document.clone(), &condition).await;
+            if let Ok(Written::Unconditional) = written {
+                written = s3.put(&key, document.clone(), &Condition::None).await;
+            }
+            match written {
+                Ok(Written::Done | Written::Unconditional) => {}
+                Ok(Written::Refused) => return Ok(Wrote::Changed),
+                Err(error) => {
+                    let error = Error::from(CacheError::from(error));
+                    return match !name.is_own && is_refusal(&error) {
+                        true => Ok(Wrote::NoCopy),
+                        false => Err(error),
+                    };
+                }
+            }
+        }
+        Ok(Wrote::All)
+    }
+
+    /// Blobs of others that are named and not there.
+    async fn lost(&self, merged: &Cache) -> Result<BTreeSet<Sha256Digest>, Error> {
+        let mut lost = BTreeSet::new();
+        if let Way::Registry(client, reference) = &self.home.way {
+            for blob in merged.blobs().into_keys() {
+                let ours = self.ours.blobs().contains_key(&blob);
+                if !ours && client.has_blob(reference, &blob).await?.is_none() {
+                    lost.insert(blob);
+                }
+            }
+        }
+        Ok(lost)
     }
 
     async fn to_directory(&self) -> Result<CachePublished, Error> {
@@ -265,6 +404,7 @@ impl Publishing<'_> {
                 records: ours.records.len(),
                 records_there: merged.records.len(),
                 was_there: merged == held && missing.is_empty() && !is_new,
+                alone: false,
             };
             if published.was_there {
                 return Ok(published);
@@ -283,57 +423,6 @@ impl Publishing<'_> {
         .await
     }
 
-    async fn to_bucket(&self, s3: &S3, place: &S3Place) -> Result<CachePublished, Error> {
-        use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-        // Who may not read is told so before anything is sent.
-        let held = self.held().await?;
-        let (merged, same) = self.merged(held.cache);
-        if same && held.version.is_some() {
-            return Ok(self.published(&merged, true));
-        }
-        let blobs = self.ours.blobs();
-        let sent = blobs
-            .values()
-            .map(|blob| self.blob_to_bucket(s3, place, blob));
-        stream::iter(sent)
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
-        let mut conditional = true;
-        for attempt in 0..TRIES {
-            let held = self.held().await?;
-            let (merged, same) = self.merged(held.cache);
-            if same && held.version.is_some() {
-                return Ok(self.published(&merged, true));
-            }
-            let condition = match (&held.version, conditional) {
-                (_, false) => Condition::None,
-                (None, true) => Condition::Absent,
-                (Some(etag), true) => Condition::Unchanged(etag.clone()),
-            };
-            let document = Bytes::from(merged.encode());
-            let written = s3.put(&place.manifest(), document, &condition).await;
-            match written.map_err(CacheError::from)? {
-                Written::Done => {}
-                Written::Refused => {
-                    pause(attempt).await;
-                    continue;
-                }
-                Written::Unconditional => {
-                    conditional = false;
-                    continue;
-                }
-            }
-            // Some stores pass over conditions.
-            let there = self.held().await?.cache;
-            if there.covers(self.ours) {
-                return Ok(self.published(&there, false));
-            }
-            pause(attempt).await;
-        }
-        Err(self.contended())
-    }
-
     async fn blob_to_bucket(
         &self,
         s3: &S3,
@@ -341,7 +430,8 @@ impl Publishing<'_> {
         blob: &CachedBlob,
     ) -> Result<(), Error> {
         let key = place.blob(&blob.digest);
-        if s3.size(&key).await.map_err(CacheError::from)? == Some(blob.size) {
+        let there = s3.look(&key).await.map_err(CacheError::from)?;
+        if there.is_some_and(|there| there.size == blob.size) {
             return Ok(());
         }
         let path = self.executor.store().blob_file(&blob_digest(&blob.digest));
@@ -385,30 +475,15 @@ fn descriptor(blob: &CachedBlob, flavor: Flavor) -> Descriptor {
     Descriptor::new(flavor.layer(blob.compression), blob.digest, blob.size)
 }
 
-/// All of it for a registry; only our own blobs are sent.
-fn artifact(cache: &Cache, ours: &Cache, flavor: Flavor) -> Export {
-    let document = cache.encode();
-    let manifest = manifest(cache, &document, flavor);
-    let bytes = manifest.to_bytes();
-    let root = Descriptor::of(flavor.manifest(), &bytes);
+/// The blobs alone, for a registry.
+fn artifact(ours: &Cache, flavor: Flavor) -> Export {
+    let blobs = ours.blobs();
+    let blobs = blobs.into_values().map(|blob| descriptor(blob, flavor));
     Export {
-        documents: vec![
-            Document {
-                descriptor: root.clone(),
-                bytes: bytes.into(),
-            },
-            Document {
-                descriptor: manifest.config,
-                bytes: document.into(),
-            },
-        ],
-        root,
+        root: Descriptor::of(flavor.manifest(), b""),
+        documents: Vec::new(),
         names: Vec::new(),
-        blobs: ours
-            .blobs()
-            .into_values()
-            .map(|blob| descriptor(blob, flavor))
-            .collect(),
+        blobs: blobs.collect(),
     }
 }
 

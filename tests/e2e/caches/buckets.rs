@@ -22,13 +22,13 @@ const ACCOUNTS: &str = r#"{"identities": [
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A store of objects on free ports, with one bucket, ended when it is dropped.
-struct Store {
+pub(super) struct Store {
     process: Child,
     url: String,
 }
 
 impl Store {
-    fn start(world: &World) -> Store {
+    pub(super) fn start(world: &World) -> Store {
         // Somebody else may take a port between the look and the use.
         for _ in 0..5 {
             if let Some(store) = Store::try_start(world) {
@@ -111,7 +111,7 @@ impl Store {
             .then_some(Store { process, url })
     }
 
-    fn place(&self, more: &str) -> String {
+    pub(super) fn place(&self, more: &str) -> String {
         format!(
             "type=s3,bucket=caches,region=us-east-1,use_path_style=true,prefix=team/,endpoint_url={}{more}",
             self.url
@@ -143,7 +143,7 @@ impl Drop for Store {
 }
 
 /// The command with the account in its environment.
-fn known<'w>(machine: Machine<'w>, arguments: &[&str]) -> Kiln<'w> {
+pub(super) fn known<'w>(machine: Machine<'w>, arguments: &[&str]) -> Kiln<'w> {
     machine
         .kiln(arguments)
         .env("AWS_ACCESS_KEY_ID", "account")

@@ -131,6 +131,13 @@ pub enum Fault {
         /// The pause.
         pause: Duration,
     },
+    /// Does nothing with a request's body until as many requests wait here as the barrier is for.
+    TogetherUpload {
+        /// A part of the path.
+        path: String,
+        /// Where they meet.
+        barrier: Arc<tokio::sync::Barrier>,
+    },
     /// Takes the first byte of a request's body for another one.
     AlterUpload {
         /// A part of the path.
@@ -174,6 +181,7 @@ impl Fault {
             | Self::CutUpload { path, .. }
             | Self::StallUpload { path, .. }
             | Self::SlowUpload { path, .. }
+            | Self::TogetherUpload { path, .. }
             | Self::AlterUpload { path }
             | Self::ForgetUploads { path }
             | Self::WrongRange { path, .. }
@@ -453,6 +461,11 @@ impl Registry {
     /// Lets a repository lose a blob, as a sweep of the registry does.
     pub fn forget_blob(&self, repository: &str, digest: &str) {
         self.state().forget_blob(repository, digest);
+    }
+
+    /// Lets a tag mean nothing.
+    pub fn forget_tag(&self, repository: &str, tag: &str) {
+        self.state().forget_tag(repository, tag);
     }
 
     /// Forgets the requests so far.

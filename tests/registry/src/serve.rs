@@ -237,6 +237,9 @@ async fn read(mut body: Incoming, fault: &Option<Fault>) -> Read {
                 if let (Some(Fault::AlterUpload { .. }), Some(first)) = (fault, whole.first_mut()) {
                     *first ^= 1;
                 }
+                if let Some(Fault::TogetherUpload { barrier, .. }) = fault {
+                    barrier.wait().await;
+                }
                 return Read::Whole(whole.into());
             }
         }

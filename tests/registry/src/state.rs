@@ -78,6 +78,7 @@ impl State {
                 Fault::CutUpload { .. }
                     | Fault::StallUpload { .. }
                     | Fault::SlowUpload { .. }
+                    | Fault::TogetherUpload { .. }
                     | Fault::AlterUpload { .. }
             )
         };
@@ -110,6 +111,11 @@ impl State {
             self.held.insert((to.to_owned(), digest.to_owned()));
         }
         has
+    }
+
+    pub(crate) fn forget_tag(&mut self, repository: &str, tag: &str) {
+        self.manifests
+            .remove(&(repository.to_owned(), tag.to_owned()));
     }
 
     /// Lets a repository lose a blob.

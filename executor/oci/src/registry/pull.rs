@@ -81,6 +81,17 @@ impl Client {
         self.manifest_at(&endpoint, reference).await
     }
 
+    /// Asks which manifest the registry itself has under a tag or digest, whatever its mirrors say; `None` if
+    /// it has none.
+    pub async fn own_digest(&self, reference: &Reference) -> Result<Option<Sha256Digest>, Error> {
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        match self.resolve_at(&endpoint, reference).await {
+            Ok(resolved) => Ok(Some(resolved.digest)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fetches what a reference means for a platform: index, manifest and config, but no layer.
     ///
     /// An image that is not in an index is taken as it is; its config tells what it runs on.
