@@ -10,6 +10,7 @@ use kiln_executor::{
     ImageOptions, ImageToExport, Locals, MountsEvent, Resolver, ResultToExport, TransferEvent,
     TransferObserver, TravellingMounts, words,
 };
+use kiln_frontend::lower::Scan;
 use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
 use kiln_solver::{
     Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
@@ -17,7 +18,7 @@ use kiln_solver::{
 };
 
 use crate::arguments::arguments;
-use crate::attest::{Story, check_scans, predicate};
+use crate::attest::{Scans, Story, predicate};
 use crate::cache::{RememberedCache, asks_inline};
 use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
@@ -64,6 +65,8 @@ struct Told<'a> {
     file: &'a str,
     /// Where the context came from, and what it was there.
     context: Option<&'a (SourceOp, Option<Pin>)>,
+    /// What is scanned for software beside the results.
+    scans: &'a Scans,
 }
 
 /// What is to be solved, wherever it came from.
@@ -81,6 +84,8 @@ struct Prepared {
     place: Option<Place>,
     ignore: Option<IgnoreFile>,
     lock: LockFile,
+    /// What is scanned for software beside the results; none is known of what is no Dockerfile.
+    scans: Option<Vec<Scan>>,
 }
 
 impl Kiln {
@@ -157,9 +162,17 @@ impl Kiln {
             place,
             ignore,
             lock,
+            scans,
         } = prepared;
         sink(Event::Understood(warnings));
-        let plan = request.conditions.apply(plan);
+        let mut scans = match (request.attestations.sbom, scans) {
+            (false, _) => Scans::default(),
+            (true, Some(scans)) => {
+                Scans::of_dockerfile(scans, IgnoreFile::patterns(ignore.as_ref()))
+            }
+            (true, None) => Scans::none_of_plan(&request.source.build_args)?,
+        };
+        let plan = request.conditions.apply(plan, scans.outputs_mut());
         let (locked, configs) = (lock.names(&plan), lock.configs(&plan));
         if request.source.resolve_mode == ResolveMode::Pull && !locked.is_empty() {
             sink(Event::Notice(pull_words(&lock.shown)));
@@ -172,10 +185,6 @@ impl Kiln {
         };
         entitlement::check(&plan, &request.allow)?;
         check_results(&plan, &request.exports)?;
-        if request.attestations.sbom {
-            let file = plan.sources.first().filter(|_| request.plan.is_none());
-            check_scans(&request.source.build_args, file)?;
-        }
         for export in &request.exports {
             export.check_attested(!request.attestations.is_empty())?;
         }
@@ -231,6 +240,7 @@ impl Kiln {
             started,
             file: &shown_file,
             context: remote.as_ref(),
+            scans: &scans,
         };
         let result = self
             .solve_and_export(
@@ -320,7 +330,10 @@ impl Kiln {
         match &request.plan {
             None => {
                 let source = lower_resolving(&request.source, asker).await?;
+                // Other front ends say nothing of stages.
+                let is_dockerfile = !source.lowered.stages.is_empty();
                 Ok(Prepared {
+                    scans: is_dockerfile.then_some(source.lowered.scans),
                     plan: source.lowered.plan,
                     locals: source.locals,
                     lineage: source.lineage,
@@ -497,6 +510,7 @@ impl Kiln {
                     },
                     false => goal,
                 })
+                .chain(told.scans.outputs().map(|input| Goal { input, need }))
                 .collect(),
             notes,
             options,
@@ -526,25 +540,31 @@ impl Kiln {
             };
             predicate(&story, asked)
         });
+        let mut solved_goals = solved.goals;
+        // What is scanned comes after the results, and is none of them.
+        let scanned = solved_goals.split_off(goals(plan, need).len());
+        let scanned: Vec<_> = scanned.into_iter().map(|goal| goal.handle).collect();
         let content = CacheContent {
             definitions: solved.definitions.values().copied().collect(),
-            results: solved
-                .goals
+            results: solved_goals
                 .iter()
                 .map(|goal| goal.content.clone())
                 .collect(),
             epoch: request.source.source_date_epoch,
         };
-        let mut goals = Vec::with_capacity(solved.goals.len());
-        for mut goal in solved.goals {
+        for goal in &mut solved_goals {
             if goal.handle.is_none() && !only_cache {
                 goal.handle = Some(worker.image_handle(&goal.content).await?);
             }
-            goals.push(goal);
         }
-        let mut goals = goals.into_iter();
+        let mut scans = BTreeMap::new();
+        for name in plan.results.keys().filter(|_| !only_cache) {
+            let beside = told.scans.beside(name, &scanned, worker).await?;
+            scans.insert(name, beside);
+        }
+        let mut solved_goals = solved_goals.into_iter();
         let results = plan.results.iter().map(|(name, result)| {
-            let goal = result.output.and_then(|_| goals.next());
+            let goal = result.output.and_then(|_| solved_goals.next());
             let own = CacheContent {
                 results: goal.iter().map(|goal| goal.content.clone()).collect(),
                 ..content.clone()
@@ -554,6 +574,7 @@ impl Kiln {
                 handle: goal.and_then(|goal| goal.handle),
                 config: result.config.clone(),
                 predicates: provenance.iter().cloned().collect(),
+                scans: scans.remove(name).unwrap_or_default(),
                 // A base's own cache is not that of what is built on it.
                 inline_cache: request.inline_cache.then_some(own),
             })
@@ -720,6 +741,7 @@ fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
         place: None,
         ignore: None,
         lock: LockFile::default(),
+        scans: None,
     })
 }
 

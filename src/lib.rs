@@ -89,7 +89,9 @@ pub use kiln_executor::{
     SpaceLine, StepLog, Swept, Terminal, TransferEvent, TransferObserver, Volume, host_platform,
     init_if_requested, probe_host, userns,
 };
-pub use kiln_executor::{AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin};
+pub use kiln_executor::{
+    AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin, SbomRequest,
+};
 pub use kiln_executor::{
     CacheError, CacheMode, CachePlace, CachePublished, CacheSource, CacheTarget, DEFAULT_TAG,
     MOST_AGE, MOST_BYTES, PATIENCE, S3Place, S3Settings,

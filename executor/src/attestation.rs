@@ -11,13 +11,16 @@ use kiln_oci::platform::Platform;
 use kiln_store::Attestation;
 use serde_json::json;
 
-use crate::sbom::SPDX_PREDICATE;
+use crate::sbom::{BESIDE, SPDX_PREDICATE};
 
 /// The media type of statements, and of the artifact that one is as a referrer.
 pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 
 /// Tells which kind of predicate a layer, or a referrer, holds.
 pub(crate) const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+
+/// Tells referrers of the same kind apart: the name of a file.
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
@@ -41,6 +44,22 @@ impl Predicate {
             json: statement.get("predicate")?.to_string(),
             inline_only: false,
         })
+    }
+
+    /// What an SBOM is of beside its image: `context`, or a stage; none of anything else.
+    pub fn scan(&self) -> Option<String> {
+        if self.kind != SPDX_PREDICATE {
+            return None;
+        }
+        #[derive(serde::Deserialize)]
+        struct Named {
+            name: String,
+        }
+        let document: Named = serde_json::from_str(&self.json).ok()?;
+        let scan = document.name.strip_prefix(BESIDE)?;
+        // As stages may be called; it becomes the name of a file.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (scan.len() <= 128 && scan.bytes().all(plain)).then(|| scan.to_owned())
     }
 
     /// What the store keeps about the image at one place of an index.
@@ -87,14 +106,15 @@ fn statement(subject: &Descriptor, predicate: &Predicate) -> Document {
 
 /// Returns the names and contents of the files that say beside exported files what is said of the image
 /// with that id, as BuildKit calls them.
-pub(crate) fn files(id: &[u8; 32], predicates: &[Predicate]) -> Vec<(&'static str, String)> {
+pub(crate) fn files(id: &[u8; 32], predicates: &[Predicate]) -> Vec<(String, String)> {
     let subject = Descriptor::new(Flavor::Oci.config(), Sha256Digest::from_bytes(*id), 0);
     let outside = predicates.iter().filter(|predicate| !predicate.inline_only);
     outside
         .map(|predicate| {
-            let name = match predicate.kind.as_str() {
-                SPDX_PREDICATE => "sbom.spdx.json",
-                _ => "provenance.json",
+            let name = match (predicate.kind.as_str(), predicate.scan()) {
+                (SPDX_PREDICATE, None) => "sbom.spdx.json".to_owned(),
+                (SPDX_PREDICATE, Some(scan)) => format!("{BESIDE}{scan}.spdx.json"),
+                _ => "provenance.json".to_owned(),
             };
             let bytes = statement(&subject, predicate).bytes;
             (name, String::from_utf8_lossy(&bytes).into_owned())
@@ -160,6 +180,9 @@ pub(crate) fn referring(subject: &Descriptor, predicates: &[Predicate]) -> Vec<A
         // Registries copy these into their lists of referrers.
         let annotations = &mut manifest.annotations;
         annotations.insert(PREDICATE_TYPE.to_owned(), predicate.kind.clone());
+        if let Some(scan) = predicate.scan() {
+            annotations.insert(TITLE.to_owned(), format!("{BESIDE}{scan}.spdx.json"));
+        }
         let mut attached = attached(&manifest, config, empty, vec![statement]);
         attached.descriptor.artifact_type = IN_TOTO.to_owned();
         attached.descriptor.annotations = manifest.annotations;
@@ -210,6 +233,25 @@ mod tests {
             predicate("https://slsa.dev/provenance/v1", r#"{"a":1}"#),
             predicate("https://spdx.dev/Document", r#"{"b":2}"#),
         ]
+    }
+
+    #[test]
+    fn what_an_sbom_is_of() {
+        let check = |kind: &str, name: &str, expected: Option<&str>| {
+            let json = serde_json::json!({ "spdxVersion": "SPDX-2.3", "name": name });
+            let predicate = Predicate {
+                kind: kind.to_owned(),
+                json: json.to_string(),
+                inline_only: false,
+            };
+            assert_eq!(predicate.scan().as_deref(), expected, "{name}");
+        };
+        check(SPDX_PREDICATE, "sbom-context", Some("context"));
+        check(SPDX_PREDICATE, "sbom-build_2.0", Some("build_2.0"));
+        check(SPDX_PREDICATE, "sbom", None);
+        check(SPDX_PREDICATE, "sbom-../../etc/passwd", None);
+        check("https://slsa.dev/provenance/v1", "sbom-context", None);
+        assert_eq!(predicates()[1].scan(), None);
     }
 
     fn text(document: &Document) -> &str {

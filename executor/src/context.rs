@@ -10,7 +10,7 @@ use kiln_store::Store;
 use kiln_tree::context::{
     ContextTree, Decision, HashMemory, ItemKind, ScanOptions, Seen, Select, scan,
 };
-use kiln_tree::{Kind, Meta, Mtime, Stop, TreePath, handle};
+use kiln_tree::{Entry, Kind, Manifest, Meta, Mtime, Stop, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use crate::error::Error;
@@ -118,6 +118,23 @@ impl ScannedContext {
     /// What ends work with it early.
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
+    }
+
+    /// It as the one layer of a view, with the directory of that.
+    pub(crate) fn as_layer(&self) -> Result<(View, OwnedFd), Error> {
+        let entries = self.tree.iter().map(|(path, item)| {
+            let Item {
+                path, kind, meta, ..
+            } = Self::item(path, item);
+            Entry::new(path, kind, meta)
+        });
+        let manifest = Manifest::new(entries.collect())
+            .unwrap_or_else(|error| panic!("BUG: a scanned context is no layer: {error}"));
+        let root = self.root.try_clone().map_err(|source| Error::Context {
+            path: PathBuf::from("."),
+            source,
+        })?;
+        Ok((View::new(vec![Arc::new(manifest)]), root))
     }
 
     /// The same directory, as far as `select` goes.

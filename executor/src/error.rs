@@ -161,6 +161,16 @@ pub enum Error {
         /// What.
         output: &'static str,
     },
+    /// Nothing is attached that is of this beside the image.
+    #[error("no SBOM of `{scan}` is attached to `{image}`")]
+    NoScan {
+        /// The image.
+        image: String,
+        /// What the SBOM is to be of.
+        scan: String,
+        /// What there are SBOMs of.
+        there: Vec<String>,
+    },
     /// An image document that cannot be read.
     #[error("could not read the {what} of `{reference}`")]
     Document {
@@ -530,6 +540,13 @@ impl Error {
             Error::NoAttestations { .. } => "type=image, oci and registry have them in an index, \
                  type=local as files; or leave --provenance and --sbom out"
                 .to_owned(),
+            Error::NoScan { there, .. } if there.is_empty() => "`kiln build --sbom` attaches those that a \
+                 Dockerfile asks for by BUILDKIT_SBOM_SCAN_CONTEXT and BUILDKIT_SBOM_SCAN_STAGE"
+                .to_owned(),
+            Error::NoScan { there, .. } => {
+                let there: Vec<String> = there.iter().map(|scan| format!("`{scan}`")).collect();
+                format!("there is {}", there.join(", "))
+            }
             Error::Cache(error) => return error.hint(),
             Error::NoSuchImage { .. } => "`kiln images` lists those that are there".to_owned(),
             Error::NothingToPush { name, near } if near.is_empty() => {

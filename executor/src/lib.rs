@@ -87,7 +87,8 @@ pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{
     Annotation, AnnotationPlace, Compression, Destination, Export, Exported, Flavor, ImageOptions,
-    ImageToExport, ManifestDescriptor, ResultToExport, SaveFormat, SaveRequest, rfc3339,
+    ImageToExport, ManifestDescriptor, ResultToExport, SaveFormat, SaveRequest, ScanToExport,
+    rfc3339,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision};
@@ -109,7 +110,7 @@ pub use pull::{PullRequest, PulledImage};
 pub use push::{AttestAs, PushRequest, PushedName};
 pub use remotes::lock_name;
 pub use sbom::{Inventory, Note, Package, Purl, SPDX_PREDICATE, image_purl};
-pub use sboms::{Sbom, SbomOrigin};
+pub use sboms::{Sbom, SbomOrigin, SbomRequest};
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};
 pub use space::{Keep, SpaceLine, Swept};

@@ -17,6 +17,7 @@ use crate::export::{blob_digest, times};
 use crate::images::{full_name, member_for, parse};
 use crate::sbom::{Inventory, SPDX_PREDICATE, Subject, document, scan};
 use crate::source::blocking;
+use crate::worker::{Handle, Tree};
 
 /// The most bytes of a statement that was pulled.
 const MOST_BYTES: u64 = 64 << 20;
@@ -39,25 +40,66 @@ pub enum SbomOrigin {
     Scanned(Inventory),
 }
 
+/// Which SBOM is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct SbomRequest {
+    /// The image's name or id.
+    pub image: String,
+    /// Of an image for several platforms; by default the host's, or the only one.
+    pub platform: Option<Platform>,
+    /// Made of the layers, whatever is attached.
+    pub anew: bool,
+    /// The attached one that is of this beside the image: `context`, or a stage.
+    pub scan: Option<String>,
+}
+
+impl SbomRequest {
+    /// The SBOM that is wanted of those attached; none if it can be made.
+    fn choose(&self, attached: Vec<Predicate>) -> Result<Option<Sbom>, Error> {
+        let sboms: Vec<Predicate> = attached
+            .into_iter()
+            .filter(|one| one.kind == SPDX_PREDICATE)
+            .collect();
+        let scans: Vec<Option<String>> = sboms.iter().map(Predicate::scan).collect();
+        let place = match &self.scan {
+            _ if self.anew => None,
+            None if sboms.is_empty() => None,
+            // Somebody else may name even the image's own like one of something beside it.
+            None => Some(scans.iter().position(Option::is_none).unwrap_or(0)),
+            Some(scan) => {
+                let place = scans.iter().position(|of| of.as_ref() == Some(scan));
+                let lacks = || Error::NoScan {
+                    image: self.image.clone(),
+                    scan: scan.clone(),
+                    there: scans.iter().flatten().cloned().collect(),
+                };
+                Some(place.ok_or_else(lacks)?)
+            }
+        };
+        Ok(place.map(|place| Sbom {
+            document: sboms[place].json.clone(),
+            origin: SbomOrigin::Attached,
+        }))
+    }
+}
+
 impl Executor {
-    /// Returns the SBOM of an image, for the host's platform or the only one where none is given: the one
-    /// attached to it, unless `anew`, or one that is made of its layers. One that is not here is pulled.
-    pub async fn sbom(
-        &self,
-        name: &str,
-        platform: Option<&Platform>,
-        anew: bool,
-    ) -> Result<Sbom, Error> {
+    /// Returns the SBOM of an image: the one attached to it, or one that is made of its layers. An image that
+    /// is not here is pulled.
+    pub async fn sbom(&self, request: &SbomRequest) -> Result<Sbom, Error> {
         let stored = blocking({
-            let (executor, name, platform) = (self.clone(), name.to_owned(), platform.cloned());
-            move || executor.stored_sbom(&name, platform.as_ref(), anew)
+            let (executor, request) = (self.clone(), request.clone());
+            move || executor.stored_sbom(&request)
         });
         if let Some(stored) = stored.await? {
             return Ok(stored);
         }
+        let (name, platform) = (&request.image, request.platform.as_ref());
+        // What is beside an image cannot be made of it.
+        request.choose(Vec::new())?;
         let lease = self.store().lease();
         let found = container::find(self, &lease, name, platform, None).await?;
-        let (executor, name) = (self.clone(), name.to_owned());
+        let (executor, name) = (self.clone(), name.clone());
         blocking(move || {
             let inventory = inventory(executor.store(), &found.layers, &Stop::NEVER)?;
             let diff_ids = found.layers.iter().map(ToString::to_string);
@@ -69,6 +111,7 @@ impl Executor {
                 created: times::whole_seconds(
                     created.map_or(SystemTime::UNIX_EPOCH, times::to_clock),
                 ),
+                ..Subject::default()
             };
             Ok(Sbom {
                 document: document(&subject, &inventory).to_string(),
@@ -79,31 +122,18 @@ impl Executor {
     }
 
     /// The SBOM of an image of the store; none if it is not there.
-    fn stored_sbom(
-        &self,
-        name: &str,
-        platform: Option<&Platform>,
-        anew: bool,
-    ) -> Result<Option<Sbom>, Error> {
+    fn stored_sbom(&self, request: &SbomRequest) -> Result<Option<Sbom>, Error> {
+        let name = &request.image;
         let lease = self.store().lease();
         let Some(image) = self.stored_image(&lease, name)? else {
             return Ok(None);
         };
-        let wanted = platform.cloned().unwrap_or_else(host_platform);
+        let wanted = request.platform.clone().unwrap_or_else(host_platform);
         let member = member_for(self.store(), &lease, image.clone(), &wanted, name)?;
-        if !anew {
-            let predicates = self.predicates_of(&image, &member)?;
-            let attached = predicates
-                .into_iter()
-                .find(|one| one.kind == SPDX_PREDICATE);
-            if let Some(attached) = attached {
-                return Ok(Some(Sbom {
-                    document: attached.json,
-                    origin: SbomOrigin::Attached,
-                }));
-            }
+        match request.choose(self.predicates_of(&image, &member)?)? {
+            Some(attached) => Ok(Some(attached)),
+            None => self.scanned(&member, name).map(Some),
         }
-        self.scanned(&member, name).map(Some)
     }
 
     /// Returns what is said of an image of the store, by its platforms.
@@ -190,11 +220,27 @@ impl Executor {
             digest: image.id.to_string(),
             layers: diff_ids(&image.config),
             created: times::whole_seconds(created.map_or(image.created, times::to_clock)),
+            ..Subject::default()
         };
         Ok(Sbom {
             document: document(&subject, &inventory).to_string(),
             origin: SbomOrigin::Scanned(inventory),
         })
+    }
+}
+
+/// Reads what software is in what was built.
+pub(crate) fn inventory_of(
+    store: &Store,
+    handle: &Handle,
+    stop: &Stop,
+) -> Result<Inventory, Error> {
+    match &handle.0 {
+        Tree::Layers(layers) => inventory(store, layers, stop),
+        Tree::Context(context) => {
+            let (view, root) = context.as_layer()?;
+            scan(&view, &[root], stop)
+        }
     }
 }
 

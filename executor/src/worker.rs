@@ -239,16 +239,24 @@ impl BuildWorker {
         if let Some((name, value)) = local.attrs.first_key_value() {
             return Err(unknown_attribute(name, value));
         }
-        let Some(path) = self.locals.directories.get(&local.name).cloned() else {
-            return Err(Error::UnknownLocal {
-                kind: "context",
-                name: local.name.clone(),
-            });
-        };
-        let key = (local.name.clone(), local.exclude.clone());
+        self.scanned(&local.name, &local.exclude).await
+    }
+
+    /// A directory of the caller after its ignore rules, scanned once.
+    pub(crate) async fn scanned(
+        &self,
+        name: &str,
+        exclude: &[String],
+    ) -> Result<Arc<ScannedContext>, Error> {
+        let path = self.locals.directories.get(name).cloned();
+        let path = path.ok_or_else(|| Error::UnknownLocal {
+            kind: "context",
+            name: name.to_owned(),
+        })?;
+        let key = (name.to_owned(), exclude.to_vec());
         let cell = Arc::clone(lock(&self.scans).entry(key).or_default());
         let scan = || {
-            let (store, exclude) = (self.executor.store().clone(), local.exclude.clone());
+            let (store, exclude) = (self.executor.store().clone(), exclude.to_vec());
             let stop = self.stop.clone();
             let scan = match self.keeps {
                 true => ScannedContext::scan,

@@ -1,7 +1,7 @@
 //! What is said of the images of a build beside the images: how they were built, and what is in them.
 //!
 //! `request.rs` is what can be asked for, in the words of buildx. `provenance.rs` writes the predicate of a
-//! build's plan; `scans.rs` refuses what is asked for beyond the result; the SBOM is the executor's, which has the files. `source.rs` tells what a build depends on.
+//! build's plan; `scans.rs` is what SBOMs are made of beside the result; they are the executor's, which has the files. `source.rs` tells what a build depends on.
 
 mod provenance;
 mod request;
@@ -10,4 +10,4 @@ mod source;
 
 pub(crate) use provenance::{Story, predicate};
 pub use request::{AttestError, Attestations, Provenance, ProvenanceMode};
-pub(crate) use scans::check_scans;
+pub(crate) use scans::Scans;

@@ -1,68 +1,95 @@
-//! Dockerfiles that ask for SBOMs of more than the result, which there are none of.
+//! What SBOMs are made of beside the result: the context, and stages that ask for it.
 
 use std::collections::BTreeMap;
 
-use kiln_frontend::dockerfile::ast::{Arg, Kind};
-use kiln_frontend::dockerfile::parse;
+use kiln_executor::{BuildWorker, Handle, ScanToExport};
+use kiln_frontend::lower::{Scan, Scanned};
+use kiln_ir::Input;
 
 use super::request::{AttestError, boolean};
+use crate::Error;
+use crate::dockerfile::CONTEXT;
 
-/// The arguments that ask for it.
+/// The build arguments that ask for it; a Dockerfile declares them.
 const ARGUMENTS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// Errors if the caller or the Dockerfile sets one of them, other than to false.
-pub(crate) fn check_scans(
-    given: &BTreeMap<String, Option<String>>,
-    file: Option<&(String, String)>,
-) -> Result<(), AttestError> {
-    for name in ARGUMENTS {
-        if let Some(Some(value)) = given.get(name)
-            && boolean(value) != Some(false)
-        {
-            return Err(refusal(format!("build argument `{name}` is `{value}`")));
-        }
-        // What the caller sets to false is not asked for by the file.
-        if given.get(name).is_some_and(Option::is_some) {
-            continue;
-        }
-        if let Some((file, text)) = file
-            && let Some(line) = declared(text, name)
-        {
-            return Err(refusal(format!("{file}:{line} asks for `{name}`")));
-        }
-    }
-    Ok(())
+/// What is scanned in one build.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scans {
+    scans: Vec<Scan>,
+    /// The context's ignore rules.
+    exclude: Vec<String>,
 }
 
-fn refusal(asked: String) -> AttestError {
-    AttestError {
-        message: format!("{asked}, but an SBOM is made of the result alone"),
-        hint: "leave --sbom out, or set the argument to false".to_owned(),
+impl Scans {
+    /// Takes in what a Dockerfile asks for.
+    pub(crate) fn of_dockerfile(scans: Vec<Scan>, exclude: Vec<String>) -> Scans {
+        Scans { scans, exclude }
     }
-}
 
-/// The line of the first ARG of that name whose default is not false.
-fn declared(text: &str, name: &str) -> Option<u32> {
-    let parsed = parse(text);
-    let asks = |arg: &Arg| {
-        arg.declarations.iter().any(|declaration| {
-            let default = declaration.default.as_ref().map(|word| word.text.as_str());
-            let default = default.map(|text| text.trim_matches(['"', '\'']));
-            let off = default.is_none_or(|text| text.is_empty() || boolean(text) == Some(false));
-            declaration.name.text == name && !off
+    /// Errors if the caller asks for it where stages have no names: of a plan, whoever made it.
+    pub(crate) fn none_of_plan(
+        given: &BTreeMap<String, Option<String>>,
+    ) -> Result<Scans, AttestError> {
+        let asked = ARGUMENTS.iter().find_map(|name| {
+            let value = given.get(*name)?.as_deref()?;
+            (boolean(value) != Some(false)).then_some((name, value))
+        });
+        match asked {
+            None => Ok(Scans::default()),
+            Some((name, value)) => Err(AttestError {
+                message: format!(
+                    "build argument `{name}` is `{value}`, but what is built is no Dockerfile, so an SBOM is of the result alone"
+                ),
+                hint: "leave the argument out".to_owned(),
+            }),
+        }
+    }
+
+    /// The outputs that must be there to be scanned.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = Input> {
+        self.scans.iter().filter_map(|scan| match scan.what {
+            Scanned::Stage(output) => output,
+            Scanned::Context => None,
         })
-    };
-    let global = parsed.dockerfile.global_args.iter();
-    let global = global
-        .filter(|arg| asks(&arg.kind))
-        .map(|arg| arg.lines.first);
-    let stages = parsed.dockerfile.stages.iter();
-    let local = stages.flat_map(|stage| &stage.instructions);
-    let local = local.filter_map(|instruction| match &instruction.kind {
-        Kind::Arg(arg) if asks(arg) => Some(instruction.lines.first),
-        _ => None,
-    });
-    global.chain(local).min()
+    }
+
+    /// The same, to be led to other steps.
+    pub(crate) fn outputs_mut(&mut self) -> impl Iterator<Item = &mut Input> {
+        self.scans
+            .iter_mut()
+            .filter_map(|scan| match &mut scan.what {
+                Scanned::Stage(output) => output.as_mut(),
+                Scanned::Context => None,
+            })
+    }
+
+    /// What is scanned beside a result; `outputs` has what those of the same order came to.
+    pub(crate) async fn beside(
+        &self,
+        result: &str,
+        outputs: &[Option<Handle>],
+        worker: &BuildWorker,
+    ) -> Result<Vec<ScanToExport>, Error> {
+        let mut scans = Vec::new();
+        let mut outputs = outputs.iter();
+        for scan in &self.scans {
+            let handle = match scan.what {
+                Scanned::Stage(Some(_)) => outputs.next().cloned().flatten(),
+                Scanned::Stage(None) => None,
+                Scanned::Context if scan.result != result => None,
+                Scanned::Context => Some(worker.context_handle(CONTEXT, &self.exclude).await?),
+            };
+            if scan.result == result {
+                scans.push(ScanToExport {
+                    name: scan.name.clone(),
+                    handle,
+                    is_source: scan.what == Scanned::Context,
+                });
+            }
+        }
+        Ok(scans)
+    }
 }
 
 #[cfg(test)]
@@ -70,43 +97,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_files_ask_for() {
-        let check = |text: &str, expected: Option<u32>| {
-            assert_eq!(
-                declared(text, "BUILDKIT_SBOM_SCAN_STAGE"),
-                expected,
-                "{text}"
-            );
-        };
-        check("ARG BUILDKIT_SBOM_SCAN_STAGE=true\nFROM x\n", Some(1));
-        check(
-            "FROM x\nARG A BUILDKIT_SBOM_SCAN_STAGE=\"base,build\"\n",
-            Some(2),
-        );
-        check("FROM x\nARG BUILDKIT_SBOM_SCAN_STAGE=false\n", None);
-        check("FROM x\nARG BUILDKIT_SBOM_SCAN_STAGE\n", None);
-        check(
-            "FROM x\nRUN <<EOF\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nEOF\n",
-            None,
-        );
-    }
-
-    #[test]
-    fn the_caller_goes_before_the_file() {
-        let file = (
-            "Dockerfile".to_owned(),
-            "ARG BUILDKIT_SBOM_SCAN_STAGE=1\nFROM x\n".to_owned(),
-        );
-        let given = |value: &str| {
+    fn plans_have_no_stages() {
+        let check = |value: &str, expected: bool| {
             let name = "BUILDKIT_SBOM_SCAN_STAGE".to_owned();
-            BTreeMap::from([(name, Some(value.to_owned()))])
+            let given = BTreeMap::from([(name, Some(value.to_owned()))]);
+            assert_eq!(Scans::none_of_plan(&given).is_ok(), expected, "{value}");
         };
-        assert!(check_scans(&given("false"), Some(&file)).is_ok());
-        assert!(check_scans(&given("true"), None).is_err());
-        let found = check_scans(&BTreeMap::new(), Some(&file)).unwrap_err();
-        assert_eq!(
-            found.message,
-            "Dockerfile:1 asks for `BUILDKIT_SBOM_SCAN_STAGE`, but an SBOM is made of the result alone"
-        );
+        check("false", true);
+        check("true", false);
+        check("base", false);
+        assert!(Scans::none_of_plan(&BTreeMap::new()).is_ok());
     }
 }

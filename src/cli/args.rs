@@ -858,8 +858,11 @@ pub(crate) struct SbomArgs {
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// Read the layers, whatever is attached
-    #[arg(long)]
+    #[arg(long, conflicts_with = "scan")]
     pub(crate) anew: bool,
+    /// What is attached about the build context, or about this stage of the build
+    #[arg(long, value_name = "context|STAGE")]
+    pub(crate) scan: Option<String>,
     /// Write it to this file; then it is spdx by default
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

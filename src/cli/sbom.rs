@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kiln::{Error, SbomOrigin};
+use kiln::{Error, SbomOrigin, SbomRequest};
 use serde_json::Value;
 
 use super::args::{SbomArgs, SbomFormat};
@@ -11,10 +11,15 @@ use super::images::columns;
 use super::{Done, Failure, print, report, spec};
 
 pub(crate) fn sbom(args: &SbomArgs) -> Done {
-    let platform = spec::platform("--platform", args.platform.as_deref())?;
+    let request = SbomRequest {
+        image: args.image.clone(),
+        platform: spec::platform("--platform", args.platform.as_deref())?,
+        anew: args.anew,
+        scan: args.scan.clone(),
+    };
     let kiln = host::open(Needs::Layers, false)?;
     let runtime = host::runtime()?;
-    let found = runtime.block_on(kiln.sbom(&args.image, platform.as_ref(), args.anew))?;
+    let found = runtime.block_on(kiln.sbom(&request))?;
     let document: Value = serde_json::from_str(&found.document).unwrap_or_default();
     match &found.origin {
         SbomOrigin::Attached => {
@@ -83,7 +88,12 @@ pub(crate) fn attestations(image: &str) -> Done {
         let mut said = serde_json::Map::new();
         for predicate in predicates {
             let value: Value = serde_json::from_str(&predicate.json).unwrap_or_default();
-            said.insert(predicate.kind, value);
+            let same = said
+                .entry(predicate.kind)
+                .or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(same) = same {
+                same.push(value);
+            }
         }
         if !said.is_empty() {
             platforms.insert(platform, said.into());

@@ -190,6 +190,7 @@ async fn lower(
             target: 0,
             outline: kiln_frontend::lower::Outline::default(),
             assumed: settled.assumed,
+            scans: Vec::new(),
             remotes: Default::default(),
             unused_build_args: unused_build_args.into_iter().collect(),
             source_date_epoch,

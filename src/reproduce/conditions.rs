@@ -14,8 +14,12 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Returns the plan with its steps in these conditions.
-    pub(crate) fn apply(&self, plan: Plan) -> Plan {
+    /// Returns the plan with its steps in these conditions, and leads `others`, outputs of it, to those steps.
+    pub(crate) fn apply<'i>(
+        &self,
+        plan: Plan,
+        others: impl IntoIterator<Item = &'i mut Input>,
+    ) -> Plan {
         if *self == Conditions::default() {
             return plan;
         }
@@ -38,6 +42,9 @@ impl Conditions {
             node: moved[&input.node],
             ..input
         };
+        for output in others {
+            *output = at(*output);
+        }
         let mut changed = Plan {
             graph,
             results: plan.results,
@@ -94,12 +101,12 @@ result %1
     #[test]
     fn only_what_surrounds_a_step_changes() {
         let plan = crate::read_plan(PLAN.trim_start()).unwrap();
-        assert_eq!(Conditions::default().apply(plan.clone()), plan);
+        assert_eq!(Conditions::default().apply(plan.clone(), []), plan);
         let conditions = Conditions {
             host_name: Some("elsewhere".to_owned()),
             caches: Some("cold/".to_owned()),
         };
-        let changed = conditions.apply(plan.clone());
+        let changed = conditions.apply(plan.clone(), []);
         changed.validate().unwrap();
         let exec = |plan: &Plan| {
             let nodes = plan.order();

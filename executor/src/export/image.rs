@@ -17,7 +17,7 @@ use super::layers::{self, Blob, Layer, LayerArchive};
 use super::{AnnotationPlace, ImageOptions, ResultToExport, annotations, config, times};
 use crate::attestation::{self, Predicate};
 use crate::error::Error;
-use crate::sbom::Subject;
+use crate::sbom::{Purpose, Subject};
 
 /// An image whose layers are known, and perhaps packed.
 pub(super) struct Image {
@@ -69,7 +69,7 @@ impl Image {
     }
 
     /// The files that say beside exported files what is said of it.
-    pub(super) fn files(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn files(&self) -> Vec<(String, String)> {
         attestation::files(&self.id.0, &self.predicates)
     }
 
@@ -81,6 +81,7 @@ impl Image {
             digest: self.id.to_string(),
             layers: diff_ids.collect(),
             created: times::whole_seconds(self.created),
+            purpose: Purpose::Container,
         }
     }
 

@@ -14,6 +14,7 @@ mod options;
 pub(crate) mod output;
 mod parcel;
 mod save;
+mod scans;
 pub(crate) mod times;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub(crate) use output::{Output, write_whole};
 use parcel::Packing;
 pub(crate) use parcel::Parcel;
 pub use save::{SaveFormat, SaveRequest};
+pub use scans::ScanToExport;
 
 use crate::attestation::Predicate;
 use crate::cache::{CacheContent, INLINE_KEY, inline_cache};
@@ -53,8 +55,7 @@ use crate::compress::LayerCompression;
 use crate::engines::{Engine, Knows, Loader};
 use crate::error::{Error, words};
 use crate::executor::Executor;
-use crate::sbom::{SPDX_PREDICATE, document};
-use crate::sboms;
+use crate::sbom::Inventory;
 use crate::worker::{BuildWorker, Handle};
 
 /// Where and how a result is written.
@@ -140,6 +141,8 @@ pub struct ResultToExport {
     pub config: Option<ImageConfig>,
     /// What is said of it.
     pub predicates: Vec<Predicate>,
+    /// What is scanned for software beside it, where an SBOM is made.
+    pub scans: Vec<ScanToExport>,
     /// What it consists of, for a cache in its config.
     pub inline_cache: Option<CacheContent>,
 }
@@ -281,6 +284,8 @@ struct Run<'a> {
     devices: bool,
     /// What exports need blobs of layers with, each once.
     packs: Vec<(MtimePolicy, LayerCompression)>,
+    /// What software is in what is scanned beside each result, once it was looked for.
+    scanned: Option<Vec<Vec<Inventory>>>,
     /// The images that were put together, by what makes them differ.
     images: Vec<(MtimePolicy, Option<LayerCompression>, Rc<[Image]>)>,
     /// The manifest told of lists layers that nobody else has.
@@ -332,6 +337,7 @@ impl<'a> Run<'a> {
                 && !options.in_user_namespace
                 && !options.single_id,
             packs,
+            scanned: None,
             images: Vec::new(),
             is_own_manifest: false,
             exported: Exported {
@@ -524,8 +530,9 @@ impl<'a> Run<'a> {
         if let Some((_, _, images)) = known {
             return Ok(Rc::clone(images));
         }
+        self.scan()?;
         let mut images = Vec::with_capacity(self.given.results.len());
-        for (result, layers) in self.given.results.iter().zip(&self.layers) {
+        for (index, (result, layers)) in self.given.results.iter().zip(&self.layers).enumerate() {
             let layers = match packing {
                 Some(packing) => Packer {
                     store: self.store,
@@ -560,15 +567,8 @@ impl<'a> Run<'a> {
             let mut image = Image::new(&result, epoch, layers, mtime)?;
             image.predicates.clone_from(&result.predicates);
             if self.given.sbom {
-                // A name would make another document of the same image.
-                let name = image.id.to_string();
-                let subject = image.subject(&name);
-                let inventory = sboms::inventory(self.store, &contents, self.stop)?;
-                image.predicates.push(Predicate {
-                    kind: SPDX_PREDICATE.to_owned(),
-                    json: document(&subject, &inventory).to_string(),
-                    inline_only: false,
-                });
+                let sboms = self.sboms(index, &image, &contents)?;
+                image.predicates.extend(sboms);
             }
             images.push(image);
         }

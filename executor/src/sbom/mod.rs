@@ -38,7 +38,10 @@ pub use package::Package;
 pub use purl::{Purl, image_purl};
 pub(crate) use scan::scan;
 pub use scan::{Inventory, Note};
-pub(crate) use spdx::{Subject, document};
+pub(crate) use spdx::{Purpose, Subject, document};
+
+/// What the names of documents begin with that are of something beside an image, as BuildKit's do.
+pub(crate) const BESIDE: &str = "sbom-";
 
 /// The predicate type of an SPDX document in an in-toto statement, as BuildKit has it.
 pub const SPDX_PREDICATE: &str = "https://spdx.dev/Document";

@@ -28,12 +28,35 @@ pub(crate) struct Subject {
     pub(crate) layers: Vec<String>,
     /// Its time, RFC 3339 in UTC and whole seconds.
     pub(crate) created: String,
+    /// What it is.
+    pub(crate) purpose: Purpose,
+}
+
+/// What a document is about, in SPDX's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// What a container runs on.
+    #[default]
+    Container,
+    /// What is built from.
+    Source,
+}
+
+impl Purpose {
+    /// Its name, and the id of the package that is all of it.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Purpose::Container => ("CONTAINER", "SPDXRef-Image"),
+            Purpose::Source => ("SOURCE", "SPDXRef-Source"),
+        }
+    }
 }
 
 /// Writes the document.
 pub(crate) fn document(subject: &Subject, inventory: &Inventory) -> Value {
+    let (_, whole) = subject.purpose.words();
     let mut packages = vec![image(subject, inventory)];
-    let mut relationships = vec![relation("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-Image")];
+    let mut relationships = vec![relation("SPDXRef-DOCUMENT", "DESCRIBES", whole)];
     for (index, diff_id) in subject.layers.iter().enumerate() {
         packages.push(json!({
             "name": diff_id,
@@ -48,13 +71,13 @@ pub(crate) fn document(subject: &Subject, inventory: &Inventory) -> Value {
             "copyrightText": UNKNOWN,
             "primaryPackagePurpose": "ARCHIVE",
         }));
-        relationships.push(relation("SPDXRef-Image", "CONTAINS", &layer_id(index)));
+        relationships.push(relation(whole, "CONTAINS", &layer_id(index)));
     }
     for package in &inventory.packages {
         let id = package_id(package);
         let holder = match package.layer < subject.layers.len() {
             true => layer_id(package.layer),
-            false => "SPDXRef-Image".to_owned(),
+            false => whole.to_owned(),
         };
         relationships.push(relation(&holder, "CONTAINS", &id));
         packages.push(package_json(package, &id));
@@ -86,9 +109,10 @@ pub(crate) fn document(subject: &Subject, inventory: &Inventory) -> Value {
 }
 
 fn image(subject: &Subject, inventory: &Inventory) -> Value {
+    let (purpose, id) = subject.purpose.words();
     let mut image = json!({
         "name": subject.name,
-        "SPDXID": "SPDXRef-Image",
+        "SPDXID": id,
         "versionInfo": subject.digest,
         "supplier": UNKNOWN,
         "downloadLocation": UNKNOWN,
@@ -96,7 +120,7 @@ fn image(subject: &Subject, inventory: &Inventory) -> Value {
         "licenseConcluded": UNKNOWN,
         "licenseDeclared": UNKNOWN,
         "copyrightText": UNKNOWN,
-        "primaryPackagePurpose": "CONTAINER",
+        "primaryPackagePurpose": purpose,
     });
     if !subject.digest.is_empty() {
         image["checksums"] = checksums(&subject.digest);

@@ -263,6 +263,7 @@ fn subject() -> Subject {
             format!("sha256:{}", "2".repeat(64)),
         ],
         created: "2024-01-01T00:00:00Z".to_owned(),
+        ..Subject::default()
     }
 }
 

@@ -13,6 +13,7 @@ use super::outcome::{Lowered, Lowering, StageSummary};
 use super::outline::{self, Outline};
 use super::reach::{self, Reach};
 use super::round::{Round, Step};
+use super::scan::{self, Scan, Scanned};
 use super::scope::Globals;
 use super::settings::{self, Settings};
 use super::stage::{self, State};
@@ -151,13 +152,23 @@ fn attempt(
     let mut round = Round::new(input, &settings, answers, epoch, ignore);
     round.is_multi_platform |= targets.len() > 1;
     let mut outline = None;
+    let mut scans = Vec::new();
     for target in &targets {
-        let (entry, taken) = build(&mut round, target, dockerfile);
+        let Built {
+            entry,
+            outline: taken,
+            scans: found,
+        } = build(&mut round, target, dockerfile);
         outline.get_or_insert(taken);
         let key = match round.is_multi_platform {
             true => target.platform.to_string(),
             false => String::new(),
         };
+        scans.extend(found.into_iter().map(|(name, what)| Scan {
+            result: key.clone(),
+            name,
+            what,
+        }));
         round.plan.results.insert(key, entry);
     }
     let Round {
@@ -170,6 +181,11 @@ fn attempt(
     let remotes = remotes(&plan);
     plan.prune();
     assumed.retain(|node| plan.graph.contains(*node));
+    // A stage that was lowered only to be checked is not built.
+    scans.retain(|scan| match scan.what {
+        Scanned::Stage(Some(output)) => plan.graph.has_output(output),
+        Scanned::Stage(None) | Scanned::Context => true,
+    });
     let mut outline = outline.unwrap_or_default();
     outline.add_mounts(&plan);
     Some(Attempt::Lowered(Box::new(Lowered {
@@ -178,6 +194,7 @@ fn attempt(
         stages: summaries(dockerfile, &targets),
         target: targets.first().map_or(0, |target| target.index),
         outline,
+        scans,
         remotes,
         assumed: assumed.into_iter().collect(),
         unused_build_args: unused_build_args(&settings, dockerfile, &targets),
@@ -304,12 +321,15 @@ fn globals(
     globals
 }
 
+/// What the stages of a target come to.
+struct Built {
+    entry: ResultEntry,
+    outline: Outline,
+    scans: BTreeMap<String, Scanned>,
+}
+
 /// Lowers all stages that a target needs; each refers only to those before it.
-fn build<'a>(
-    round: &mut Round<'a>,
-    target: &Target<'a>,
-    dockerfile: &Dockerfile,
-) -> (ResultEntry, Outline) {
+fn build<'a>(round: &mut Round<'a>, target: &Target<'a>, dockerfile: &Dockerfile) -> Built {
     let mut done: Vec<Option<State>> = vec![None; target.stages.list.len()];
     for index in &target.reach.stages {
         let triggers = match target.reach.triggers.get(index) {
@@ -336,10 +356,15 @@ fn build<'a>(
         target: target.index,
         done: &done,
     });
+    let scans = scan::scans(&target.stages, &target.globals, target.index, &done);
     let Some(state) = done.swap_remove(target.index) else {
         unreachable!("BUG: the target does not need itself");
     };
-    (result(round, target, state), outline)
+    Built {
+        entry: result(round, target, state),
+        outline,
+        scans,
+    }
 }
 
 fn result(round: &Round<'_>, target: &Target<'_>, state: State) -> ResultEntry {

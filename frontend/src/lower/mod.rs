@@ -6,8 +6,8 @@
 //! A round goes: `assemble` parses and settles the options; `stages` expands every FROM and finds
 //! what it means; `reach` finds what the target needs and what must be asked; `stage` walks the
 //! instructions of each stage, in source order, with `run`, `mount`, `copy` and `config`; `round`
-//! holds the plan in the making; `outline` collects what the build can be given; `check` decides
-//! which warnings are wanted.
+//! holds the plan in the making; `outline` collects what the build can be given, `scan` what an SBOM is
+//! wanted of; `check` decides which warnings are wanted.
 //!
 //! ```
 //! use kiln_frontend::lower::{Answers, LowerInput, Lowering, lower};
@@ -50,6 +50,7 @@ mod reference;
 mod remote;
 mod round;
 mod run;
+mod scan;
 mod scope;
 mod settings;
 mod signal;
@@ -63,3 +64,4 @@ pub use outcome::{Lowered, Lowering, StageSummary};
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use reference::normalize as normalize_reference;
 pub use remote::{CONTEXT_FILE, RemoteContext, remote_context};
+pub use scan::{Scan, Scanned};

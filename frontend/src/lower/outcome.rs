@@ -4,6 +4,7 @@ use kiln_ir::{NodeId, Plan, Platform, SourceOp};
 
 use super::answer::Question;
 use super::outline::Outline;
+use super::scan::Scan;
 use crate::diagnostic::Diagnostic;
 
 /// The end of one round of lowering.
@@ -30,6 +31,8 @@ pub struct Lowered {
     pub target: usize,
     /// What the build can be given, for the first platform.
     pub outline: Outline,
+    /// What is scanned beside the results, where an SBOM is made; it is no goal of the plan.
+    pub scans: Vec<Scan>,
     /// What the lowered stages take from git and over http, whether the result needs it or not.
     pub remotes: Vec<SourceOp>,
     /// Image nodes whose config was assumed.

@@ -9,8 +9,14 @@ use crate::diagnostic::Diagnostic;
 use crate::dockerfile::ast::{Arg, Instruction};
 use crate::dockerfile::expand::{Environment, Expander};
 
+/// The argument that asks for an SBOM of the context.
+pub(super) const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+
+/// The argument that asks for SBOMs of stages.
+pub(super) const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
+
 /// Arguments that steer the builder and are never variables of a process.
-const NOT_IN_ENVIRONMENT: &[&str] = &["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+const NOT_IN_ENVIRONMENT: &[&str] = &[SCAN_CONTEXT, SCAN_STAGE];
 
 /// Says whether an argument never becomes an environment variable.
 pub(super) fn is_internal(name: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kiln_frontend::lower::Scanned;
 use kiln_ir::{Op, SourceOp};
 
 use super::{Case, Outcome};
@@ -400,4 +401,99 @@ fn several_platforms_share_what_is_the_same() {
         "platform linux/arm64\nplatform linux/amd64\nplatform linux/arm64",
     );
     assert_eq!(turned.unwrap().plan.digest(), lowered.plan.digest());
+}
+
+/// Checks what is scanned beside the result, as `NAME` or, of another than the only one, `RESULT NAME`.
+#[track_caller]
+fn check_scans(text: &str, options: &str, expected: &str) {
+    let lowered = lower(text, options).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+    let scans: Vec<String> = lowered
+        .scans
+        .iter()
+        .map(|scan| format!("{} {}", scan.result, scan.name).trim().to_owned())
+        .collect();
+    assert_eq!(scans.join(", "), expected, "{text}\n{options}");
+    for scan in &lowered.scans {
+        if let Scanned::Stage(Some(output)) = scan.what {
+            assert!(lowered.plan.order().contains(&output.node), "{text}");
+        }
+    }
+}
+
+const THREE: &str = "FROM scratch AS base\nCOPY a /\nFROM scratch AS Build\nCOPY b /\n\
+                     FROM scratch\nCOPY --from=base / /\nCOPY --from=build / /\n";
+
+#[test]
+fn stages_that_are_scanned() {
+    let with = |line: &str| format!("{line}\n{THREE}");
+    check_scans(THREE, "", "");
+    check_scans(
+        &with("ARG BUILDKIT_SBOM_SCAN_STAGE=true"),
+        "",
+        "base, build",
+    );
+    check_scans(&with("ARG BUILDKIT_SBOM_SCAN_STAGE=0"), "", "");
+    check_scans(
+        &with("ARG BUILDKIT_SBOM_SCAN_STAGE=build,other"),
+        "",
+        "build",
+    );
+    check_scans(&with("ARG BUILDKIT_SBOM_SCAN_STAGE=BUILD"), "", "build");
+    // The result is scanned anyway.
+    check_scans(
+        &with("ARG BUILDKIT_SBOM_SCAN_STAGE=true"),
+        "target base",
+        "",
+    );
+}
+
+#[test]
+fn scans_by_build_argument() {
+    let given = "build-arg BUILDKIT_SBOM_SCAN_STAGE=base";
+    // Nothing declares it.
+    let lowered = lower(THREE, given).unwrap();
+    assert!(lowered.scans.is_empty());
+    assert_eq!(lowered.unused_build_args, ["BUILDKIT_SBOM_SCAN_STAGE"]);
+    let declared = format!("ARG BUILDKIT_SBOM_SCAN_STAGE\n{THREE}");
+    check_scans(&declared, given, "base");
+    let on = format!("ARG BUILDKIT_SBOM_SCAN_STAGE=true\n{THREE}");
+    check_scans(&on, "build-arg BUILDKIT_SBOM_SCAN_STAGE=false", "");
+}
+
+#[test]
+fn scans_of_one_stage() {
+    let own = "FROM scratch AS base\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY a /\n\
+               FROM scratch AS build\nCOPY --from=base / /\nFROM scratch\nCOPY --from=build / /\n";
+    check_scans(own, "", "base");
+    // A stage has the arguments of the one that it is built on.
+    check_scans(
+        &own.replace("FROM scratch AS build", "FROM base AS build"),
+        "",
+        "base, build",
+    );
+    // What says no to itself is left out.
+    let but = format!("ARG BUILDKIT_SBOM_SCAN_STAGE=true\n{own}");
+    let but = but.replace(
+        "AS build\n",
+        "AS build\nARG BUILDKIT_SBOM_SCAN_STAGE=false\n",
+    );
+    check_scans(&but, "", "base");
+    // A stage that is not built is not scanned.
+    check_scans(&but, "target base", "");
+}
+
+#[test]
+fn scans_of_the_context() {
+    let on = format!("ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n{THREE}");
+    check_scans(&on, "", "context");
+    let both = "platform linux/amd64\nplatform linux/arm64";
+    check_scans(&on, both, "linux/amd64 context, linux/arm64 context");
+    check_scans(
+        "FROM scratch\nARG BUILDKIT_SBOM_SCAN_CONTEXT=1\n",
+        "",
+        "context",
+    );
+    let other =
+        "FROM scratch AS a\nARG BUILDKIT_SBOM_SCAN_CONTEXT=1\nFROM scratch\nCOPY --from=a / /\n";
+    check_scans(other, "", "");
 }
