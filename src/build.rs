@@ -18,7 +18,7 @@ use kiln_solver::{
 };
 
 use crate::arguments::arguments;
-use crate::attest::{Scans, Story, predicate};
+use crate::attest::{Scans, Story, Vcs, predicate};
 use crate::cache::{RememberedCache, asks_inline};
 use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
@@ -65,6 +65,8 @@ struct Told<'a> {
     file: &'a str,
     /// Where the context came from, and what it was there.
     context: Option<&'a (SourceOp, Option<Pin>)>,
+    /// What version control says of the context.
+    vcs: &'a BTreeMap<String, String>,
     /// What is scanned for software beside the results.
     scans: &'a Scans,
 }
@@ -122,6 +124,14 @@ impl Kiln {
         request.secrets.check()?;
         let attestations = std::mem::take(&mut request.attestations);
         request.attestations = attestations.with_arguments(&request.source.build_args)?;
+        let vcs = look_at_work_tree(&request).await;
+        // What the caller says goes before it.
+        for (name, value) in vcs.labels {
+            request.source.labels.entry(name).or_insert(value);
+        }
+        if let Some(notice) = vcs.notice {
+            sink(Event::Notice(notice));
+        }
         let resolver = Resolver::new(&self.executor).telling({
             let tell = Arc::clone(&tell);
             move |words| tell(Event::Notice(words))
@@ -240,6 +250,7 @@ impl Kiln {
             started,
             file: &shown_file,
             context: remote.as_ref(),
+            vcs: &vcs.fields,
             scans: &scans,
         };
         let result = self
@@ -533,6 +544,7 @@ impl Kiln {
                 plan,
                 pins: teller.pins(),
                 context: told.context,
+                vcs: told.vcs,
                 file: told.file,
                 id: told.id,
                 started: told.started,
@@ -622,6 +634,15 @@ impl Kiln {
             cache_failure,
         })
     }
+}
+
+/// Asks git of the context, where anybody is to be told.
+async fn look_at_work_tree(request: &BuildRequest) -> Vcs {
+    let request = request.clone();
+    let looked = tokio::task::spawn_blocking(move || Vcs::look(&request));
+    looked
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn is_image(plan: &Plan, node: NodeId) -> bool {

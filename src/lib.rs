@@ -50,7 +50,7 @@ mod steps;
 mod trace;
 pub mod words;
 
-pub use attest::{AttestError, Attestations, Provenance, ProvenanceMode};
+pub use attest::{AttestError, Attestations, GitInfo, Provenance, ProvenanceMode};
 pub use build::Built;
 pub use cache::RememberedCache;
 pub use call::{

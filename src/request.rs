@@ -13,7 +13,7 @@ use kiln_frontend::lower::NoCache;
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 use kiln_solver::Cancel;
 
-use crate::{Attestations, Conditions, Entitlement, Error, LockRequest};
+use crate::{Attestations, Conditions, Entitlement, Error, GitInfo, LockRequest};
 
 /// What is built: where it is written, and what it is told.
 ///
@@ -225,6 +225,8 @@ pub struct BuildRequest {
     pub mounts_to: Vec<MountsPlace>,
     /// What is said of the images beside them.
     pub attestations: Attestations,
+    /// Where it is told which commit the context is, if it is a directory in a work tree.
+    pub git_info: GitInfo,
     /// What steps find around them beside what they ask for.
     pub conditions: Conditions,
     /// Where other machines left results that may be used.

@@ -91,7 +91,7 @@ pub use export::{
     rfc3339,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
-pub use git::{GitAccess, GitError, Revision};
+pub use git::{GitAccess, GitError, Revision, WorkTree};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
 pub use kiln_oci::s3::S3Settings;

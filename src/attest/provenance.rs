@@ -32,6 +32,8 @@ pub(crate) struct Story<'a> {
     pub(crate) pins: BTreeMap<NodeId, Pin>,
     /// Where the context came from, and what it was there; none for a directory of the caller.
     pub(crate) context: Option<&'a (SourceOp, Option<Pin>)>,
+    /// What version control says of it.
+    pub(crate) vcs: &'a BTreeMap<String, String>,
     /// The Dockerfile as people know it.
     pub(crate) file: &'a str,
     pub(crate) id: &'a str,
@@ -105,8 +107,15 @@ fn metadata(
     if asked.reproducible {
         metadata["buildkit_reproducible"] = true.into();
     }
+    let mut more = Map::new();
+    if !story.vcs.is_empty() {
+        more.insert("vcs".to_owned(), json!(story.vcs));
+    }
     if asked.mode == ProvenanceMode::Max {
-        metadata["buildkit_metadata"] = json!({ "source": written(story.plan) });
+        more.insert("source".to_owned(), written(story.plan));
+    }
+    if !more.is_empty() {
+        metadata["buildkit_metadata"] = more.into();
     }
     metadata
 }

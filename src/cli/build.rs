@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use kiln::{
     Attestations, BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error,
-    Export, Frontends, Kiln, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode, SourceRequest,
-    Warnings,
+    Export, Frontends, GitInfo, Kiln, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode,
+    SourceRequest, Warnings,
 };
 
 use super::args::{BuildArgs, Progress, SourceArgs};
 use super::host::{self, Needs};
 use super::progress::{Drawer, Ending};
 use super::{Done, Failure, caches, call, output, print, report, spec, trust};
+
+/// Asks for labels; `full` stands for true in older scripts.
+const GIT_LABELS: &str = "BUILDX_GIT_LABELS";
 
 /// What a build is asked for: the command line, and what this host's environment adds to it.
 pub(crate) fn source_request(args: &SourceArgs) -> Result<SourceRequest, Failure> {
@@ -312,8 +315,25 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         mounts_from: args.travel.from()?,
         mounts_to: args.travel.to()?,
         attestations,
+        git_info: git_info(),
         ..BuildRequest::default()
     })
+}
+
+/// What buildx's variables say of telling commits; what is neither true nor false counts as not said.
+fn git_info() -> GitInfo {
+    let is = |name: &str, usual: bool| match std::env::var(name).as_deref() {
+        Ok("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+        Ok("full") if name == GIT_LABELS => true,
+        Ok("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+        _ => usual,
+    };
+    let usual = GitInfo::default();
+    GitInfo {
+        provenance: is("BUILDX_GIT_INFO", usual.provenance),
+        labels: is(GIT_LABELS, usual.labels),
+        compare: is("BUILDX_GIT_CHECK_DIRTY", usual.compare),
+    }
 }
 
 fn read_plan(file: &str) -> Result<String, Failure> {

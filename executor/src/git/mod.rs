@@ -9,6 +9,7 @@ mod command;
 mod mirror;
 mod reference;
 mod revision;
+mod worktree;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use command::GitAccess;
 use mirror::Mirror;
 pub(crate) use reference::PinnedCommit;
 pub use revision::Revision;
+pub use worktree::WorkTree;
 
 /// A repository cannot be had, or not as asked.
 #[derive(Debug, thiserror::Error)]

@@ -153,7 +153,21 @@ impl Revision {
 }
 
 /// Runs git; none if it says no.
-fn ask(directory: &Path, arguments: &[&str]) -> Result<Option<Vec<u8>>, GitError> {
+pub(super) fn ask(directory: &Path, arguments: &[&str]) -> Result<Option<Vec<u8>>, GitError> {
+    let ran = git(directory).args(arguments).output();
+    let ran = ran.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound if directory.is_dir() => GitError::NotInstalled { source },
+        _ => GitError::Io {
+            attempt: "start git in",
+            path: directory.to_owned(),
+            source,
+        },
+    })?;
+    Ok(ran.status.success().then_some(ran.stdout))
+}
+
+/// Git for a repository whose configuration is not obeyed.
+pub(super) fn git(directory: &Path) -> Command {
     let mut command = Command::new("git");
     command
         // Whose repository it is does not matter where nothing of it is obeyed.
@@ -164,7 +178,6 @@ fn ask(directory: &Path, arguments: &[&str]) -> Result<Option<Vec<u8>>, GitError
             "core.fsmonitor=false",
             "--no-pager",
         ])
-        .args(arguments)
         .current_dir(directory)
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
@@ -179,13 +192,5 @@ fn ask(directory: &Path, arguments: &[&str]) -> Result<Option<Vec<u8>>, GitError
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_ALLOW_PROTOCOL", "none")
         .stdin(Stdio::null());
-    let ran = command.output().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound if directory.is_dir() => GitError::NotInstalled { source },
-        _ => GitError::Io {
-            attempt: "start git in",
-            path: directory.to_owned(),
-            source,
-        },
-    })?;
-    Ok(ran.status.success().then_some(ran.stdout))
+    command
 }
