@@ -148,7 +148,7 @@ impl Pull<'_> {
     async fn keep(&self, image: &registry::Image, platform: &Platform) -> Result<Kept, Error> {
         let (executor, store) = (self.executor, self.executor.store());
         let from = resolved(self.reference, image)?;
-        let contents: Vec<Content> = from.diff_ids.iter().copied().map(Content::DiffId).collect();
+        let contents = Content::of_image(&from.diff_ids);
         let missing = store.missing_layers(&contents)?;
         for (blob, content) in image.layers.iter().zip(&contents) {
             let state = match missing.contains(content) {

@@ -612,12 +612,7 @@ impl Worker for BuildWorker {
             _ => {}
         }
         let image = self.image(&request.plan, request.node).await?;
-        let layers: Vec<Content> = image
-            .diff_ids
-            .iter()
-            .copied()
-            .map(Content::DiffId)
-            .collect();
+        let layers = Content::of_image(&image.diff_ids);
         Ok(Pinned {
             identity: identity(&image),
             content: Some(to_solver(&layers)),

@@ -66,12 +66,7 @@ pub(super) async fn find(daemon: &Daemon, asking: Asking<'_>) -> Result<Option<L
         Some(config) => config,
         None => {
             (asking.tell)(format!("taking `{}` from docker", image.shown));
-            let layers: Vec<Content> = image
-                .diff_ids
-                .iter()
-                .copied()
-                .map(Content::DiffId)
-                .collect();
+            let layers = Content::of_image(&image.diff_ids);
             let missing = match asking.takes_layers {
                 true => executor.store().lease_layers(lease, &layers)?,
                 false => Vec::new(),

@@ -57,7 +57,7 @@ pub(super) fn keep(
         }));
     }
     unpack_all(bundle, &diff_ids, layers)?;
-    let contents: Vec<Content> = diff_ids.iter().copied().map(Content::DiffId).collect();
+    let contents = Content::of_image(&diff_ids);
     let mut size_bytes = 0;
     for content in &contents {
         size_bytes += store.layer(content)?.map_or(0, |layer| layer.size_bytes);

@@ -45,12 +45,7 @@ pub(crate) async fn fetch(
     observer: Option<&TransferObserver>,
     stop: &Stop,
 ) -> Result<(Vec<Content>, bool), Error> {
-    let layers: Vec<Content> = image
-        .diff_ids
-        .iter()
-        .copied()
-        .map(Content::DiffId)
-        .collect();
+    let layers = Content::of_image(&image.diff_ids);
     let missing = executor.store().lease_layers(lease, &layers)?;
     if missing.is_empty() {
         return Ok((layers, false));

@@ -132,6 +132,11 @@ pub enum Content {
 impl Content {
     const LEN: usize = 33;
 
+    /// The layers of an image with these diff ids, in their order.
+    pub fn of_image(diff_ids: &[DiffId]) -> Vec<Content> {
+        diff_ids.iter().copied().map(Content::DiffId).collect()
+    }
+
     /// Returns the byte form.
     pub fn to_bytes(self) -> [u8; 33] {
         let (tag, digest) = match self {

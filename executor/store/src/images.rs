@@ -348,12 +348,7 @@ impl Store {
 
     /// Remembers what a registry said, in place of what it said before.
     pub fn put_pulled(&self, pulled: &Pulled) -> Result<(), StoreError> {
-        let layers: Vec<Content> = pulled
-            .diff_ids
-            .iter()
-            .copied()
-            .map(Content::DiffId)
-            .collect();
+        let layers = Content::of_image(&pulled.diff_ids);
         self.database().write("remember a pull", |t| {
             t.execute(
                 "DELETE FROM pulled_layer WHERE pulled =
