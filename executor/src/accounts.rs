@@ -7,6 +7,7 @@ use kiln_oci::registry::{
     Overrides, Settings, registry_name,
 };
 
+use crate::caller::registry_settings;
 use crate::error::Error;
 
 /// Where accounts are kept, and the way to their registries.
@@ -38,7 +39,7 @@ pub enum LoggedOut {
 impl Accounts {
     /// Reads the settings of registries.
     pub fn open(overrides: &Overrides) -> Result<Accounts, Error> {
-        let settings = Settings::load(overrides)?;
+        let settings = registry_settings(overrides)?;
         let client = Client::new(settings.config());
         Ok(Accounts { settings, client })
     }

@@ -10,6 +10,7 @@ use kiln_store::{DiffId, Snapshotter, Store, StoreOptions, Strategy};
 use kiln_tree::seal::IdMap;
 use kiln_tree::{OverlayXattrs, Ownership};
 
+use crate::caller::registry_settings;
 use crate::challenges::StoredChallenges;
 use crate::emulation;
 use crate::engines::{Engine, Engines};
@@ -126,7 +127,7 @@ impl Executor {
         if let Some(settings) = self.inner.settings.get() {
             return Ok(settings);
         }
-        let settings = Settings::load(&self.inner.options.registries)?;
+        let settings = registry_settings(&self.inner.options.registries)?;
         Ok(self.inner.settings.get_or_init(|| settings))
     }
 

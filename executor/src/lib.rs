@@ -13,6 +13,7 @@ mod stack;
 mod users;
 
 mod archive;
+mod caller;
 mod engines;
 mod file;
 mod git;

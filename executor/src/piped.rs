@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use kiln_ir::NetworkMode;
+use kiln_oci::caller::Pipes;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -52,30 +53,17 @@ enum Process {
     Image(Box<Program>),
 }
 
-/// The other side of the streams.
-struct Theirs {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
-
-fn pipes() -> Result<(Theirs, Streams), Error> {
-    let pipe = || {
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|error| Error::io("make", "a pipe")(error.into()))
-    };
-    let ((stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr)) =
-        (pipe()?, pipe()?, pipe()?);
-    let theirs = Theirs {
+fn pipes() -> Result<([OwnedFd; 3], Streams), Error> {
+    let Pipes {
+        theirs,
         stdin,
         stdout,
         stderr,
-    };
-    let receiver = |fd| Receiver::from_owned_fd(fd).map_err(Error::io("read from", "a pipe"));
+    } = Pipes::new().map_err(Error::io("make", "a pipe"))?;
     let streams = Streams {
-        stdin: Sender::from_owned_fd(to_stdin).map_err(Error::io("write to", "a pipe"))?,
-        stdout: receiver(from_stdout)?,
-        stderr: receiver(from_stderr)?,
+        stdin,
+        stdout,
+        stderr,
     };
     Ok((theirs, streams))
 }
@@ -85,7 +73,7 @@ fn pipes() -> Result<(Theirs, Streams), Error> {
     deprecated,
     reason = "an OwnedFd is open for as long as it is registered, which is all that it takes"
 )]
-fn watched(handle: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watched(handle: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(handle)
 }
 
@@ -98,12 +86,13 @@ impl Piped {
         environment: &[(OsString, OsString)],
     ) -> Result<(Piped, Streams), Error> {
         let (theirs, streams) = pipes()?;
+        let [stdin, stdout, stderr] = theirs.map(Stdio::from);
         let child = Command::new(program)
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::from(theirs.stdin))
-            .stdout(Stdio::from(theirs.stdout))
-            .stderr(Stdio::from(theirs.stderr))
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
             .process_group(0)
             .spawn()
             .map_err(Error::io("start", program))?;
@@ -140,14 +129,14 @@ impl Piped {
         name: &str,
         image: ResolvedImage,
     ) -> Result<(Piped, Streams), Error> {
-        let (theirs, streams) = pipes()?;
+        let ([stdin, stdout, stderr], streams) = pipes()?;
         let request = ContainerRequest {
             image: name.to_owned(),
             network: NetworkMode::None,
             stdio: ProgramStdio::Streams {
-                stdin: Some(theirs.stdin),
-                stdout: Some(theirs.stdout),
-                stderr: Some(theirs.stderr),
+                stdin: Some(stdin),
+                stdout: Some(stdout),
+                stderr: Some(stderr),
             },
             confined: true,
             ..ContainerRequest::default()

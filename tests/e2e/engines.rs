@@ -4,12 +4,16 @@ mod fake;
 mod found;
 mod hostile;
 mod loaded;
+mod ordinary;
 
 use crate::support::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    [found::cases(), hostile::cases(), loaded::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let rooms = [
+        found::cases(),
+        hostile::cases(),
+        loaded::cases(),
+        ordinary::cases(),
+    ];
+    rooms.into_iter().flatten().collect()
 }

@@ -22,16 +22,7 @@ say '{"type":"hello","version":"kiln.frontend/0"}'"#;
 
 /// Writes a shell script as `front`, which says `hello` first.
 fn front(world: &World, script: &str) {
-    program(world, "front", &format!("#!/bin/sh\n{HELLO}\n{script}\n"));
-}
-
-/// Writes a program.
-///
-/// A process of its own does, so that no other case's child holds it open for writing when it runs.
-fn program(world: &World, path: &str, text: &str) {
-    let script = "mkdir -p \"$(dirname \"$1\")\" && cat > \"$1\" && chmod 755 \"$1\"";
-    let writer = world.program("sh", &["-c", script, "sh", path]);
-    writer.stdin(text).ok();
+    world.write_program("front", &format!("#!/bin/sh\n{HELLO}\n{script}\n"));
 }
 
 /// `kiln plan --frontend ./front ctx`

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod caller;
 pub mod daemon;
 pub mod digest;
 pub mod document;

@@ -18,15 +18,17 @@ use crate::apply::{self, Outcome, Terminal};
 use crate::bytestring::ByteString;
 use crate::error::Phase;
 use crate::plan::{Format, Plan};
+use crate::porter;
 use crate::process::{self, Streams};
 use crate::wire::{self, Fault, Reply, Request};
 
 /// The name under which this binary is the first process of a sandbox.
 pub(crate) const NAME: &CStr = c"kiln-sandbox-init";
 
-/// Becomes the first process of a sandbox and never returns, if that is what this process is for.
+/// Becomes the first process of a sandbox and never returns, if that is what this process is for; takes
+/// over what [`crate::userns::enter`] left for it otherwise.
 ///
-/// To be called first in `main`, while the process has one thread; it costs a look at `argv[0]`.
+/// To be called first in `main`, while the process has one thread; it costs a look at `argv[0]` and the environment.
 pub fn init_if_requested() {
     let requested = std::env::args_os()
         .next()
@@ -35,6 +37,7 @@ pub fn init_if_requested() {
         let failed = be_init().is_err();
         std::process::exit(if failed { 125 } else { 0 });
     }
+    porter::adopt();
 }
 
 /// Errors only if the caller cannot be told of anything.
@@ -221,7 +224,7 @@ fn reap(child: Pid) -> io::Result<Option<Reply>> {
     }
 }
 
-fn open_null() -> io::Result<OwnedFd> {
+pub(crate) fn open_null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(
         "/dev/null",
         OFlags::RDWR | OFlags::CLOEXEC,
@@ -230,7 +233,7 @@ fn open_null() -> io::Result<OwnedFd> {
 }
 
 /// Lets go of the streams inherited from the caller.
-fn detach_streams(null: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn detach_streams(null: BorrowedFd<'_>) -> io::Result<()> {
     rustix::stdio::dup2_stdin(null)?;
     rustix::stdio::dup2_stdout(null)?;
     rustix::stdio::dup2_stderr(null)?;
@@ -246,13 +249,21 @@ pub(crate) enum CloseHow {
 
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_from(first: u32, how: CloseHow) -> io::Result<()> {
+    close_between(first, u32::MAX, how)
+}
+
+/// Closes every descriptor from `first` to `last`, if there are any.
+pub(crate) fn close_between(first: u32, last: u32, how: CloseHow) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
     let flags = match how {
         CloseHow::Now => 0,
         CloseHow::OnExec => libc::CLOSE_RANGE_CLOEXEC,
     };
     // SAFETY: with `Now`, it is called before any descriptor above the standard ones has an owner
-    // in this process; with `OnExec`, owners notice nothing.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    // in this process, or where no owner is ever dropped; with `OnExec`, owners notice nothing.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result == 0 {
         Ok(())
     } else {

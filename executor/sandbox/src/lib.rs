@@ -31,6 +31,7 @@ mod mountfd;
 mod net;
 mod own_binary;
 mod plan;
+pub mod porter;
 mod probe;
 mod process;
 mod resolve;

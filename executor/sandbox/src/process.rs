@@ -109,7 +109,7 @@ fn prepare(
     init::close_from(3, CloseHow::OnExec).map_err(failed(Phase::Stdio))
 }
 
-fn default_signals() {
+pub(crate) fn default_signals() {
     /// The kernel's `sigaction` of 64-bit machines: the default action is all zeros.
     const DEFAULT: [u64; 4] = [0; 4];
     const SET_BYTES: usize = 8;

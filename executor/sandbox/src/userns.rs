@@ -2,14 +2,14 @@
 //!
 //! [`probe`] tells what this host allows, by trying. [`enter`] moves the process into new user and
 //! mount namespaces and executes it again, once: it is called early in `main`, while the process
-//! has one thread. What a user was given in /etc/subuid and /etc/subgid is mapped by newuidmap(1)
+//! has one thread. What has to be done as the caller is left to the [`porter`](crate::porter). What a user was given in /etc/subuid and /etc/subgid is mapped by newuidmap(1)
 //! and newgidmap(1); root of a container, which may set ids, maps all that it has; anybody else
 //! has one id, which becomes root.
 
 use std::ffi::{CString, OsString, c_void};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -20,6 +20,7 @@ use nix::unistd::ForkResult;
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 
+use crate::porter;
 use crate::subid;
 use crate::vfork::vfork;
 
@@ -263,13 +264,19 @@ pub fn entered() -> bool {
 pub fn enter(support: &UserNsSupport) -> EnterError {
     match enter_namespaces(support) {
         Err(error) => error,
-        Ok(kind) => step("execute kiln again")(execute_again(kind)),
+        Ok((kind, porter)) => step("execute kiln again")(execute_again(kind, porter.as_ref())),
     }
 }
 
-fn enter_namespaces(support: &UserNsSupport) -> Result<&'static str, EnterError> {
+fn enter_namespaces(
+    support: &UserNsSupport,
+) -> Result<(&'static str, Option<OwnedFd>), EnterError> {
+    let leave = || match single_threaded() {
+        true => porter::leave().map_err(step("leave a process outside")),
+        false => Err(busy()),
+    };
     match support {
-        UserNsSupport::Root => Ok("root"),
+        UserNsSupport::Root => Ok(("root", None)),
         UserNsSupport::Refused { which, fix } => Err(EnterError::Refused {
             which: *which,
             fix: fix.clone(),
@@ -279,6 +286,7 @@ fn enter_namespaces(support: &UserNsSupport) -> Result<&'static str, EnterError>
                 rustix::process::geteuid().as_raw(),
                 rustix::process::getegid().as_raw(),
             ];
+            let porter = leave()?;
             make_namespaces()?;
             let [uids, gids] = own.map(|id| IdMap::own_and(id, &[]).to_string());
             let files = [
@@ -292,14 +300,15 @@ fn enter_namespaces(support: &UserNsSupport) -> Result<&'static str, EnterError>
                     said: format!("{path}: {error}"),
                 })?;
             }
-            Ok("single")
+            Ok(("single", Some(porter)))
         }
         UserNsSupport::Mapped { uids, gids, by } => {
+            let porter = leave()?;
             with_mapper(uids, gids, *by)?;
             // The caller's other groups mean nothing in there.
             rustix::thread::set_thread_groups(&[])
                 .map_err(|error| step("drop groups")(error.into()))?;
-            Ok("mapped")
+            Ok(("mapped", Some(porter)))
         }
     }
 }
@@ -332,6 +341,10 @@ fn make_namespaces() -> Result<(), EnterError> {
     })
 }
 
+fn busy() -> EnterError {
+    step("make a user namespace with threads running")(io::Error::from_raw_os_error(libc::EBUSY))
+}
+
 fn single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
@@ -342,8 +355,7 @@ fn with_mapper(uids: &IdMap, gids: &IdMap, by: MapBy) -> Result<(), EnterError> 
     let (made_read, mut made) = std::io::pipe().map_err(step("make a pipe"))?;
     let (mut said, say) = std::io::pipe().map_err(step("make a pipe"))?;
     if !single_threaded() {
-        let busy = io::Error::from_raw_os_error(libc::EBUSY);
-        return Err(step("make a user namespace with threads running")(busy));
+        return Err(busy());
     }
     // SAFETY: this process has one thread, so that the child may do whatever its parent may.
     let forked = unsafe { nix::unistd::fork() };
@@ -424,11 +436,18 @@ fn map_when_made(
     Ok(())
 }
 
-fn execute_again(kind: &str) -> io::Error {
+fn execute_again(kind: &str, porter: Option<&OwnedFd>) -> io::Error {
     let c_string = |text: OsString| CString::new(text.as_bytes());
-    let marker = std::iter::once(OsString::from(format!("{MARKER}={kind}")));
+    let mut markers = vec![OsString::from(format!("{MARKER}={kind}"))];
+    if let Some(porter) = porter {
+        if let Err(error) = rustix::io::fcntl_setfd(porter, rustix::io::FdFlags::empty()) {
+            return error.into();
+        }
+        let (fd, pid) = (porter.as_raw_fd(), std::process::id());
+        markers.push(OsString::from(format!("{}={fd}:{pid}", porter::VARIABLE)));
+    }
     let env = std::env::vars_os()
-        .filter(|(name, _)| name != MARKER)
+        .filter(|(name, _)| name != MARKER && name != porter::VARIABLE)
         .map(|(name, value)| {
             let mut one = name;
             one.push("=");
@@ -436,7 +455,7 @@ fn execute_again(kind: &str) -> io::Error {
             one
         });
     let args: Result<Vec<_>, _> = std::env::args_os().map(c_string).collect();
-    let env: Result<Vec<_>, _> = marker.chain(env).map(c_string).collect();
+    let env: Result<Vec<_>, _> = markers.into_iter().chain(env).map(c_string).collect();
     match (args, env) {
         (Ok(args), Ok(env)) => match nix::unistd::execve(c"/proc/self/exe", &args, &env) {
             Err(error) => error.into(),

@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use kiln_oci::caller::CommandLine;
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, ImageConfig};
 use kiln_store::Content;
@@ -82,13 +83,22 @@ impl Containerd {
             .filter(|name| !name.is_empty())
     }
 
-    pub(crate) fn command(&self, namespace: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+    pub(crate) fn line(&self, namespace: &str, arguments: &[&str]) -> CommandLine {
+        let before = [
+            OsStr::new("--address"),
+            self.socket.as_os_str(),
+            OsStr::new("--namespace"),
+            OsStr::new(namespace),
+        ];
+        let arguments = arguments.iter().map(OsStr::new);
+        CommandLine::new(&self.program, before.into_iter().chain(arguments))
+    }
+
+    fn command(&self, namespace: &str, arguments: &[&str]) -> Command {
+        let line = self.line(namespace, arguments);
+        let mut command = Command::new(line.program);
         command
-            .arg("--address")
-            .arg(&self.socket)
-            .args(["--namespace", namespace])
-            .args(arguments)
+            .args(line.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

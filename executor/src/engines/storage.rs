@@ -188,7 +188,6 @@ fn settings(get: &dyn Fn(&str) -> Option<String>, rootless: bool) -> StorageSett
             .chain(system.map(PathBuf::from))
             .collect(),
     };
-    let named = get("CONTAINERS_STORAGE_CONF").is_some();
     for path in candidates {
         let Ok(Some(bytes)) = read(&path, SETTINGS_LIMIT_BYTES) else {
             continue;
@@ -197,8 +196,8 @@ fn settings(get: &dyn Fn(&str) -> Option<String>, rootless: bool) -> StorageSett
         let mut storage = toml::from_str::<Settings>(&text)
             .unwrap_or_default()
             .storage;
-        if rootless && !named && !is_own(&path) {
-            // The system's place is root's.
+        if rootless && !is_own(&path) {
+            // The system's place is root's, and a file that a variable names counts as the system's.
             storage.graphroot.clear();
         }
         return storage;
@@ -467,6 +466,11 @@ mod tests {
         let named = format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{root}\"\n");
         std::fs::write(conf, named).unwrap();
         check(&[("CONTAINERS_STORAGE_CONF", conf)], false, &both[..1]);
+        check(
+            &[("CONTAINERS_STORAGE_CONF", conf), ("HOME", "/nothing")],
+            true,
+            &[],
+        );
         let rootless =
             "[storage]\nrootless_storage_path = \"$HOME/.local/share/containers/storage\"\n";
         std::fs::write(conf, rootless).unwrap();

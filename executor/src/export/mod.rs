@@ -238,7 +238,7 @@ pub struct ManifestDescriptor {
 }
 
 /// How often somebody looks whether a transfer is to stop.
-const GLANCE: Duration = Duration::from_millis(50);
+pub(crate) const GLANCE: Duration = Duration::from_millis(50);
 /// What [`ManifestDescriptor::annotations`] call the digest of the config.
 const CONFIG_DIGEST: &str = "config.digest";
 

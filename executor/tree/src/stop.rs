@@ -34,7 +34,8 @@ impl Stop {
             .map_err(|error| FsError::new("go on with", b"", error))
     }
 
-    fn check_io(&self) -> io::Result<()> {
+    /// The same for whoever speaks of reading and writing alone.
+    pub fn check_io(&self) -> io::Result<()> {
         match self.is_set() {
             true => Err(io::Error::other("the work was stopped")),
             false => Ok(()),

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::program;
 use crate::support::Capability::{self, Busybox, Containers, Pip, Python};
 use crate::support::{Case, Kiln, World, case};
 
@@ -193,7 +192,7 @@ fn static_site_built(world: &World) {
 fn static_site_as_an_image(world: &World) {
     world.base();
     let script = std::fs::read_to_string(example("static-site").join("frontend.sh")).unwrap();
-    program(world, "front/frontend.sh", &script);
+    world.write_program("front/frontend.sh", &script);
     world.write(
         "front/Dockerfile",
         "FROM demo/base\nCOPY frontend.sh /\nENTRYPOINT [\"sh\", \"/frontend.sh\"]\n",

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{front, plan, program};
+use super::{front, plan};
 use crate::support::Capability::{self, Containers};
 use crate::support::{Case, World, case};
 
@@ -63,13 +63,13 @@ fn bad_json(world: &World) {
 }
 
 fn no_hello(world: &World) {
-    program(world, "front", "#!/bin/sh\necho Usage: front FILE\n");
+    world.write_program("front", "#!/bin/sh\necho Usage: front FILE\n");
     world.snapshot(&plan(world).exits(1).whole());
 }
 
 fn another_version(world: &World) {
     let script = "#!/bin/sh\necho '{\"type\":\"hello\",\"version\":\"kiln.frontend/99\"}'\n";
-    program(world, "front", script);
+    world.write_program("front", script);
     world.snapshot(&plan(world).exits(1).whole());
 }
 

@@ -1,6 +1,6 @@
 //! Front ends that are programs of this host.
 
-use super::{HELLO, front, plan, program};
+use super::{HELLO, front, plan};
 use crate::support::Capability::{self, Containers, Python};
 use crate::support::{Case, World, case};
 
@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
 const GREETER: &str = include_str!("greeter.py");
 
 fn greeter(world: &World, file: &str) {
-    program(world, "front", GREETER);
+    world.write_program("front", GREETER);
     world.write("ctx/words/a", "");
     world.write("ctx/app.conf", file);
 }
@@ -183,8 +183,7 @@ fn the_first_message(world: &World) {
 }
 
 fn named_by_the_file(world: &World) {
-    program(
-        world,
+    world.write_program(
         "ctx/sub/front",
         &format!(
             "#!/bin/sh\n{HELLO}\nsay '{{\"type\":\"plan\",\"plan\":\"%0 = local context\\nresult %0\"}}'\n"
@@ -206,11 +205,7 @@ fn named_by_the_file(world: &World) {
 
 fn from_elsewhere(world: &World) {
     world.write("ctx/Dockerfile", "# syntax=exec:./front\n");
-    program(
-        world,
-        "ctx/front",
-        &format!("#!/bin/sh\n{HELLO}\ntouch ran\n"),
-    );
+    world.write_program("ctx/front", &format!("#!/bin/sh\n{HELLO}\ntouch ran\n"));
     let tar = world
         .program("tar", &["-C", "ctx", "-c", "."])
         .ok()

@@ -30,6 +30,8 @@ pub(crate) enum Capability {
     Dockerd,
     /// `podman`, able to keep images here.
     Podman,
+    /// `podman`, able to keep images of an ordinary user here.
+    PodmanOfUser,
     /// `containerd` with `ctr`, able to start here.
     Containerd,
     /// `docker-registry`.
@@ -75,6 +77,7 @@ impl Capability {
             Self::Runc => "runc and cgroups",
             Self::Dockerd => "dockerd that starts",
             Self::Podman => "podman with a storage of its own",
+            Self::PodmanOfUser => "podman with a storage of an ordinary user",
             Self::Containerd => "containerd that starts, and ctr",
             Self::DockerRegistry => "docker-registry",
             Self::Seaweed => "weed (SeaweedFS)",
@@ -121,6 +124,9 @@ impl Capability {
             Self::Umoci => find_program("umoci").is_some(),
             Self::Dockerd => nix::unistd::geteuid().is_root() && engine::starts("dockerd"),
             Self::Podman => nix::unistd::geteuid().is_root() && engine::starts("podman"),
+            Self::PodmanOfUser => {
+                nix::unistd::geteuid().is_root() && engine::starts("podman of a user")
+            }
             Self::Containerd => nix::unistd::geteuid().is_root() && engine::starts("containerd"),
             Self::DockerRegistry => find_program("docker-registry").is_some(),
             Self::Seaweed => succeeds("weed", &["version"]),

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::capability::find_program;
+use super::user;
 
 /// A loaded machine starts an engine slowly.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -277,9 +278,27 @@ pub(super) fn starts(engine: &str) -> bool {
             });
             matches!(listed, Some(Ok(status)) if status.success())
         }
+        "podman of a user" => {
+            find_program("podman").is_some()
+                && user::succeeds_with_ids(path, &format!("{PODMAN_OF_A_USER}podman images -q"))
+        }
         other => panic!("no engine {other}"),
     }
 }
+
+/// Lines of a shell that give an ordinary user's podman a storage in `$HOME`, and end what it leaves running.
+pub(crate) const PODMAN_OF_A_USER: &str = r#"
+    export XDG_RUNTIME_DIR=$HOME/run TMPDIR=$HOME CONTAINERS_STORAGE_CONF=$HOME/storage.conf
+    mkdir -p -m 700 $XDG_RUNTIME_DIR
+    printf '[storage]\ndriver = "vfs"\nrootless_storage_path = "%s"\nrunroot = "%s"\n' \
+        $HOME/graph $HOME/run/containers > $HOME/storage.conf
+    end() {
+        pause=$(cat $XDG_RUNTIME_DIR/libpod/tmp/pause.pid 2> /dev/null) || return 0
+        kill -9 $pause 2> /dev/null || return 0
+        while test -e /proc/$pause; do sleep 0.01; done
+    }
+    trap end EXIT
+"#;
 
 /// Settings of a podman that keeps everything below a directory: their file.
 pub(crate) fn podman_settings(directory: &Path) -> PathBuf {

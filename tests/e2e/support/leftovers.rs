@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// Lists every process that has a mount, a variable, an argument or a working directory below
 /// `directory`.
 ///
-/// `kiln settle`, which makes a result durable after it was delivered, ends by itself.
+/// `kiln settle`, which makes a result durable after it was delivered, ends by itself; so does what an ordinary
+/// user's kiln leaves outside of its namespace, a moment after kiln.
 pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
     let needle = directory.to_string_lossy().into_owned();
     let mut found = Vec::new();
@@ -29,11 +30,14 @@ pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
         if let Some(file) = named {
             let command = command(&entry.path()).replace('\0', " ");
             // One without a command line is ending just now.
-            if command.is_empty() || command.trim_end().ends_with("kiln settle") {
+            if command.is_empty()
+                || command.trim_end().ends_with("kiln settle")
+                || is_porter(&entry.path())
+            {
                 continue;
             }
             found.push(format!("process {name} ({command}): /proc/{name}/{file}"));
-        } else if place.starts_with(directory) {
+        } else if place.starts_with(directory) && !is_porter(&entry.path()) {
             found.push(format!("process {name} works in {}", place.display()));
         }
     }
@@ -48,6 +52,31 @@ fn command(process: &Path) -> String {
         .and_then(|mut file| file.read(&mut buffer))
         .unwrap_or(0);
     String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+fn is_porter(process: &Path) -> bool {
+    std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name == "kiln-porter\n")
+}
+
+/// Waits until no process outside of a namespace belongs to `directory`; tells whether that ever came.
+pub(crate) fn wait_for_porters(directory: &Path) -> bool {
+    let needle = directory.to_string_lossy().into_owned();
+    let belongs = |process: &Path| {
+        let variables = std::fs::read(process.join("environ")).unwrap_or_default();
+        is_porter(process) && String::from_utf8_lossy(&variables).contains(&needle)
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let any = || {
+        let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes.any(|entry| belongs(&entry.path()))
+    };
+    while any() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// Waits until no `kiln settle` works below `directory`, or a long time has passed.

@@ -19,7 +19,7 @@ pub(crate) use archive::paths_in;
 pub(crate) use base::archive as base_archive;
 pub(crate) use capability::{Capability, cgroup_roots, find_program};
 pub(crate) use case::{Case, case};
-pub(crate) use engine::{APART, Containerd, Dockerd, podman_settings};
+pub(crate) use engine::{APART, Containerd, Dockerd, PODMAN_OF_A_USER, podman_settings};
 pub(crate) use kiln::{Kiln, Ran};
 pub(crate) use terminal::on_a_terminal;
 pub(crate) use text::dedent;

@@ -1,5 +1,8 @@
 //! An ordinary user, whose kiln the tests run from root.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use super::kiln::Ran;
 use super::world::World;
 
@@ -38,17 +41,8 @@ impl<'w> User<'w> {
 
     /// A user to whom /etc/subuid and /etc/subgid give ids, in a mount namespace of its own.
     pub(crate) fn with_ids(world: &'w World, store: &'static str) -> User<'w> {
-        let etc = world.path("etc");
-        let etc = etc.display();
-        // A copy of the whole directory: the host's own files stay as they are.
-        let inside = format!(
-            "cp -a /etc {etc} && echo kilntest:x:{UID}:{UID}::/:/bin/sh >> {etc}/passwd && \
-             echo kilntest:1000000:65536 > {etc}/subuid && cp {etc}/subuid {etc}/subgid && \
-             mount --bind {etc} /etc && exec \"$@\""
-        );
-        let before = format!("exec unshare --mount sh -c '{inside}' sh \"$@\"");
         User {
-            before,
+            before: giving_ids(&world.path("etc")),
             ..User::new(world, store)
         }
     }
@@ -60,16 +54,8 @@ impl<'w> User<'w> {
             "umask 022; kiln() {{ {} \"$@\"; }}; export HOME={home} KILN_ROOT={home}/store SOURCE_DATE_EPOCH=0\n{script}",
             env!("CARGO_BIN_EXE_kiln")
         );
-        let user = [
-            "setpriv",
-            &format!("--reuid={UID}"),
-            &format!("--regid={UID}"),
-            "--clear-groups",
-            "sh",
-            "-c",
-            &script,
-        ];
-        let arguments = [&["-c", &self.before, "sh"][..], &user].concat();
+        let arguments = arguments(&self.before, &script);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.world.program("sh", &arguments).run()
     }
 
@@ -79,4 +65,52 @@ impl<'w> User<'w> {
         assert_eq!(ran.status.code(), Some(0), "{}", ran.whole());
         ran
     }
+}
+
+/// A line of a shell that runs `"$@"` where the user has ids, in a mount namespace of its own.
+///
+/// A copy of all of /etc is made for it: the host's own files stay as they are.
+fn giving_ids(etc: &Path) -> String {
+    let etc = etc.display();
+    let inside = format!(
+        "test -e {etc} || cp -a /etc {etc} && echo kilntest:x:{UID}:{UID}::/:/bin/sh >> {etc}/passwd && \
+         echo kilntest:1000000:65536 > {etc}/subuid && cp {etc}/subuid {etc}/subgid && \
+         mount --bind {etc} /etc && exec \"$@\""
+    );
+    format!("exec unshare --mount sh -c '{inside}' sh \"$@\"")
+}
+
+/// The arguments of a shell that runs a script as the user.
+fn arguments(before: &str, script: &str) -> Vec<String> {
+    let user = [
+        "-c",
+        before,
+        "sh",
+        "setpriv",
+        &format!("--reuid={UID}"),
+        &format!("--regid={UID}"),
+        "--clear-groups",
+        "sh",
+        "-c",
+        script,
+    ];
+    user.map(str::to_owned).to_vec()
+}
+
+/// Whether a script succeeds as the user with ids, whose home is below a directory.
+pub(super) fn succeeds_with_ids(directory: &Path, script: &str) -> bool {
+    let home = directory.join("home");
+    let id: u32 = UID.parse().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory, mode).unwrap();
+    std::fs::create_dir_all(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(id), Some(id)).unwrap();
+    let script = format!("set -e; export HOME={}; cd\n{script}", home.display());
+    let status = Command::new("sh")
+        .args(arguments(&giving_ids(&directory.join("etc")), &script))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
 }

@@ -9,7 +9,7 @@ use insta::Settings;
 use tempfile::TempDir;
 
 use super::kiln::{Kiln, Ran};
-use super::leftovers::{leftovers, wait_for_settling};
+use super::leftovers::{leftovers, wait_for_porters, wait_for_settling};
 use super::mask::MASKS;
 use super::text::dedent;
 use super::{base, capability};
@@ -57,6 +57,15 @@ impl World {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, content).unwrap();
         set_mode(&path, mode);
+    }
+
+    /// Writes a program.
+    ///
+    /// A process of its own does, so that no other case's child holds it open for writing when it runs.
+    pub(crate) fn write_program(&self, path: &str, text: &str) {
+        let script = "mkdir -p \"$(dirname \"$1\")\" && cat > \"$1\" && chmod 755 \"$1\"";
+        let writer = self.program("sh", &["-c", script, "sh", path]);
+        writer.stdin(text).ok();
     }
 
     /// Changes the mode of what is there.
@@ -263,7 +272,10 @@ impl World {
 
     /// Checks that nothing of the case is running or mounted.
     pub(super) fn finish(self) -> Result<(), String> {
-        let left = leftovers(self.directory.path());
+        let mut left = leftovers(self.directory.path());
+        if !wait_for_porters(self.directory.path()) {
+            left.push("a process outside of a user namespace".to_owned());
+        }
         if left.is_empty() {
             Ok(())
         } else {

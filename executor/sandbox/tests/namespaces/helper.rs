@@ -1,9 +1,11 @@
 //! What the test binary does when it is not the test.
 #![allow(clippy::print_stdout)]
 
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use kiln_sandbox::porter::{self, Program, Started};
 use kiln_sandbox::userns::{UserNsSupport, enter, entered, probe};
 use kiln_sandbox::{RootFs, Spec, Stdio, spawn};
 
@@ -27,8 +29,11 @@ pub(crate) fn run_if_requested() {
     match name.as_str() {
         "hang" => hang(Path::new(root)),
         "user" => user(Path::new(root)),
-        "subordinate" => subordinate(Path::new(root)),
+        "subordinate" => subordinate(Path::new(root), "user"),
+        "subordinate_porter" => subordinate(Path::new(root), "porter"),
         "keyring" => keyring(),
+        "porter" => porter(Path::new(root)),
+        "porter_hangs" => porter_hangs(),
         "chroot" => chroot(Path::new(root)),
         other => panic!("BUG: there is no helper `{other}`"),
     }
@@ -67,16 +72,21 @@ fn hang(root: &Path) {
     std::mem::forget(running);
 }
 
-/// Enters a user namespace and runs a sandbox there, telling what it got.
-fn user(root: &Path) {
+/// Enters a user namespace, or says why not.
+fn enter_or_end() {
     if !entered() {
         let support = probe();
         if let UserNsSupport::Refused { which, fix } = &support {
             println!("refused by {which}; {fix}");
-            return;
+            std::process::exit(0);
         }
         panic!("{}", enter(&support));
     }
+}
+
+/// Enters a user namespace and runs a sandbox there, telling what it got.
+fn user(root: &Path) {
+    enter_or_end();
     let mapped = std::env::var("KILN_USERNS").unwrap();
     let (uids, _) = kiln_sandbox::userns::current_maps().unwrap();
     match mapped.as_str() {
@@ -127,7 +137,7 @@ fn own_mounts() {
 }
 
 /// Becomes a user with subordinate ids, in a mount namespace where /etc says so.
-fn subordinate(root: &Path) {
+fn subordinate(root: &Path, then: &str) {
     use nix::mount::{MsFlags, mount};
     use std::os::unix::process::CommandExt;
     const NONE: Option<&str> = None;
@@ -149,7 +159,7 @@ fn subordinate(root: &Path) {
     }
     drop(dir);
     let error = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(helper("user"))
+        .args(helper(then))
         .arg(root)
         .uid(1000)
         .gid(1000)
@@ -206,4 +216,84 @@ fn chroot(root: &Path) {
     nix::unistd::chdir("/").unwrap();
     let spec = sh(Path::new("/inner"), "cd ../../../..; echo $(ls)");
     assert!(spawn(spec).unwrap().wait().unwrap().success());
+}
+
+/// A program outside of the namespace that runs a script, and this side of its streams.
+fn outside(script: &str) -> (Started, PipeWriter, PipeReader) {
+    let program = Program {
+        name: "sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+        variables: vec![("WORD".into(), "a word".into())],
+        directory: Some("/usr".into()),
+        own_group: false,
+    };
+    let (stdin, to_stdin) = std::io::pipe().unwrap();
+    let (from_stdout, stdout) = std::io::pipe().unwrap();
+    let stderr = stdout.try_clone().unwrap();
+    let started = program.start(&[stdin.into(), stdout.into(), stderr.into()]);
+    (started.unwrap(), to_stdin, from_stdout)
+}
+
+/// Enters a user namespace and has programs started outside of it, telling what they said.
+fn porter(root: &Path) {
+    enter_or_end();
+    let (mut started, mut stdin, mut stdout) = outside(
+        "id -u; cat /proc/self/uid_map; pwd; echo $WORD; echo ${KILN_USERNS-none} ${KILN_PORTER-none}; \
+         ls /proc/self/fd | wc -l; cat; exit 7",
+    );
+    stdin.write_all(b"said to it\n").unwrap();
+    drop(stdin);
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    println!("{}", text.split_whitespace().collect::<Vec<_>>().join(" "));
+    println!("{:?}", started.wait().unwrap().code());
+    let missing = Program {
+        name: "/no/such/program".into(),
+        ..Program::default()
+    };
+    let null = || std::fs::File::open("/dev/null").unwrap().into();
+    let error = missing.start(&[null(), null(), null()]).unwrap_err();
+    println!("{:?}", error.kind());
+
+    // What is dropped is killed: nobody holds the other end of its output any more.
+    let (started, stdin, mut stdout) = outside("echo there; exec sleep 1000");
+    stdout.read_exact(&mut [0; 6]).unwrap();
+    drop((started, stdin));
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    let (mut started, _stdin, _stdout) = outside("exec sleep 1000");
+    started.kill().unwrap();
+    println!("{:?}", started.wait().unwrap());
+
+    // It connects as the caller, to whatever the caller could connect to.
+    println!(
+        "{:?}",
+        porter::connect(Path::new("/no/socket")).unwrap_err().kind()
+    );
+    // A sandbox inherits no way to it: three streams, and the listing's own descriptor.
+    let mut running = spawn(sh(
+        root,
+        "ls /proc/self/fd | wc -l; echo ${KILN_PORTER-none}",
+    ))
+    .unwrap();
+    assert!(running.wait().unwrap().success());
+}
+
+/// Has a program started outside that does not end by itself, nor does this.
+fn porter_hangs() {
+    enter_or_end();
+    let program = Program {
+        name: "sh".into(),
+        arguments: vec![
+            "-c".into(),
+            "trap '' INT TERM HUP; echo there; exec sleep 1000".into(),
+        ],
+        ..Program::default()
+    };
+    let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let null = std::fs::File::open("/dev/null").unwrap().into();
+    let streams = [null, own(stdout.as_fd()), own(stderr.as_fd())];
+    let started = program.start(&streams).unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+    drop(started);
 }

@@ -1,10 +1,11 @@
 //! The test binary itself in a sandbox, in a chroot, and as an ordinary user.
 #![allow(clippy::print_stdout)]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use kiln_sandbox::{Mount, MountSource, RootFs, Spec, User};
 
@@ -39,6 +40,16 @@ pub(crate) const TESTS: crate::ProbedTests = &[
     ("an_ordinary_user_has_sandboxes", || {
         as_user("user", 54321, "single 0\n0 inner\nproc fresh")
     }),
+    ("programs_of_an_ordinary_user_start_outside", || {
+        as_user("porter", 54321, &outside(54321))
+    }),
+    ("programs_of_a_user_with_ids_start_outside", || {
+        if !Path::new("/usr/bin/newuidmap").exists() {
+            return Err("no newuidmap (Debian: uidmap)".to_owned());
+        }
+        as_user("subordinate_porter", 0, &outside(1000))
+    }),
+    ("a_killed_user_takes_programs_outside_along", killed_user),
     ("a_chroot_has_sandboxes_that_cannot_be_left", || {
         let inner = Rootfs::with_points();
         let outer = host_root();
@@ -63,10 +74,7 @@ pub(crate) const TESTS: crate::ProbedTests = &[
 /// Runs a helper outside of any sandbox, from a copy of this binary that everybody may execute.
 fn as_user(name: &str, uid: u32, expected: &str) -> Result<(), String> {
     let root = Rootfs::with_points();
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let binary = dir.path().join("test");
-    copy_program(&std::env::current_exe().unwrap(), &binary);
+    let (_dir, binary) = copy_of_this();
     let output = Command::new(binary)
         .args(helper(name))
         .arg(root.path())
@@ -76,6 +84,54 @@ fn as_user(name: &str, uid: u32, expected: &str) -> Result<(), String> {
         .output()
         .unwrap();
     expect(&output, expected)
+}
+
+/// What the helper tells of programs that a user has outside.
+fn outside(uid: u32) -> String {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let map: Vec<&str> = map.split_whitespace().collect();
+    format!(
+        "{uid} {} /usr a word none none 4 said to it\nSome(7)\nNotFound\n\
+         ExitStatus(unix_wait_status(9))\nNotFound\n4\nnone",
+        map.join(" ")
+    )
+}
+
+fn killed_user() -> Result<(), String> {
+    let (_dir, binary) = copy_of_this();
+    let mut child = Command::new(binary)
+        .args(helper("porter_hangs"))
+        .arg("/")
+        .uid(54321)
+        .gid(54321)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    if line.starts_with("refused") {
+        child.wait().unwrap();
+        return Err(line.trim_end().to_owned());
+    }
+    assert_eq!(line, "there\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its output ends with the last process that holds it.
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "there\n");
+    Ok(())
+}
+
+/// A copy of this binary that everybody may execute, and the directory that it goes with.
+fn copy_of_this() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = dir.path().join("test");
+    copy_program(&std::env::current_exe().unwrap(), &binary);
+    (dir, binary)
 }
 
 /// Errors with what this host refuses to let the helper do.

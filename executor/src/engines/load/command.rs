@@ -1,19 +1,32 @@
 //! Into an engine by its own command, which reads an archive from its standard input.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use kiln_oci::caller::{CallersProcess, CommandLine};
 use kiln_oci::digest::Sha256Digest;
 use kiln_tree::Stop;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::Form;
+use crate::caller::caller;
 use crate::engines::Engine;
 use crate::error::{Error, LOAD};
-use crate::export::Parcel;
+use crate::export::{GLANCE, Parcel};
 
 /// What a command says about its failure.
-const WORDS_LIMIT_BYTES: u64 = 64 << 10;
+const WORDS_LIMIT_BYTES: usize = 64 << 10;
+/// What a command is given to clean up, once nobody wants what it does.
+const GRACE: Duration = Duration::from_secs(2);
 
 fn failed(engine: Engine, reason: impl Into<String>) -> Error {
     Error::Engine {
@@ -23,43 +36,89 @@ fn failed(engine: Engine, reason: impl Into<String>) -> Error {
     }
 }
 
+/// An engine's command that runs, as whoever called.
+struct Running {
+    process: Box<dyn CallersProcess>,
+    words: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts it; what a terminal tells kiln is kiln's to pass on.
+    fn start(line: CommandLine, stdin: OwnedFd, runtime: &Handle) -> io::Result<Running> {
+        let _within = runtime.enter();
+        let line = CommandLine {
+            own_group: true,
+            ..line
+        };
+        let (stderr, to_stderr) = io::pipe()?;
+        let stderr = Receiver::from_owned_fd(stderr.into())?;
+        let null = File::options().write(true).open("/dev/null")?;
+        let process = caller().start(&line, [stdin, null.into(), to_stderr.into()])?;
+        let words = Arc::default();
+        let reading = runtime.spawn(read_words(stderr, Arc::clone(&words)));
+        Ok(Running {
+            process,
+            words,
+            reading,
+        })
+    }
+
+    /// Waits for its end, or soon kills it where nobody wants it any more; returns how it ended and what it said.
+    fn end(mut self, stop: &Stop, runtime: &Handle) -> Result<(ExitStatus, Vec<u8>), Error> {
+        let status = runtime.block_on(async {
+            let given_up = async {
+                while !stop.is_set() {
+                    tokio::time::sleep(GLANCE).await;
+                }
+                tokio::time::sleep(GRACE).await;
+            };
+            let status = tokio::select! {
+                ended = self.process.ended() => ended.map_err(Error::io("wait for", "a command"))?,
+                () = given_up => return Err(Error::Cancelled),
+            };
+            // What it leaves running may hold the other end for ever.
+            let _ = tokio::time::timeout(GRACE, &mut self.reading).await;
+            Ok(status)
+        })?;
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((status, std::mem::take(&mut *words)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// Reads to the end, and keeps the beginning.
+async fn read_words(mut stderr: Receiver, words: Arc<Mutex<Vec<u8>>>) {
+    let mut piece = vec![0; 4096];
+    while let Ok(count @ 1..) = stderr.read(&mut piece).await {
+        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = WORDS_LIMIT_BYTES.saturating_sub(words.len());
+        words.extend_from_slice(&piece[..count.min(room)]);
+    }
+}
+
 /// Sends an image.
 pub(super) fn send(
-    mut command: Command,
-    engine: Engine,
-    form: Form,
+    line: CommandLine,
+    (engine, form): (Engine, Form),
     parcel: &Parcel<'_>,
+    runtime: &Handle,
     stop: &Stop,
     told: &dyn Fn(&Sha256Digest, u64),
 ) -> Result<(), Error> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(engine, error.to_string()))?;
-    let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
-        unreachable!("BUG: the command has no pipes");
-    };
-    let reading = std::thread::spawn(move || {
-        let (mut words, mut stderr) = (Vec::new(), stderr);
-        let mut first = Read::by_ref(&mut stderr).take(WORDS_LIMIT_BYTES);
-        // What cannot be read is not told.
-        let _ = first.read_to_end(&mut words);
-        let _ = io::copy(&mut stderr, &mut io::sink());
-        words
-    });
-    let written = parcel.write(form, &mut stdin, stop, told);
-    let written = written.and_then(|()| stdin.flush().map_err(Error::io("send", "an image")));
+    let broken = |error: io::Error| failed(engine, error.to_string());
+    let (stdin, to_stdin) = io::pipe().map_err(broken)?;
+    let mut input = Input::new(to_stdin, stop).map_err(broken)?;
+    let running = Running::start(line, stdin.into(), runtime).map_err(broken)?;
+    let written = parcel.write(form, &mut input, stop, told);
     // It sees an archive that ends too soon, if it was cut, and leaves nothing of it.
-    drop(stdin);
-    let status = child
-        .wait()
-        .map_err(|error| failed(engine, error.to_string()))?;
-    let words = match reading.join() {
-        Ok(words) => words,
-        Err(panic) => std::panic::resume_unwind(panic),
-    };
+    drop(input);
+    let (status, words) = running.end(stop, runtime)?;
     match (status.success(), written) {
         _ if stop.is_set() => Err(Error::Cancelled),
         (true, Ok(())) => Ok(()),
@@ -67,6 +126,42 @@ pub(super) fn send(
         // A broken pipe is its doing, and it says why.
         (false, Ok(()) | Err(Error::Io { .. })) => Err(failed(engine, reason(&words))),
         (false, Err(error)) => Err(error),
+    }
+}
+
+/// The standard input of a command; whoever writes to it is not kept waiting once that is to stop.
+struct Input<'s> {
+    pipe: PipeWriter,
+    stop: &'s Stop,
+}
+
+impl Input<'_> {
+    fn new(pipe: PipeWriter, stop: &Stop) -> io::Result<Input<'_>> {
+        let flags = rustix::fs::fcntl_getfl(&pipe)?;
+        rustix::fs::fcntl_setfl(&pipe, flags | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(Input { pipe, stop })
+    }
+}
+
+impl Write for Input<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let glance = Timespec {
+            tv_sec: 0,
+            tv_nsec: GLANCE.subsec_nanos().into(),
+        };
+        loop {
+            self.stop.check_io()?;
+            match self.pipe.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            let mut ready = [PollFd::new(&self.pipe, PollFlags::OUT)];
+            rustix::event::poll(&mut ready, Some(&glance))?;
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -81,7 +176,12 @@ fn reason(words: &[u8]) -> String {
 }
 
 /// Gives an image that podman has its names but for the first, which came with it.
-pub(super) fn name_with_podman(program: &Path, parcel: &Parcel<'_>) -> Result<(), Error> {
+pub(super) fn name_with_podman(
+    program: &Path,
+    parcel: &Parcel<'_>,
+    runtime: &Handle,
+    stop: &Stop,
+) -> Result<(), Error> {
     let [_, more @ ..] = parcel.names() else {
         return Ok(());
     };
@@ -90,15 +190,16 @@ pub(super) fn name_with_podman(program: &Path, parcel: &Parcel<'_>) -> Result<()
     }
     let id = parcel.id();
     let id = id.strip_prefix("sha256:").unwrap_or(&id);
-    let output = Command::new(program)
-        .args(["tag", id])
-        .args(more.iter().map(ToString::to_string))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(Engine::Podman, error.to_string()))?;
-    match output.status.success() {
+    let names = more.iter().map(ToString::to_string);
+    let words = ["tag", id].map(str::to_owned);
+    let broken = |error: io::Error| failed(Engine::Podman, error.to_string());
+    let nothing = File::open("/dev/null").map_err(broken)?;
+    let line = CommandLine::new(program, words.into_iter().chain(names));
+    let running = Running::start(line, nothing.into(), runtime).map_err(broken)?;
+    let (status, words) = running.end(stop, runtime)?;
+    match status.success() {
         true => Ok(()),
-        false => Err(failed(Engine::Podman, reason(&output.stderr))),
+        false => Err(failed(Engine::Podman, reason(&words))),
     }
 }
 

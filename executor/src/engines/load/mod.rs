@@ -5,6 +5,7 @@ mod docker;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_oci::caller::CommandLine;
 use kiln_oci::daemon::Daemon;
 use kiln_oci::digest::Sha256Digest;
 use kiln_tree::Stop;
@@ -119,9 +120,6 @@ impl Loader {
                 daemon.ping().await.map_err(|error| words(&error))?;
                 Ok(Loader::Docker(daemon))
             }
-            Engine::Podman if kiln_sandbox::userns::entered() => {
-                Err("within kiln's user namespace it would not find its own".to_owned())
-            }
             Engine::Podman => {
                 let program = super::program("podman");
                 let program = program.ok_or("there is no program `podman`")?;
@@ -190,10 +188,10 @@ impl Loader {
         match self {
             Self::Docker(daemon) => docker::send(daemon, parcel, runtime, stop, &told, progress),
             Self::Podman(program) => {
-                let mut command = std::process::Command::new(program);
-                command.args(["load", "--quiet"]);
-                command::send(command, Engine::Podman, Form::OciOnce, parcel, stop, &told)?;
-                command::name_with_podman(program, parcel)
+                let line = CommandLine::new(program, ["load", "--quiet"]);
+                let how = (Engine::Podman, Form::OciOnce);
+                command::send(line, how, parcel, runtime, stop, &told)?;
+                command::name_with_podman(program, parcel, runtime, stop)
             }
             Self::Containerd(containerd, namespace) => {
                 let mut arguments = vec!["images", "import", "--all-platforms"];
@@ -202,8 +200,9 @@ impl Loader {
                     arguments.extend(["--digests", "--base-name", "kiln"]);
                 }
                 arguments.push("-");
-                let command = containerd.command(namespace, &arguments);
-                command::send(command, Engine::Containerd, Form::Oci, parcel, stop, &told)
+                let line = containerd.line(namespace, &arguments);
+                let how = (Engine::Containerd, Form::Oci);
+                command::send(line, how, parcel, runtime, stop, &told)
             }
         }
     }

@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+
+use crate::caller::Caller;
 
 use super::{Credential, Credentials, CredentialsError, DockerConfig};
 
@@ -38,6 +41,16 @@ impl Accounts {
         Self {
             docker: docker.map(|folder| DockerConfig::new(folder.join("config.json"))),
             podman: podman.into_iter().map(DockerConfig::new).collect(),
+        }
+    }
+
+    /// The same, with helpers that are started as `caller`.
+    #[must_use]
+    pub fn of(self, caller: &Arc<dyn Caller>) -> Self {
+        let of = |file: DockerConfig| file.of(Arc::clone(caller));
+        Self {
+            docker: self.docker.map(of),
+            podman: self.podman.into_iter().map(of).collect(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::caller::{Caller, Directly};
 
 use super::edit::{edit, read};
 use super::helper::Helper;
@@ -29,6 +32,7 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct DockerConfig {
     path: PathBuf,
     helper_timeout: Duration,
+    caller: Arc<dyn Caller>,
 }
 
 /// Where a credential is kept, or was.
@@ -67,7 +71,15 @@ impl DockerConfig {
         Self {
             path: path.into(),
             helper_timeout: HELPER_TIMEOUT,
+            caller: Arc::new(Directly),
         }
+    }
+
+    /// Starts helpers as somebody else than this process.
+    #[must_use]
+    pub fn of(mut self, caller: Arc<dyn Caller>) -> Self {
+        self.caller = caller;
+        self
     }
 
     /// Gives each helper another time.
@@ -179,7 +191,7 @@ impl DockerConfig {
         let name = by_host
             .filter(filled)
             .or(file.creds_store.as_ref().filter(filled));
-        name.map(|name| Helper::named(name, self.helper_timeout))
+        name.map(|name| Helper::named(name, self.helper_timeout, &self.caller))
             .transpose()
     }
 

@@ -1,12 +1,15 @@
 //! Programs that keep credentials: the protocol of docker-credential-helpers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::caller::{Caller, CommandLine, Pipes};
 
 use super::{Credential, CredentialsError, LIMIT_BYTES};
 
@@ -21,6 +24,7 @@ const MESSAGE_LENGTH: usize = 300;
 pub(super) struct Helper {
     program: String,
     timeout: Duration,
+    caller: Arc<dyn Caller>,
 }
 
 /// What `get` prints and `store` reads.
@@ -45,7 +49,11 @@ struct Answer {
 
 impl Helper {
     /// Takes the name as a config file has it; one that would lead elsewhere is refused.
-    pub(super) fn named(name: &str, timeout: Duration) -> Result<Helper, CredentialsError> {
+    pub(super) fn named(
+        name: &str,
+        timeout: Duration,
+        caller: &Arc<dyn Caller>,
+    ) -> Result<Helper, CredentialsError> {
         if Path::new(name).components().count() != 1 || name.contains(['/', '\\', '\0']) {
             return Err(CredentialsError::HelperName {
                 name: name.to_owned(),
@@ -54,6 +62,7 @@ impl Helper {
         Ok(Helper {
             program: format!("docker-credential-{name}"),
             timeout,
+            caller: Arc::clone(caller),
         })
     }
 
@@ -155,25 +164,17 @@ impl Helper {
             program: self.program.clone(),
             source,
         };
-        let mut child = tokio::process::Command::new(&self.program)
-            .arg(verb)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start)?;
-        let stdin = child.stdin.take();
-        let write = async {
-            if let Some(mut stdin) = stdin {
-                // A helper that ends without reading has its reasons, and its answer tells them.
-                let _ = stdin.write_all(input).await;
-            }
+        let line = CommandLine::new(&self.program, [verb]);
+        let pipes = Pipes::new().map_err(start)?;
+        let mut process = self.caller.start(&line, pipes.theirs).map_err(start)?;
+        let mut stdin = pipes.stdin;
+        let write = async move {
+            // A helper that ends without reading has its reasons, and its answer tells them.
+            let _ = stdin.write_all(input).await;
         };
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let ((), output, complaint) = tokio::join!(write, drain(stdout), drain(stderr));
+        let ((), output, complaint) = tokio::join!(write, drain(pipes.stdout), drain(pipes.stderr));
         let (output, complaint) = (output.map_err(start)?, complaint.unwrap_or_default());
-        let status = child.wait().await.map_err(start)?;
+        let status = process.ended().await.map_err(start)?;
         // The protocol has errors on standard output; some helpers have not heard of it.
         let said = match output.trim_ascii().is_empty() {
             true => &complaint,
@@ -212,10 +213,8 @@ impl Answer {
 }
 
 /// Reads to the end, keeping no more than is looked at.
-async fn drain(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+async fn drain(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
-    if let Some(stream) = stream {
-        stream.take(LIMIT_BYTES).read_to_end(&mut kept).await?;
-    }
+    stream.take(LIMIT_BYTES).read_to_end(&mut kept).await?;
     Ok(kept)
 }
