@@ -36,9 +36,15 @@ pub struct Predicate {
 }
 
 impl Predicate {
-    /// Takes the predicate out of a statement of somebody else's; none if it is no statement.
-    pub(crate) fn of_statement(bytes: &[u8]) -> Option<Predicate> {
+    /// Takes the predicate out of a statement of somebody else's; none if it is no statement, or not one
+    /// about this manifest.
+    pub(crate) fn of_statement(bytes: &[u8], about: Sha256Digest) -> Option<Predicate> {
         let statement: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let subjects = statement["subject"].as_array()?;
+        let about = serde_json::Value::from(about.hex());
+        if !subjects.iter().any(|one| one["digest"]["sha256"] == about) {
+            return None;
+        }
         Some(Predicate {
             kind: statement["predicateType"].as_str()?.to_owned(),
             json: statement.get("predicate")?.to_string(),
@@ -233,6 +239,18 @@ mod tests {
             predicate("https://slsa.dev/provenance/v1", r#"{"a":1}"#),
             predicate("https://spdx.dev/Document", r#"{"b":2}"#),
         ]
+    }
+
+    #[test]
+    fn statements_of_others() {
+        let (one, other) = (Sha256Digest::of(b"one"), Sha256Digest::of(b"other"));
+        let subject = Descriptor::new(Flavor::Oci.manifest(), one, 3);
+        let bytes = statement(&subject, &predicates()[0]).bytes;
+        let read = Predicate::of_statement(&bytes, one);
+        assert_eq!(read.as_ref(), predicates().first());
+        assert_eq!(Predicate::of_statement(&bytes, other), None);
+        assert_eq!(Predicate::of_statement(b"{}", one), None);
+        assert_eq!(Predicate::of_statement(b"not JSON", one), None);
     }
 
     #[test]

@@ -47,6 +47,7 @@ mod push;
 mod transfer;
 
 mod accounts;
+mod attached;
 mod attestation;
 mod builds;
 mod cache;

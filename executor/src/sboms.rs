@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use kiln_ir::Platform;
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, Index, Manifest, annotation};
+use kiln_oci::reference::Reference;
 use kiln_store::{Content, Image, Lease, Store};
 use kiln_tree::Stop;
 
+use crate::attached::Attached;
 use crate::attestation::{IN_TOTO, Predicate};
 use crate::container;
 use crate::error::Error;
@@ -36,6 +38,11 @@ pub struct Sbom {
 pub enum SbomOrigin {
     /// It is attached to the image.
     Attached,
+    /// It is attached to the image in its registry, and nothing else of that was fetched.
+    InRegistry {
+        /// What the image is for, such as `linux/amd64`.
+        platform: String,
+    },
     /// It was made just now.
     Scanned(Inventory),
 }
@@ -55,7 +62,7 @@ pub struct SbomRequest {
 
 impl SbomRequest {
     /// The SBOM that is wanted of those attached; none if it can be made.
-    fn choose(&self, attached: Vec<Predicate>) -> Result<Option<Sbom>, Error> {
+    fn choose(&self, attached: Vec<Predicate>, origin: SbomOrigin) -> Result<Option<Sbom>, Error> {
         let sboms: Vec<Predicate> = attached
             .into_iter()
             .filter(|one| one.kind == SPDX_PREDICATE)
@@ -78,14 +85,14 @@ impl SbomRequest {
         };
         Ok(place.map(|place| Sbom {
             document: sboms[place].json.clone(),
-            origin: SbomOrigin::Attached,
+            origin,
         }))
     }
 }
 
 impl Executor {
-    /// Returns the SBOM of an image: the one attached to it, or one that is made of its layers. An image that
-    /// is not here is pulled.
+    /// Returns the SBOM of an image: the one attached to it, here or in its registry, or one that is made of its
+    /// layers, which are brought here for that.
     pub async fn sbom(&self, request: &SbomRequest) -> Result<Sbom, Error> {
         let stored = blocking({
             let (executor, request) = (self.clone(), request.clone());
@@ -95,8 +102,9 @@ impl Executor {
             return Ok(stored);
         }
         let (name, platform) = (&request.image, request.platform.as_ref());
-        // What is beside an image cannot be made of it.
-        request.choose(Vec::new())?;
+        if let Some(afar) = self.sbom_afar(request).await? {
+            return Ok(afar);
+        }
         let lease = self.store().lease();
         let found = container::find(self, &lease, name, platform, None).await?;
         let (executor, name) = (self.clone(), name.clone());
@@ -121,6 +129,28 @@ impl Executor {
         .await
     }
 
+    /// The SBOM that is attached to an image in its registry; none if there is none.
+    async fn sbom_afar(&self, request: &SbomRequest) -> Result<Option<Sbom>, Error> {
+        let wanted = request.platform.clone().unwrap_or_else(host_platform);
+        let reference = Reference::parse(&request.image).ok();
+        let reference = reference.filter(|_| !request.anew && !self.options().offline);
+        let attached = match &reference {
+            // An image of another engine is the one that is meant, and engines keep no attestations.
+            Some(reference) if !self.is_with_engine(reference, &wanted).await => {
+                Some(self.attached_to(reference, &wanted, SPDX_PREDICATE).await?)
+            }
+            _ => None,
+        };
+        // What is beside an image cannot be made of it, so that nothing is attached is an error then.
+        match attached {
+            Some(Attached {
+                platform,
+                predicates,
+            }) => request.choose(predicates, SbomOrigin::InRegistry { platform }),
+            None => request.choose(Vec::new(), SbomOrigin::Attached),
+        }
+    }
+
     /// The SBOM of an image of the store; none if it is not there.
     fn stored_sbom(&self, request: &SbomRequest) -> Result<Option<Sbom>, Error> {
         let name = &request.image;
@@ -130,14 +160,41 @@ impl Executor {
         };
         let wanted = request.platform.clone().unwrap_or_else(host_platform);
         let member = member_for(self.store(), &lease, image.clone(), &wanted, name)?;
-        match request.choose(self.predicates_of(&image, &member)?)? {
+        let attached = self.predicates_of(&image, &member)?;
+        match request.choose(attached, SbomOrigin::Attached)? {
             Some(attached) => Ok(Some(attached)),
             None => self.scanned(&member, name).map(Some),
         }
     }
 
-    /// Returns what is said of an image of the store, by its platforms.
-    pub fn image_predicates(&self, name: &str) -> Result<Vec<(String, Vec<Predicate>)>, Error> {
+    /// Returns what is said of an image, by its platforms: of one of the store what is known here, of another
+    /// one, whose name begins with a registry's, what is attached to it there.
+    pub async fn image_predicates(
+        &self,
+        name: &str,
+    ) -> Result<Vec<(String, Vec<Predicate>)>, Error> {
+        let stored = blocking({
+            let (executor, name) = (self.clone(), name.to_owned());
+            move || executor.stored_predicates(&name)
+        });
+        let error = match stored.await {
+            Err(error @ Error::NoSuchImage { .. }) => error,
+            done => return done,
+        };
+        // A name that was mistyped is not told to a registry that it does not name.
+        let (host, _) = name.split_once('/').unwrap_or_default();
+        let names_registry = host.contains(['.', ':']) || host == "localhost";
+        if !names_registry || self.options().offline {
+            return Err(error);
+        }
+        let attached = self.attached_everywhere(&Reference::parse(name)?).await?;
+        let pairs = attached
+            .into_iter()
+            .map(|one| (one.platform, one.predicates));
+        Ok(pairs.collect())
+    }
+
+    fn stored_predicates(&self, name: &str) -> Result<Vec<(String, Vec<Predicate>)>, Error> {
         let lease = self.store().lease();
         let image = self.find_image(&lease, name)?;
         let mut all = Vec::new();
@@ -164,7 +221,8 @@ impl Executor {
         let Ok(listed) = Index::from_slice(&index.manifest) else {
             return Ok(Vec::new());
         };
-        let about = Sha256Digest::of(&member.manifest).to_string();
+        let digest = Sha256Digest::of(&member.manifest);
+        let about = digest.to_string();
         let mut said = Vec::new();
         for entry in &listed.manifests {
             if entry.annotations.get(annotation::REFERENCE_DIGEST) != Some(&about) {
@@ -185,7 +243,7 @@ impl Executor {
                     continue;
                 };
                 // What is no statement says nothing.
-                said.extend(Predicate::of_statement(&bytes));
+                said.extend(Predicate::of_statement(&bytes, digest));
             }
         }
         Ok(said)

@@ -25,6 +25,9 @@ pub(crate) fn sbom(args: &SbomArgs) -> Done {
         SbomOrigin::Attached => {
             report::note("this SBOM is attached to the image; --anew reads the layers instead");
         }
+        SbomOrigin::InRegistry { platform } => report::note(&format!(
+            "this SBOM is attached to the image for {platform} in its registry; --anew pulls that and reads the layers"
+        )),
         SbomOrigin::Scanned(inventory) => {
             for note in &inventory.notes {
                 report::warning(&format!("`/{}` was not read: {}", note.path, note.reason));
@@ -82,9 +85,10 @@ fn shown(text: &str) -> String {
 }
 
 pub(crate) fn attestations(image: &str) -> Done {
-    let kiln = host::open(Needs::Records, true)?;
+    let kiln = host::open(Needs::Records, false)?;
     let mut platforms = serde_json::Map::new();
-    for (platform, predicates) in kiln.image_predicates(image)? {
+    let runtime = host::runtime()?;
+    for (platform, predicates) in runtime.block_on(kiln.image_predicates(image))? {
         let mut said = serde_json::Map::new();
         for predicate in predicates {
             let value: Value = serde_json::from_str(&predicate.json).unwrap_or_default();

@@ -46,6 +46,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         case("pushed_as_referrers", &[Containers], pushed_as_referrers),
         case("pushed_without", &[Containers], pushed_without),
+        case("read_in_the_registry", &[Containers], read_in_the_registry),
+        case("referrers_that_lie", &[Containers], referrers_that_lie),
         case(
             "docker_registry",
             &[Containers, DockerRegistry, Skopeo],
@@ -839,6 +841,122 @@ fn pushed_without(world: &World) {
     build(world, &[]);
     world.kiln(&["push", "app", &name]).ok();
     assert_eq!(manifest(&registry, "app", "latest").0, digest);
+}
+
+/// Checks that nothing of an image was fetched but what is said of it.
+fn check_unpulled(world: &World, registry: &Registry, images: &[&Value]) {
+    for image in images {
+        let (_, image) = manifest(registry, "app", image.as_str().unwrap());
+        for layer in image["layers"].as_array().unwrap() {
+            let digest = layer["digest"].as_str().unwrap();
+            let path = format!("/v2/app/blobs/{digest}");
+            assert_eq!(registry.count("GET", &path), 0, "{:?}", registry.log());
+        }
+    }
+    assert_eq!(world.kiln(&["images", "-q"]).ok().stdout, "");
+}
+
+fn read_in_the_registry(world: &World) {
+    layered(world);
+    let both = "linux/amd64,linux/arm64";
+    build(world, &["--sbom", "--provenance", "--platform", both]);
+    let platforms = ["linux/amd64", "linux/arm64"];
+    let documents = platforms.map(|platform| {
+        let line = ["sbom", "--platform", platform, "--format", "spdx", "app"];
+        json(&world.kiln(&line).ok().stdout)
+    });
+    assert_ne!(documents[0], documents[1]);
+    let shown = json(
+        &world
+            .kiln(&["inspect", "--attestations", "app"])
+            .ok()
+            .stdout,
+    );
+    let beside = (Registry::start(), "index");
+    let listed = (Registry::builder().referrers().start(), "referrers");
+    let tagged = (Registry::start(), "referrers");
+    for (registry, form) in [&beside, &listed, &tagged] {
+        let name = format!("{}/app", registry.host());
+        let push = ["push", "--attestations", form, "app", &name];
+        world.kiln(&push).ok();
+    }
+    for (registry, form) in [beside, listed, tagged] {
+        let name = format!("{}/app", registry.host());
+        world.forget();
+        registry.clear_log();
+        for (platform, document) in platforms.iter().zip(&documents) {
+            let line = ["sbom", "--platform", platform, "--format", "spdx", &name];
+            let ran = world.kiln(&line).ok();
+            assert_eq!(json(&ran.stdout), *document, "{form} {platform}");
+            let told = format!("attached to the image for {platform} in its registry");
+            assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+        }
+        let line = ["inspect", "--attestations", &name];
+        let afar = json(&world.kiln(&line).ok().stdout);
+        for platform in platforms {
+            assert_eq!(afar[platform][SPDX], shown[platform][SPDX], "{form}");
+            assert_eq!(afar[platform][PROVENANCE], shown[platform][PROVENANCE]);
+        }
+        let (_, index) = manifest(&registry, "app", "latest");
+        let images = index["manifests"].as_array().unwrap().iter();
+        let images = images.filter(|entry| entry["platform"]["os"] == "linux");
+        let images: Vec<&Value> = images.map(|entry| &entry["digest"]).collect();
+        assert_eq!(images.len(), 2);
+        check_unpulled(world, &registry, &images);
+        let none = ["sbom", "--platform", "linux/riscv64", &name];
+        world.kiln(&none).exits(1);
+        // The layers say the same.
+        let anew = [
+            "sbom",
+            "--anew",
+            "--platform",
+            platforms[0],
+            "--format",
+            "spdx",
+            &name,
+        ];
+        let ran = world.kiln(&anew).ok();
+        assert_eq!(purls(&json(&ran.stdout)), purls(&documents[0]));
+    }
+}
+
+fn referrers_that_lie(world: &World) {
+    layered(world);
+    build(world, &["--sbom"]);
+    let registry = Registry::builder().referrers().start();
+    let name = format!("{}/app", registry.host());
+    let push = ["push", "--attestations", "referrers", "app", &name];
+    world.kiln(&push).ok();
+    let (digest, _) = manifest(&registry, "app", "latest");
+    let listed = registry.referrers("app", &digest);
+    let entry = listed["manifests"][0]["digest"].as_str().unwrap();
+    let (_, referrer) = manifest(&registry, "app", entry);
+    let statement = referrer["layers"][0]["digest"].as_str().unwrap();
+    let text = String::from_utf8(registry.blob("app", statement).unwrap()).unwrap();
+    // A statement about another manifest, attached to this one.
+    let alone = format!("{}/alone", registry.host());
+    world
+        .kiln(&["push", "--attestations", "none", "app", &alone])
+        .ok();
+    let other = text.replace(&digest["sha256:".len()..], &"0".repeat(64));
+    assert_ne!(other, text);
+    registry.add_blob("alone", b"{}");
+    let about_other = registry.add_blob("alone", other.as_bytes());
+    let lying = referrer.to_string().replace(statement, &about_other);
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    registry.add_manifest("alone", None, media_type, lying.as_bytes());
+    let listed = registry.referrers("alone", &digest);
+    assert_eq!(listed["manifests"].as_array().unwrap().len(), 1);
+    world.forget();
+    let ran = world.kiln(&["sbom", "--format", "spdx", &alone]).ok();
+    assert!(!ran.stderr.contains("attached"), "{}", ran.stderr);
+    check_spdx(&json(&ran.stdout));
+    registry.forget_blob("app", statement);
+    // What is listed cannot be had: that is an error, and nothing else is shown for it.
+    let ran = world.kiln(&["sbom", &name]).exits(1);
+    assert!(ran.stderr.contains(statement), "{}", ran.stderr);
+    let anew = world.kiln(&["sbom", "--anew", "--format", "spdx", &name]);
+    check_spdx(&json(&anew.ok().stdout));
 }
 
 fn docker_registry(world: &World) {
