@@ -52,6 +52,21 @@ impl Predicate {
         })
     }
 
+    /// Whether kiln said it: what it says of an image is of its files and how they came about, so it holds
+    /// however the layers are packed.
+    pub(crate) fn is_own(&self) -> bool {
+        let Ok(predicate) = serde_json::from_str::<serde_json::Value>(&self.json) else {
+            return false;
+        };
+        let build = predicate["buildDefinition"]["buildType"].as_str();
+        let tools = predicate["creationInfo"]["creators"].as_array();
+        let mut tools = tools.into_iter().flatten().filter_map(|tool| tool.as_str());
+        match self.kind.as_str() {
+            SPDX_PREDICATE => tools.any(|tool| tool.starts_with("Tool: kiln-")),
+            _ => build.is_some_and(|build| build.starts_with("urn:kiln:build:")),
+        }
+    }
+
     /// What an SBOM is of beside its image: `context`, or a stage; none of anything else.
     pub fn scan(&self) -> Option<String> {
         if self.kind != SPDX_PREDICATE {
@@ -251,6 +266,35 @@ mod tests {
         assert_eq!(Predicate::of_statement(&bytes, other), None);
         assert_eq!(Predicate::of_statement(b"{}", one), None);
         assert_eq!(Predicate::of_statement(b"not JSON", one), None);
+    }
+
+    #[test]
+    fn what_kiln_says_itself() {
+        let check = |kind: &str, json: &str, expected: bool| {
+            let predicate = Predicate {
+                kind: kind.to_owned(),
+                json: json.to_owned(),
+                inline_only: false,
+            };
+            assert_eq!(predicate.is_own(), expected, "{json}");
+        };
+        let slsa = "https://slsa.dev/provenance/v1";
+        let own = r#"{"buildDefinition":{"buildType":"urn:kiln:build:v0"}}"#;
+        check(slsa, own, true);
+        check(
+            slsa,
+            r#"{"buildDefinition":{"buildType":"https://x"}}"#,
+            false,
+        );
+        let spdx = r#"{"creationInfo":{"creators":["Organization: x","Tool: kiln-0.1.0"]}}"#;
+        check(SPDX_PREDICATE, spdx, true);
+        check(
+            SPDX_PREDICATE,
+            r#"{"creationInfo":{"creators":["Tool: syft-1"]}}"#,
+            false,
+        );
+        check(SPDX_PREDICATE, "{}", false);
+        check("https://example.com/vex", "not JSON", false);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Packing<'a> {
     /// Of layers that were made here.
     pub(crate) compression: Compression,
     pub(crate) stop: &'a Stop,
+    /// Is told what is left out, a line each.
+    pub(crate) warn: &'a (dyn Fn(String) + Sync),
 }
 
 /// Documents and blobs, each once.
@@ -437,6 +439,10 @@ impl Packing<'_> {
             .iter()
             .filter(|entry| !entry.is_attestation())
             .collect();
+        let before: Vec<String> = entries
+            .iter()
+            .map(|entry| entry.digest.to_string())
+            .collect();
         // The members are in the order of the index, if it has nothing else.
         let in_order = entries.len() == members.len();
         let mut manifests: Vec<Descriptor> = Vec::with_capacity(index.manifests.len());
@@ -473,21 +479,37 @@ impl Packing<'_> {
                 ..index.clone()
             });
         }
-        // What is attested of a manifest is not so of another one.
         for entry in index
             .manifests
             .iter()
             .filter(|entry| entry.is_attestation())
         {
             let of = entry.annotations.get(annotation::REFERENCE_DIGEST);
-            let stands = of.is_some_and(|of| {
-                manifests
-                    .iter()
-                    .any(|manifest| manifest.digest.to_string() == *of)
-            });
+            let place = of.and_then(|of| before.iter().position(|digest| digest == of));
+            let about = place.and_then(|place| manifests.get(place)).cloned();
+            let Some(about) = about else { continue };
+            let stands = of.is_some_and(|of| about.digest.to_string() == *of);
             if stands && let Some(part) = self.kept_entry(image, entry, members)? {
                 parts.join(part);
                 manifests.push(entry.clone());
+                continue;
+            }
+            // Of the image packed anew it is said again what kiln itself said of it.
+            let said = self.executor.predicates_beside(self.lease, image, entry)?;
+            let (own, others): (Vec<Predicate>, Vec<Predicate>) =
+                said.into_iter().partition(Predicate::is_own);
+            if !own.is_empty() {
+                let attached = attestation::beside(&about, &own);
+                manifests.push(attached.descriptor);
+                for document in attached.documents {
+                    parts.document(document.descriptor, document.bytes);
+                }
+            }
+            let left_out: BTreeSet<&str> = others.iter().map(|one| one.kind.as_str()).collect();
+            if own.is_empty() || !left_out.is_empty() {
+                let platform = about.platform.as_ref().map(ToString::to_string);
+                let platform = platform.unwrap_or_else(|| "no platform".to_owned());
+                (self.warn)(left_out_words(&platform, &left_out));
             }
         }
         Ok(Index {
@@ -565,6 +587,20 @@ impl Packing<'_> {
             }
         }
     }
+}
+
+/// What is said of attestations that are of somebody else's, or cannot be read, and stay behind.
+fn left_out_words(platform: &str, kinds: &BTreeSet<&str>) -> String {
+    let what = match kinds.len() {
+        0 => "what is attested".to_owned(),
+        _ => {
+            let kinds: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
+            format!("the attestation {}", kinds.join(", "))
+        }
+    };
+    format!(
+        "{what} of the image for {platform} is left out: it is about the manifest that it had before its layers were packed anew"
+    )
 }
 
 fn media_type_of(index: &Index) -> &str {

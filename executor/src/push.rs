@@ -97,6 +97,7 @@ impl Executor {
             observer.tell(TransferEvent::Doing("packing layers".to_owned()));
             let (export, referrers) = {
                 let (executor, lease, request) = (self.clone(), lease.clone(), request.clone());
+                let observer = observer.clone();
                 stoppable(move |stop| {
                     let image = match &request.platform {
                         Some(platform) => {
@@ -109,6 +110,7 @@ impl Executor {
                         lease: &lease,
                         compression: request.compression,
                         stop,
+                        warn: &|line| observer.tell(TransferEvent::Warning(line)),
                     };
                     match request.attestations {
                         AttestAs::Index => Ok((packing.pack(&image)?, Vec::new())),

@@ -221,30 +221,39 @@ impl Executor {
         let Ok(listed) = Index::from_slice(&index.manifest) else {
             return Ok(Vec::new());
         };
-        let digest = Sha256Digest::of(&member.manifest);
-        let about = digest.to_string();
+        let about = Sha256Digest::of(&member.manifest).to_string();
         let mut said = Vec::new();
         for entry in &listed.manifests {
-            if entry.annotations.get(annotation::REFERENCE_DIGEST) != Some(&about) {
-                continue;
+            if entry.annotations.get(annotation::REFERENCE_DIGEST) == Some(&about) {
+                said.extend(self.predicates_beside(&lease, index, entry)?);
             }
-            let Some(bytes) = self.beside(&lease, index, entry)? else {
+        }
+        Ok(said)
+    }
+
+    /// What the manifest of attestations says that an entry of a pulled index names.
+    pub(crate) fn predicates_beside(
+        &self,
+        lease: &Lease,
+        index: &Image,
+        entry: &Descriptor,
+    ) -> Result<Vec<Predicate>, Error> {
+        let about = entry.annotations.get(annotation::REFERENCE_DIGEST);
+        let about = about.and_then(|about| about.parse::<Sha256Digest>().ok());
+        let (Some(about), Some(bytes)) = (about, self.beside(lease, index, entry)?) else {
+            return Ok(Vec::new());
+        };
+        let Ok(manifest) = Manifest::from_slice(&bytes) else {
+            return Ok(Vec::new());
+        };
+        let mut said = Vec::new();
+        let layers = manifest.layers.iter();
+        for layer in layers.filter(|layer| layer.media_type == IN_TOTO) {
+            let Some(bytes) = self.beside(lease, index, layer)? else {
                 continue;
             };
-            let Ok(manifest) = Manifest::from_slice(&bytes) else {
-                continue;
-            };
-            for layer in manifest
-                .layers
-                .iter()
-                .filter(|layer| layer.media_type == IN_TOTO)
-            {
-                let Some(bytes) = self.beside(&lease, index, layer)? else {
-                    continue;
-                };
-                // What is no statement says nothing.
-                said.extend(Predicate::of_statement(&bytes, digest));
-            }
+            // What is no statement says nothing.
+            said.extend(Predicate::of_statement(&bytes, about));
         }
         Ok(said)
     }

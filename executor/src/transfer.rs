@@ -11,6 +11,8 @@ use kiln_solver::StepSink;
 pub enum TransferEvent {
     /// Something without a length begins, such as `packing layers`.
     Doing(String),
+    /// Something that whoever asked for the transfer should know.
+    Warning(String),
     /// How far a blob is.
     Blob {
         /// Its digest, such as `sha256:…`.

@@ -52,9 +52,12 @@ pub(crate) fn save(args: &SaveArgs) -> Done {
             () = cancel.cancelled() => None,
         }
     });
-    match saved {
+    let warnings = match saved {
         Some(saved) => saved?,
         None => return Err(push::interrupted("save")),
+    };
+    for warning in &warnings {
+        report::warning(warning);
     }
     host::settle_later(&kiln)?;
     Ok(std::process::ExitCode::SUCCESS)

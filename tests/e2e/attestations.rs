@@ -1,15 +1,17 @@
 //! What is said of images beside them: provenance and SBOMs, made, kept, sent and shown.
 
+mod afar;
+mod commits;
+
 use std::collections::BTreeSet;
 
-use kiln_test_registry::{Registry, digest_of};
+use kiln_test_registry::digest_of;
 use serde_json::Value;
 
-use crate::registries::server::DockerRegistry;
 use crate::support::{Capability::*, Case, Ran, World, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         case("software_of_layers", &[Containers], software_of_layers),
         case("read_by_skopeo", &[Containers, Skopeo], read_by_skopeo),
         case("little_provenance", &[Containers], little_provenance),
@@ -20,40 +22,15 @@ pub(crate) fn cases() -> Vec<Case> {
         case("what_there_is_not", &[], what_there_is_not),
         case("scans_of_stages", &[Containers], scans_of_stages),
         case("several_platforms", &[Containers], several_platforms),
-        case(
-            "commit_of_the_context",
-            &[Containers, Git],
-            commit_of_the_context,
-        ),
-        case(
-            "labels_of_the_commit",
-            &[Containers, Git],
-            labels_of_the_commit,
-        ),
-        case(
-            "a_work_tree_that_runs_programs",
-            &[Containers, Git],
-            a_work_tree_that_runs_programs,
-        ),
         case("beside_files", &[Containers], beside_files),
         case("gone_with_the_image", &[Containers], gone_with_the_image),
         case("a_damaged_database", &[Containers], a_damaged_database),
-        case("pushed_in_the_index", &[Containers], pushed_in_the_index),
-        case(
-            "pulled_with_the_index",
-            &[Containers],
-            pulled_with_the_index,
-        ),
-        case("pushed_as_referrers", &[Containers], pushed_as_referrers),
-        case("pushed_without", &[Containers], pushed_without),
-        case("read_in_the_registry", &[Containers], read_in_the_registry),
-        case("referrers_that_lie", &[Containers], referrers_that_lie),
-        case(
-            "docker_registry",
-            &[Containers, DockerRegistry, Skopeo],
-            docker_registry,
-        ),
-    ]
+        case("saved_and_loaded", &[Containers], saved_and_loaded),
+        case("pruned", &[Containers], pruned),
+    ];
+    cases.extend(afar::cases());
+    cases.extend(commits::cases());
+    cases
 }
 
 const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
@@ -501,148 +478,6 @@ fn scans_of_stages(world: &World) {
     }
 }
 
-/// Runs git in the repository that has the context in it.
-fn git(world: &World, arguments: &[&str]) -> String {
-    let who = ["-c", "user.name=x", "-c", "user.email=x@example.org"];
-    world
-        .program("git", &[&who[..], arguments].concat())
-        .in_directory("tree")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .ok()
-        .stdout
-        .trim()
-        .to_owned()
-}
-
-/// Makes a repository with a context in it, in the directory `app`; returns its commit.
-fn repository(world: &World) -> String {
-    world.write("tree/app/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
-    world.write("tree/.gitignore", "made\n");
-    git(world, &["init", "-q"]);
-    git(world, &["add", "-A"]);
-    git(world, &["commit", "-q", "-m", "work"]);
-    let remote = "https://me:hunter2@example.com/team/app.git?token=secret";
-    git(world, &["remote", "add", "origin", remote]);
-    git(world, &["rev-parse", "HEAD"])
-}
-
-/// Builds what is in the repository; returns what its provenance says of version control.
-fn vcs_of(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> Value {
-    let line = ["build", "-q", "-t", "app", "tree/app"];
-    let mut kiln = world.kiln(&line).args(arguments);
-    for (name, value) in variables {
-        kiln = kiln.env(name, value);
-    }
-    kiln.ok();
-    let predicate = said(world, "app")[PROVENANCE].clone();
-    let text = predicate.to_string();
-    assert!(
-        !text.contains("hunter2") && !text.contains("token"),
-        "{text}"
-    );
-    predicate["runDetails"]["metadata"]["buildkit_metadata"]["vcs"].clone()
-}
-
-fn commit_of_the_context(world: &World) {
-    let commit = repository(world);
-    let provenance = ["--provenance"];
-    // What git is told to ignore does not count.
-    world.write("tree/made/x", "");
-    let vcs = vcs_of(world, &provenance, &[]);
-    let expected = serde_json::json!({
-        "source": "https://example.com/team/app.git",
-        "revision": commit,
-        "localdir:context": "app",
-        "localdir:dockerfile": "app",
-    });
-    assert_eq!(vcs, expected);
-    world.write("tree/new", "");
-    let dirty = format!("{commit}-dirty");
-    assert_eq!(
-        vcs_of(world, &["--provenance=mode=max"], &[])["revision"],
-        dirty
-    );
-    let unchecked = [("BUILDX_GIT_CHECK_DIRTY", "0")];
-    assert_eq!(vcs_of(world, &provenance, &unchecked)["revision"], commit);
-    let off = [("BUILDX_GIT_INFO", "false")];
-    assert_eq!(vcs_of(world, &provenance, &off), Value::Null);
-    // A remote that is a path of this host is nobody's business, and no commit is none.
-    git(world, &["remote", "set-url", "origin", "/srv/git/app"]);
-    git(world, &["checkout", "-q", "--orphan", "empty"]);
-    let vcs = vcs_of(world, &provenance, &[]);
-    let expected = serde_json::json!({ "localdir:context": "app", "localdir:dockerfile": "app" });
-    assert_eq!(vcs, expected);
-}
-
-fn labels_of_the_commit(world: &World) {
-    let commit = repository(world);
-    let labels = |arguments: &[&str], value: &str| {
-        let line = ["build", "-q", "-t", "app", "tree/app"];
-        let kiln = world.kiln(&line).args(arguments);
-        kiln.env("BUILDX_GIT_LABELS", value).ok();
-        world.inspect("app")["config"]["config"]["Labels"].clone()
-    };
-    let expected = serde_json::json!({
-        "org.opencontainers.image.revision": commit,
-        "org.opencontainers.image.source": "https://example.com/team/app.git",
-        "com.docker.image.source.entrypoint": "app/Dockerfile",
-    });
-    assert_eq!(labels(&[], "1"), expected);
-    let own = ["--label", "org.opencontainers.image.revision=mine"];
-    assert_eq!(
-        labels(&own, "full")["org.opencontainers.image.revision"],
-        "mine"
-    );
-    assert_eq!(labels(&[], "0"), Value::Null);
-}
-
-fn a_work_tree_that_runs_programs(world: &World) {
-    let commit = repository(world);
-    let pwned = world.path("pwned").display().to_string();
-    let program = format!("touch {pwned}; cat");
-    world.write("tree/.gitattributes", "* filter=x\n");
-    world.write_mode(
-        "tree/.git/hooks/post-index-change",
-        format!("#!/bin/sh\ntouch {pwned}\n"),
-        0o755,
-    );
-    let monitor = world.path("monitor").display().to_string();
-    world.write_mode("monitor", format!("#!/bin/sh\ntouch {pwned}\n"), 0o755);
-    for (key, value) in [
-        ("filter.x.clean", program.as_str()),
-        ("filter.x.smudge", &program),
-        ("filter.x.process", &program),
-        ("filter.x.required", "true"),
-        ("core.fsmonitor", &monitor),
-        ("core.pager", &monitor),
-        ("core.sshCommand", &monitor),
-        ("alias.status", &format!("!{monitor}")),
-    ] {
-        let line = ["config", "--file", ".git/config", key, value];
-        git(world, &line);
-    }
-    // Of the same length as before, so that it must be read to be compared.
-    world.write("tree/app/Dockerfile", "FROM scratch\nCOPY Dockerfile .\n");
-    let vcs = vcs_of(world, &["--provenance"], &[]);
-    assert_eq!(vcs["revision"], format!("{commit}-dirty"));
-    assert!(!world.path("pwned").exists());
-    // A filter that cannot be switched off is not asked.
-    git(
-        world,
-        &[
-            "config",
-            "--file",
-            ".git/config",
-            "filter.a=b.clean",
-            &program,
-        ],
-    );
-    let vcs = vcs_of(world, &["--provenance"], &[]);
-    assert_eq!(vcs["revision"], format!("{commit}-dirty"));
-    assert!(!world.path("pwned").exists());
-}
-
 fn several_platforms(world: &World) {
     layered(world);
     let platforms = "linux/amd64,linux/arm64";
@@ -721,267 +556,49 @@ fn a_damaged_database(world: &World) {
     assert_eq!(document["annotations"].as_array().unwrap().len(), 4);
 }
 
-fn manifest(registry: &Registry, repository: &str, name: &str) -> (String, Value) {
-    let (_, bytes) = registry
-        .manifest(repository, name)
-        .unwrap_or_else(|| panic!("no {repository}:{name}: {:?}", registry.log()));
-    (digest_of(&bytes), serde_json::from_slice(&bytes).unwrap())
-}
-
-fn pushed_in_the_index(world: &World) {
+fn saved_and_loaded(world: &World) {
     layered(world);
     build(world, &["--sbom", "--provenance"]);
-    let registry = Registry::start();
-    let name = format!("{}/app", registry.host());
-    world.kiln(&["push", "app", &name]).ok();
-    let (digest, index) = manifest(&registry, "app", "latest");
-    let [image, beside] = &index["manifests"].as_array().unwrap()[..] else {
-        panic!("{index:#}");
-    };
-    assert_eq!(
-        beside["annotations"]["vnd.docker.reference.digest"],
-        image["digest"]
-    );
-    let (_, attached) = manifest(&registry, "app", beside["digest"].as_str().unwrap());
-    assert_eq!(attached["layers"].as_array().unwrap().len(), 2);
-    // The same bytes again, from another store: nothing is sent.
-    world.forget();
-    build(world, &["--sbom", "--provenance"]);
-    let again = world.kiln(&["push", "app", &name]).ok();
-    assert_eq!(again.stdout, format!("{name}:latest@{digest}\n"));
-    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
-}
-
-fn pulled_with_the_index(world: &World) {
-    layered(world);
-    build(world, &["--sbom", "--provenance"]);
-    let registry = Registry::start();
-    let name = format!("{}/app", registry.host());
-    world.kiln(&["push", "app", &name]).ok();
-    let document = spdx(world, "app");
-    world.forget();
-    world.kiln(&["pull", "--all-platforms", &name]).ok();
-    let ran = world.kiln(&["sbom", "--format", "spdx", &name]).ok();
-    assert!(
-        ran.stderr.contains("is attached to the image"),
-        "{}",
-        ran.stderr
-    );
-    assert_eq!(json(&ran.stdout), document);
-    assert!(said(world, &name).get(PROVENANCE).is_some());
-    // Without what is beside it, the layers are read: the same software.
-    world.forget();
-    let scanned = spdx(world, &name);
-    check_spdx(&scanned);
-    let purls = |document: &Value| -> Vec<Value> {
-        let packages = document["packages"].as_array().unwrap().iter();
-        packages.map(|one| one["externalRefs"].clone()).collect()
-    };
-    assert_eq!(purls(&scanned), purls(&document));
-}
-
-fn pushed_as_referrers(world: &World) {
-    layered(world);
-    build(world, &["--sbom", "--provenance"]);
-    for (registry, has_api) in [
-        (Registry::builder().referrers().start(), true),
-        (Registry::start(), false),
-    ] {
-        let name = format!("{}/app", registry.host());
-        let push = || {
-            let ran = world.kiln(&["push", "--attestations", "referrers", "app", &name]);
-            ran.ok()
-        };
-        push();
-        let (digest, image) = manifest(&registry, "app", "latest");
-        assert!(image.get("layers").is_some(), "{image:#}");
-        let tag = digest.replace(':', "-");
-        let asked = match has_api {
-            true => {
-                assert!(registry.manifest("app", &tag).is_none());
-                registry.referrers("app", &digest)
-            }
-            false => manifest(&registry, "app", &tag).1,
-        };
-        let listed = asked["manifests"].as_array().unwrap();
-        let mut kinds: Vec<&str> = listed
-            .iter()
-            .map(|entry| {
-                assert_eq!(entry["artifactType"], "application/vnd.in-toto+json");
-                let (_, referrer) = manifest(&registry, "app", entry["digest"].as_str().unwrap());
-                assert_eq!(referrer["subject"]["digest"], digest);
-                entry["annotations"]["in-toto.io/predicate-type"]
-                    .as_str()
-                    .unwrap()
-            })
-            .collect();
-        kinds.sort_unstable();
-        assert_eq!(kinds, [PROVENANCE, SPDX]);
-        // Once more changes nothing.
-        let before = registry.log().len();
-        push();
-        let log = registry.log();
-        assert!(
-            log[before..].iter().all(|asked| asked.method != "PUT"),
-            "{log:?}"
-        );
+    let before = said(world, "app");
+    for (format, file) in [("oci-dir", "saved"), ("oci-archive", "saved.tar")] {
+        let line = ["save", "--format", format, "-o", file, "app"];
+        let ran = world.kiln(&line).ok();
+        assert_eq!(ran.stderr, "");
     }
-}
-
-fn pushed_without(world: &World) {
-    layered(world);
-    build(world, &["--sbom"]);
-    let registry = Registry::start();
-    let name = format!("{}/app", registry.host());
-    world
-        .kiln(&["push", "--attestations", "none", "app", &name])
-        .ok();
-    let (digest, image) = manifest(&registry, "app", "latest");
-    assert!(image.get("layers").is_some(), "{image:#}");
-    build(world, &[]);
-    world.kiln(&["push", "app", &name]).ok();
-    assert_eq!(manifest(&registry, "app", "latest").0, digest);
-}
-
-/// Checks that nothing of an image was fetched but what is said of it.
-fn check_unpulled(world: &World, registry: &Registry, images: &[&Value]) {
-    for image in images {
-        let (_, image) = manifest(registry, "app", image.as_str().unwrap());
-        for layer in image["layers"].as_array().unwrap() {
-            let digest = layer["digest"].as_str().unwrap();
-            let path = format!("/v2/app/blobs/{digest}");
-            assert_eq!(registry.count("GET", &path), 0, "{:?}", registry.log());
-        }
-    }
-    assert_eq!(world.kiln(&["images", "-q"]).ok().stdout, "");
-}
-
-fn read_in_the_registry(world: &World) {
-    layered(world);
-    let both = "linux/amd64,linux/arm64";
-    build(world, &["--sbom", "--provenance", "--platform", both]);
-    let platforms = ["linux/amd64", "linux/arm64"];
-    let documents = platforms.map(|platform| {
-        let line = ["sbom", "--platform", platform, "--format", "spdx", "app"];
-        json(&world.kiln(&line).ok().stdout)
-    });
-    assert_ne!(documents[0], documents[1]);
-    let shown = json(
-        &world
-            .kiln(&["inspect", "--attestations", "app"])
-            .ok()
-            .stdout,
-    );
-    let beside = (Registry::start(), "index");
-    let listed = (Registry::builder().referrers().start(), "referrers");
-    let tagged = (Registry::start(), "referrers");
-    for (registry, form) in [&beside, &listed, &tagged] {
-        let name = format!("{}/app", registry.host());
-        let push = ["push", "--attestations", form, "app", &name];
-        world.kiln(&push).ok();
-    }
-    for (registry, form) in [beside, listed, tagged] {
-        let name = format!("{}/app", registry.host());
+    // It has no place for them, and the image is the same.
+    let line = [
+        "save",
+        "--format",
+        "docker-archive",
+        "-o",
+        "docker.tar",
+        "app",
+    ];
+    world.kiln(&line).ok();
+    let id = world.inspect("app")["platforms"][0]["id"].clone();
+    for file in ["saved", "saved.tar"] {
         world.forget();
-        registry.clear_log();
-        for (platform, document) in platforms.iter().zip(&documents) {
-            let line = ["sbom", "--platform", platform, "--format", "spdx", &name];
-            let ran = world.kiln(&line).ok();
-            assert_eq!(json(&ran.stdout), *document, "{form} {platform}");
-            let told = format!("attached to the image for {platform} in its registry");
-            assert!(ran.stderr.contains(&told), "{}", ran.stderr);
-        }
-        let line = ["inspect", "--attestations", &name];
-        let afar = json(&world.kiln(&line).ok().stdout);
-        for platform in platforms {
-            assert_eq!(afar[platform][SPDX], shown[platform][SPDX], "{form}");
-            assert_eq!(afar[platform][PROVENANCE], shown[platform][PROVENANCE]);
-        }
-        let (_, index) = manifest(&registry, "app", "latest");
-        let images = index["manifests"].as_array().unwrap().iter();
-        let images = images.filter(|entry| entry["platform"]["os"] == "linux");
-        let images: Vec<&Value> = images.map(|entry| &entry["digest"]).collect();
-        assert_eq!(images.len(), 2);
-        check_unpulled(world, &registry, &images);
-        let none = ["sbom", "--platform", "linux/riscv64", &name];
-        world.kiln(&none).exits(1);
-        // The layers say the same.
-        let anew = [
-            "sbom",
-            "--anew",
-            "--platform",
-            platforms[0],
-            "--format",
-            "spdx",
-            &name,
-        ];
-        let ran = world.kiln(&anew).ok();
-        assert_eq!(purls(&json(&ran.stdout)), purls(&documents[0]));
+        world.kiln(&["load", "-i", file]).ok();
+        assert_eq!(said(world, "app"), before, "{file}");
+        assert_eq!(world.inspect("app")["platforms"][0]["id"], id);
     }
-}
-
-fn referrers_that_lie(world: &World) {
-    layered(world);
-    build(world, &["--sbom"]);
-    let registry = Registry::builder().referrers().start();
-    let name = format!("{}/app", registry.host());
-    let push = ["push", "--attestations", "referrers", "app", &name];
-    world.kiln(&push).ok();
-    let (digest, _) = manifest(&registry, "app", "latest");
-    let listed = registry.referrers("app", &digest);
-    let entry = listed["manifests"][0]["digest"].as_str().unwrap();
-    let (_, referrer) = manifest(&registry, "app", entry);
-    let statement = referrer["layers"][0]["digest"].as_str().unwrap();
-    let text = String::from_utf8(registry.blob("app", statement).unwrap()).unwrap();
-    // A statement about another manifest, attached to this one.
-    let alone = format!("{}/alone", registry.host());
-    world
-        .kiln(&["push", "--attestations", "none", "app", &alone])
-        .ok();
-    let other = text.replace(&digest["sha256:".len()..], &"0".repeat(64));
-    assert_ne!(other, text);
-    registry.add_blob("alone", b"{}");
-    let about_other = registry.add_blob("alone", other.as_bytes());
-    let lying = referrer.to_string().replace(statement, &about_other);
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    registry.add_manifest("alone", None, media_type, lying.as_bytes());
-    let listed = registry.referrers("alone", &digest);
-    assert_eq!(listed["manifests"].as_array().unwrap().len(), 1);
     world.forget();
-    let ran = world.kiln(&["sbom", "--format", "spdx", &alone]).ok();
-    assert!(!ran.stderr.contains("attached"), "{}", ran.stderr);
-    check_spdx(&json(&ran.stdout));
-    registry.forget_blob("app", statement);
-    // What is listed cannot be had: that is an error, and nothing else is shown for it.
-    let ran = world.kiln(&["sbom", &name]).exits(1);
-    assert!(ran.stderr.contains(statement), "{}", ran.stderr);
-    let anew = world.kiln(&["sbom", "--anew", "--format", "spdx", &name]);
-    check_spdx(&json(&anew.ok().stdout));
+    world.kiln(&["load", "-i", "docker.tar"]).ok();
+    assert_eq!(world.inspect("app")["id"], id);
 }
 
-fn docker_registry(world: &World) {
+fn pruned(world: &World) {
     layered(world);
     build(world, &["--sbom", "--provenance"]);
-    let registry = DockerRegistry::start(world);
-    let raw = |name: &str| {
-        let image = format!("docker://{}/{name}", registry.host());
-        let ran = world.program(
-            "skopeo",
-            &["inspect", "--raw", "--tls-verify=false", &image],
-        );
-        ran.ok().stdout
-    };
-    let push = |name: &str, form: &str| {
-        let name = format!("{}/{name}", registry.host());
-        let ran = world.kiln(&["push", "--attestations", form, "app", &name]);
-        ran.ok();
-    };
-    push("beside", "index");
-    let index = json(&raw("beside"));
-    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
-    push("apart", "referrers");
-    let image = raw("apart");
-    let tag = digest_of(image.as_bytes()).replace(':', "-");
-    let listed = json(&raw(&format!("apart:{tag}")));
-    assert_eq!(listed["manifests"].as_array().unwrap().len(), 2);
+    let before = said(world, "app");
+    let prune = ["prune", "--all"];
+    world.kiln(&prune).ok();
+    assert_eq!(said(world, "app"), before);
+    world.kiln(&["rmi", "app"]).ok();
+    world.kiln(&prune).ok();
+    assert_eq!(world.kiln(&["images", "-q"]).ok().stdout, "");
+    // Nothing is left that a new build would find.
+    build(world, &[]);
+    let ran = world.kiln(&["inspect", "--attestations", "app"]).ok();
+    assert_eq!(ran.stdout, "{}\n");
 }

@@ -1,6 +1,7 @@
 //! Images of the store as archives and layouts, several in one.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use kiln_ir::Platform;
 use kiln_oci::document::{Index, Root};
@@ -42,13 +43,26 @@ pub struct SaveRequest {
 
 impl Executor {
     /// Writes images of the store to an archive or a layout, with the names by which they were asked
-    /// for. What was pulled or loaded leaves in the bytes that it came in.
-    pub async fn save(&self, request: SaveRequest) -> Result<(), Error> {
+    /// for; returns what is to be known of what was left out. What was pulled or loaded leaves in the bytes
+    /// that it came in.
+    pub async fn save(&self, request: SaveRequest) -> Result<Vec<String>, Error> {
         let executor = self.clone();
-        stoppable(move |stop| executor.save_now(&request, stop)).await
+        let saved = stoppable(move |stop| {
+            let warnings = Mutex::default();
+            executor.save_now(&request, &warnings, stop)?;
+            Ok(warnings
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner))
+        });
+        saved.await
     }
 
-    fn save_now(&self, request: &SaveRequest, stop: &Stop) -> Result<(), Error> {
+    fn save_now(
+        &self,
+        request: &SaveRequest,
+        warnings: &Mutex<Vec<String>>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
         let store = self.store();
         let lease = store.lease();
         let packing = Packing {
@@ -56,6 +70,12 @@ impl Executor {
             lease: &lease,
             compression: Compression::Gzip,
             stop,
+            warn: &|line| {
+                warnings
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(line)
+            },
         };
         let mut exports = Vec::new();
         for (image, names) in self.to_save(&lease, request)? {

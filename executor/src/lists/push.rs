@@ -47,7 +47,9 @@ impl Executor {
         let image = self.find_image(&lease, name)?;
         let list = self.open_list(&lease, &image, name)?;
         observer.tell(TransferEvent::Doing("packing layers".to_owned()));
-        let packed = self.pack_members(&lease, &list, compression).await?;
+        let packed = self
+            .pack_members(&lease, &list, compression, observer)
+            .await?;
         let (mut documents, mut blobs) = (Vec::new(), Vec::new());
         let mut manifests = Vec::with_capacity(list.index.manifests.len());
         for entry in &list.index.manifests {
@@ -97,19 +99,21 @@ impl Executor {
         lease: &Lease,
         list: &List,
         compression: Compression,
+        observer: &TransferObserver,
     ) -> Result<BTreeMap<Sha256Digest, Export>, Error> {
         let mut members: Vec<(Sha256Digest, Image)> = Vec::new();
         for member in &list.members {
             let image = self.store().resolve_image(lease, &member.id.to_string())?;
             members.push((Sha256Digest::of(&image.manifest), image));
         }
-        let (executor, lease) = (self.clone(), lease.clone());
+        let (executor, lease, observer) = (self.clone(), lease.clone(), observer.clone());
         stoppable(move |stop| {
             let packing = Packing {
                 executor: &executor,
                 lease: &lease,
                 compression,
                 stop,
+                warn: &|line| observer.tell(TransferEvent::Warning(line)),
             };
             let pack = |(digest, image)| Ok((digest, packing.pack(&image)?));
             members.into_iter().map(pack).collect()

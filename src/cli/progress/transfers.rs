@@ -9,6 +9,7 @@ use kiln::{BlobState, TransferEvent, TransferObserver};
 use super::live::{Ticker, bar, beside};
 use super::{lock, say, words};
 use crate::cli::args::Progress;
+use crate::cli::report;
 
 /// Digits of a digest that people see.
 const SHOWN_DIGITS: usize = 12;
@@ -57,6 +58,8 @@ struct Board {
     way: Way,
     started: Instant,
     doing: Option<String>,
+    /// Shown once the bars are gone.
+    warnings: Vec<String>,
     /// In the order in which they were first heard of.
     blobs: Vec<Blob>,
 }
@@ -83,6 +86,7 @@ impl Transfers {
                 way,
                 started: Instant::now(),
                 doing: None,
+                warnings: Vec::new(),
                 blobs: Vec::new(),
             },
             view,
@@ -116,6 +120,9 @@ impl Transfers {
             text.push_str(&inner.board.summary(inner.board.started.elapsed()));
         }
         say(&text);
+        for line in std::mem::take(&mut inner.board.warnings) {
+            report::warning(&words::visible(&line));
+        }
     }
 }
 
@@ -149,6 +156,10 @@ impl Board {
         let (digest, size_bytes, state) = match event {
             TransferEvent::Doing(what) => {
                 self.doing = Some(words::visible(&what));
+                return None;
+            }
+            TransferEvent::Warning(line) => {
+                self.warnings.push(line);
                 return None;
             }
             TransferEvent::Blob {
@@ -306,6 +317,7 @@ mod tests {
             way: PUSH,
             started: Instant::now(),
             doing: None,
+            warnings: Vec::new(),
             blobs: Vec::new(),
         };
         let lines = events.iter().filter_map(|(number, size_bytes, state)| {
