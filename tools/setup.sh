@@ -53,6 +53,8 @@ test)
     need /usr/sbin/sshd openssh-server
     need python3 python3
     need git git
+    need rpmbuild rpm
+    need db_load db-util
     need strace strace
     # For the Alpine and the redis of the seed case.
     need pip3 python3-pip

@@ -2,6 +2,7 @@
 
 mod afar;
 mod commits;
+mod databases;
 
 use std::collections::BTreeSet;
 
@@ -30,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     cases.extend(afar::cases());
     cases.extend(commits::cases());
+    cases.extend(databases::cases());
     cases
 }
 

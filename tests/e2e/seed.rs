@@ -4,6 +4,7 @@
 
 mod repository;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -138,6 +139,33 @@ fn redis_on_alpine(world: &World) {
                   redis-cli -s /tmp/s ping; redis-cli -s /tmp/s shutdown nosave";
     assert_eq!(run(&["sh", "-c", script]), "OK\nv\nPONG\n");
     serves(world);
+
+    // apk's own list is what the SBOM says.
+    let listed = run(&["apk", "info", "-v"]);
+    let listed: BTreeSet<&str> = listed.split_whitespace().collect();
+    let line = ["sbom", "--format", "spdx", "leon/redis"];
+    let document = world.kiln(&line).ok().stdout;
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let packages = document["packages"].as_array().unwrap().iter();
+    let packages: BTreeSet<String> = packages
+        .filter(|one| {
+            one["SPDXID"]
+                .as_str()
+                .unwrap()
+                .starts_with("SPDXRef-Package-apk-")
+        })
+        .map(|one| {
+            let name = one["name"].as_str().unwrap().rsplit('/').next().unwrap();
+            format!("{name}-{}", one["versionInfo"].as_str().unwrap())
+        })
+        .collect();
+    assert!(listed.contains("redis-7.0.15-r0") && listed.len() > 10);
+    assert!(
+        packages
+            .iter()
+            .map(String::as_str)
+            .eq(listed.iter().copied())
+    );
 
     // One more step: only it runs.
     let asked = internet.mirror.log().len();

@@ -54,6 +54,12 @@ pub(crate) enum Capability {
     Sshd,
     /// `git`.
     Git,
+    /// dpkg's own database on this host.
+    Dpkg,
+    /// `rpm` and `rpmbuild`.
+    Rpm,
+    /// `db_load` of Berkeley DB.
+    BerkeleyDb,
     /// `strace`, which may trace here.
     Strace,
     /// Root may make cgroups that limit memory and processors.
@@ -89,6 +95,9 @@ impl Capability {
             Self::OpenSsh => "ssh-agent",
             Self::Sshd => "sshd",
             Self::Git => "git",
+            Self::Dpkg => "a Debian",
+            Self::Rpm => "rpmbuild",
+            Self::BerkeleyDb => "db_load",
             Self::Strace => "strace and leave to trace",
             Self::Cgroups => "root, and cgroups of memory and processors that it may make",
             Self::Chromium => "chromium",
@@ -141,6 +150,11 @@ impl Capability {
             }
             Self::Sshd => find_program("sshd").is_some(),
             Self::Git => find_program("git").is_some(),
+            Self::Dpkg => {
+                find_program("dpkg-query").is_some() && Path::new("/var/lib/dpkg/status").is_file()
+            }
+            Self::Rpm => find_program("rpmbuild").is_some() && find_program("rpm").is_some(),
+            Self::BerkeleyDb => find_program("db_load").is_some(),
             Self::Strace => succeeds("strace", &["-o", "/dev/null", "true"]),
             Self::Cgroups => ["memory", "cpuset", "pids"]
                 .iter()
