@@ -496,6 +496,7 @@ impl Packing<'_> {
             }
             // Of the image packed anew it is said again what kiln itself said of it.
             let said = self.executor.predicates_beside(self.lease, image, entry)?;
+            let said_nothing = said.is_empty();
             let (own, others): (Vec<Predicate>, Vec<Predicate>) =
                 said.into_iter().partition(Predicate::is_own);
             if !own.is_empty() {
@@ -505,11 +506,9 @@ impl Packing<'_> {
                     parts.document(document.descriptor, document.bytes);
                 }
             }
-            let left_out: BTreeSet<&str> = others.iter().map(|one| one.kind.as_str()).collect();
-            if own.is_empty() || !left_out.is_empty() {
-                let platform = about.platform.as_ref().map(ToString::to_string);
-                let platform = platform.unwrap_or_else(|| "no platform".to_owned());
-                (self.warn)(left_out_words(&platform, &left_out));
+            match said_nothing {
+                true => (self.warn)(left_out_words(&about, &BTreeSet::new())),
+                false => self.warn_of(&about, &others),
             }
         }
         Ok(Index {
@@ -527,21 +526,37 @@ pub(crate) struct Referrer {
 }
 
 impl Packing<'_> {
-    /// Makes an image ready as [`Packing::pack`] does, and apart from it what the store has to say of it.
+    /// Makes an image ready as [`Packing::pack`] does, and apart from it what is said of it beside it.
     pub(crate) fn pack_apart(&self, image: &Image) -> Result<(Export, Vec<Referrer>), Error> {
-        let kept = self.executor.store().attestations(&image.id)?;
-        if kept.is_empty() {
+        let index = match image.is_index() {
+            true => Index::from_slice(&image.manifest)
+                .map_err(|error| document("index", image, error))?,
+            false => return Ok((self.pack(image)?, Vec::new())),
+        };
+        let (attested, images): (Vec<&Descriptor>, Vec<&Descriptor>) = index
+            .manifests
+            .iter()
+            .partition(|entry| entry.is_attestation());
+        if attested.is_empty() {
             return Ok((self.pack(image)?, Vec::new()));
+        }
+        if images.len() != image.members.len() {
+            let words =
+                "it lists images that are not here, so what is attested cannot be sent apart";
+            return Err(document("index", image, words));
         }
         let mut parts = Parts::default();
         let mut manifests = Vec::with_capacity(image.members.len());
-        for member in &image.members {
-            manifests.push(self.manifest(&self.member(member)?, &mut parts)?);
-        }
         let mut referrers = Vec::new();
-        for (place, manifest) in manifests.iter().enumerate() {
-            let predicates = Predicate::of_member(&kept, place);
-            for attached in attestation::referring(manifest, &predicates) {
+        for member in &image.members {
+            let member = self.member(member)?;
+            let manifest = self.manifest(&member, &mut parts)?;
+            let is_same = Sha256Digest::of(&member.manifest) == manifest.digest;
+            let said = self.executor.predicates_of(image, &member)?;
+            let (said, others): (Vec<Predicate>, Vec<Predicate>) =
+                said.into_iter().partition(|one| is_same || one.is_own());
+            self.warn_of(&manifest, &others);
+            for attached in attestation::referring(&manifest, &said) {
                 referrers.push(Referrer {
                     subject: manifest.digest,
                     export: Export {
@@ -552,6 +567,7 @@ impl Packing<'_> {
                     },
                 });
             }
+            manifests.push(manifest);
         }
         // An index was needed only for what stood beside the image.
         let root = match &manifests[..] {
@@ -572,6 +588,14 @@ impl Packing<'_> {
         Ok((export, referrers))
     }
 
+    /// Tells what others said of an image that is not the same any more.
+    fn warn_of(&self, image: &Descriptor, others: &[Predicate]) {
+        if !others.is_empty() {
+            let kinds = others.iter().map(|one| one.kind.as_str()).collect();
+            (self.warn)(left_out_words(image, &kinds));
+        }
+    }
+
     /// Says of packed manifests what the store has to say of them.
     fn attest(&self, kept: &[Attestation], manifests: &mut Vec<Descriptor>, parts: &mut Parts) {
         let subjects = manifests.clone();
@@ -590,7 +614,9 @@ impl Packing<'_> {
 }
 
 /// What is said of attestations that are of somebody else's, or cannot be read, and stay behind.
-fn left_out_words(platform: &str, kinds: &BTreeSet<&str>) -> String {
+fn left_out_words(image: &Descriptor, kinds: &BTreeSet<&str>) -> String {
+    let platform = image.platform.as_ref().map(ToString::to_string);
+    let platform = platform.unwrap_or_else(|| "no platform".to_owned());
     let what = match kinds.len() {
         0 => "what is attested".to_owned(),
         _ => {

@@ -206,7 +206,11 @@ impl Executor {
     }
 
     /// What is said of a member of an index.
-    fn predicates_of(&self, index: &Image, member: &Image) -> Result<Vec<Predicate>, Error> {
+    pub(crate) fn predicates_of(
+        &self,
+        index: &Image,
+        member: &Image,
+    ) -> Result<Vec<Predicate>, Error> {
         let kept = self.store().attestations(&index.id)?;
         let place = index.members.iter().position(|one| one.id == member.id);
         match place {

@@ -20,6 +20,11 @@ pub(super) fn cases() -> Vec<Case> {
         case("read_in_the_registry", &[Containers], read_in_the_registry),
         case("referrers_that_lie", &[Containers], referrers_that_lie),
         case("packed_anew", &[Containers], packed_anew),
+        case(
+            "pulled_and_sent_apart",
+            &[Containers],
+            pulled_and_sent_apart,
+        ),
         case("pushed_by_the_build", &[Containers], pushed_by_the_build),
         case(
             "docker_registry",
@@ -361,6 +366,36 @@ fn packed_anew(world: &World) {
     world.forget();
     assert_eq!(spdx(world, &to), documents.0);
     assert_eq!(said(world, &to)[PROVENANCE], documents.1);
+}
+
+fn pulled_and_sent_apart(world: &World) {
+    layered(world);
+    build(world, &["--sbom", "--provenance"]);
+    let registry = Registry::start();
+    let name = format!("{}/app", registry.host());
+    world.kiln(&["push", "app", &name]).ok();
+    let (_, index) = manifest(&registry, "app", "latest");
+    let image = index["manifests"][0]["digest"].as_str().unwrap();
+    let document = spdx(world, "app");
+    world.forget();
+    world.kiln(&["pull", "--all-platforms", &name]).ok();
+    for form in ["none", "referrers"] {
+        let other = Registry::builder().referrers().start();
+        let to = format!("{}/app", other.host());
+        world
+            .kiln(&["push", "--attestations", form, &name, &to])
+            .ok();
+        // The image has the very manifest that it had, and nothing stands beside it.
+        assert_eq!(manifest(&other, "app", "latest").0, image, "{form}");
+        let listed = other.referrers("app", image);
+        let count = listed["manifests"].as_array().unwrap().len();
+        assert_eq!(count, if form == "none" { 0 } else { 2 }, "{listed:#}");
+        if form == "referrers" {
+            let ran = world.kiln(&["sbom", "--format", "spdx", &to]).ok();
+            assert!(ran.stderr.contains("in its registry"), "{}", ran.stderr);
+            assert_eq!(json(&ran.stdout), document);
+        }
+    }
 }
 
 fn pushed_by_the_build(world: &World) {
