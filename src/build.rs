@@ -562,7 +562,10 @@ impl Kiln {
                 .iter()
                 .map(|goal| goal.content.clone())
                 .collect(),
-            epoch: request.source.source_date_epoch,
+            epoch: request
+                .source
+                .source_date_epoch
+                .filter(|_| exports.iter().all(|export| !export.keeps_times())),
         };
         for goal in &mut solved_goals {
             if goal.handle.is_none() && !only_cache {
@@ -579,6 +582,8 @@ impl Kiln {
             let goal = result.output.and_then(|_| solved_goals.next());
             let own = CacheContent {
                 results: goal.iter().map(|goal| goal.content.clone()).collect(),
+                // Of each image, that is seen to where it is written.
+                epoch: request.source.source_date_epoch,
                 ..content.clone()
             };
             Ok(ResultToExport {
@@ -626,7 +631,7 @@ impl Kiln {
         };
         let tell = |event| teller.tell(event);
         let cache_failure = self
-            .export_caches(worker.lease(), &content, &request.cache_to, &tell, &cancel)
+            .export_caches(worker, &content, &request.cache_to, &tell, &cancel)
             .await?;
         Ok(Ready {
             exported,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_executor::{
-    CacheContent, CachePublished, CacheTarget, Error as ExecutorError, TransferObserver, words,
+    BuildWorker, CacheContent, CachePublished, CacheTarget, Error as ExecutorError,
+    TransferObserver, words,
 };
 use kiln_solver::{Cancel, Content, ContentId, DefinitionKey};
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,7 @@ impl Kiln {
     /// not to be ignored.
     pub(crate) async fn export_caches(
         &self,
-        lease: &kiln_executor::BuildLease,
+        worker: &BuildWorker,
         content: &CacheContent,
         targets: &[CacheTarget],
         tell: &(dyn Fn(Event) + Send + Sync),
@@ -104,13 +105,16 @@ impl Kiln {
             let what = format!("cache to {}", target.place);
             let clock = std::time::Instant::now();
             tell(Event::Exporting(what.clone()));
-            let silent = TransferObserver::silent();
-            let exporting = self.executor.export_cache(lease, content, target, &silent);
-            let exported = tokio::select! {
-                exported = exporting => exported,
-                () = cancel.cancelled() => return Err(Error::Cancelled),
-            };
-            match exported {
+            let exporting = self.executor.export_cache(
+                worker.lease(),
+                content,
+                worker.elsewhere(),
+                target,
+                worker.transfers(),
+                cancel.cancelled(),
+            );
+            match exporting.await {
+                Err(ExecutorError::Cancelled) => return Err(Error::Cancelled),
                 Ok(published) => {
                     tell(Event::Exported {
                         what,
@@ -135,16 +139,25 @@ impl Kiln {
         image: Option<&str>,
         targets: &[CacheTarget],
         observer: &TransferObserver,
+        cancel: &Cancel,
     ) -> Result<Vec<String>, Error> {
         let build = self.build_of(image)?;
         let content = build.details.cache.content();
         let lease = self.executor.build_lease();
         let mut lines = Vec::with_capacity(targets.len());
         for target in targets {
-            let exporting = self
-                .executor
-                .export_cache(&lease, &content, target, observer);
-            lines.push(published_words(target, exporting.await?));
+            let exporting = self.executor.export_cache(
+                &lease,
+                &content,
+                None,
+                target,
+                observer,
+                cancel.cancelled(),
+            );
+            match exporting.await {
+                Err(ExecutorError::Cancelled) => return Err(Error::Cancelled),
+                exported => lines.push(published_words(target, exported?)),
+            }
         }
         Ok(lines)
     }

@@ -94,7 +94,8 @@ pub use kiln_executor::{
 };
 pub use kiln_executor::{
     CacheError, CacheMode, CachePlace, CachePublished, CacheSource, CacheTarget, DEFAULT_TAG,
-    MOST_AGE, MOST_BYTES, PATIENCE, S3Place, S3Settings,
+    LEAST_PART_BYTES, MOST_AGE, MOST_BYTES, MOST_PART_BYTES, PART_BYTES, PATIENCE, S3Place,
+    S3Settings,
 };
 pub use kiln_executor::{
     ExportMounts, ExportedMount, ImportMounts, ImportedMount, MountSummary, MountsError,

@@ -96,7 +96,7 @@ pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision, WorkTree};
 pub use images::{ImageDetails, ImageSummary, PlatformDetails, full_name};
 pub use import::ImportedImage;
-pub use kiln_oci::s3::S3Settings;
+pub use kiln_oci::s3::{LEAST_PART_BYTES, MOST_PART_BYTES, PART_BYTES, S3Settings};
 pub use kiln_store::Lease as BuildLease;
 pub use layer_files::LayerFiles;
 pub use lists::{ListError, ListRequest, MemberChange};

@@ -101,7 +101,7 @@ pub struct BuildWorker {
     /// Is told of what is sent to registries.
     transfers: TransferObserver,
     /// What other machines left.
-    elsewhere: Option<Arc<Elsewhere>>,
+    pub(crate) elsewhere: Option<Arc<Elsewhere>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -147,7 +147,8 @@ impl BuildWorker {
         }
     }
 
-    pub(crate) fn transfers(&self) -> &TransferObserver {
+    /// Is told of what is sent to registries.
+    pub fn transfers(&self) -> &TransferObserver {
         &self.transfers
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln::{
-    CacheMode, CachePlace, CacheSource, CacheTarget, Compression, DEFAULT_TAG, LayerCompression,
-    MOST_AGE, MOST_BYTES, PATIENCE, S3Place, S3Settings,
+    CacheMode, CachePlace, CacheSource, CacheTarget, Compression, DEFAULT_TAG, LEAST_PART_BYTES,
+    LayerCompression, MOST_AGE, MOST_BYTES, MOST_PART_BYTES, PART_BYTES, PATIENCE, S3Place,
+    S3Settings,
 };
 
 use super::spec::{Result, duration, refuse, size_bytes, split_csv};
@@ -157,6 +158,13 @@ impl<'a> Fields<'a> {
                 return self.refuse("access_key_id and secret_access_key belong together", "");
             }
         };
+        let part_bytes = match self.take("part_size") {
+            Some(text) => size_bytes(&text)?,
+            None => PART_BYTES,
+        };
+        if !(LEAST_PART_BYTES..=MOST_PART_BYTES).contains(&part_bytes) {
+            return self.refuse("stores take parts of 5 MB to 5 GB", "as in part_size=64MB");
+        }
         // Buckets of other stores are mostly not hosts of their own; BuildKit's default is false.
         let use_path_style = self.boolean("use_path_style", false)?;
         let name = self.take("name").unwrap_or_else(|| "kiln".to_owned());
@@ -175,6 +183,7 @@ impl<'a> Fields<'a> {
                 access_key_id: key,
                 secret_access_key: secret,
                 session_token,
+                part_bytes,
             },
             prefix: self.fields.remove("prefix").unwrap_or_default(),
             blobs_prefix: self
@@ -415,12 +424,13 @@ mod tests {
     #[test]
     fn buckets() {
         let spec = "type=s3,bucket=b,region=r,endpoint_url=http://127.0.0.1:1,use_path_style=true,\
-                    access_key_id=k,secret_access_key=s,prefix=p/,name=n";
+                    access_key_id=k,secret_access_key=s,prefix=p/,name=n,part_size=8MB";
         let CachePlace::S3(place) = source(spec).unwrap().place else {
             panic!("it is a bucket");
         };
         assert_eq!(place.settings.access_key_id, "k");
         assert!(place.settings.use_path_style);
+        assert_eq!(place.settings.part_bytes, 8 << 20);
         let said = (
             place.prefix.as_str(),
             place.blobs_prefix.as_str(),
@@ -469,6 +479,10 @@ mod tests {
         check_refused(
             target("--cache-to", "type=registry,ref=a,ref=b"),
             "says `ref` twice",
+        );
+        check_refused(
+            source("type=s3,bucket=b,region=r,access_key_id=k,secret_access_key=s,part_size=1MB"),
+            "parts of 5 MB to 5 GB",
         );
         check_refused(
             source("type=s3,bucket=b,region=r,access_key_id=k"),

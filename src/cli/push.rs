@@ -48,10 +48,15 @@ fn push_cache(args: &PushArgs) -> Done {
         }
     }
     let kiln = host::open(Needs::Layers, false)?;
-    let lines = shown(args.progress, args.quiet, async |observer| {
-        kiln.push_cache(args.image.as_deref(), &targets, observer)
-            .await
-    })?;
+    let image = args.image.as_deref();
+    let lines = shown_until(
+        args.progress,
+        args.quiet,
+        async |observer, cancel| match kiln.push_cache(image, &targets, observer, cancel).await {
+            Err(kiln::Error::Cancelled) => None,
+            pushed => Some(pushed),
+        },
+    )?;
     host::settle_later(&kiln)?;
     print(
         &lines
@@ -70,17 +75,29 @@ pub(crate) fn shown<T, E>(
 where
     Failure: From<E>,
 {
+    shown_until(progress, quiet, async |observer, cancel| {
+        tokio::select! {
+            sent = send(observer) => Some(sent),
+            () = cancel.cancelled() => None,
+        }
+    })
+}
+
+/// The same for what has something to do when it is interrupted; it returns nothing then.
+fn shown_until<T, E>(
+    progress: Progress,
+    quiet: bool,
+    send: impl AsyncFnOnce(&TransferObserver, &Cancel) -> Option<Result<T, E>>,
+) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
     let runtime = host::runtime()?;
     let cancel = Cancel::new();
     host::watch_signals(&runtime, cancel.clone());
     let view = Transfers::new(PUSH, progress, quiet);
     let observer = view.observer();
-    let sent = runtime.block_on(async {
-        tokio::select! {
-            sent = send(&observer) => Some(sent),
-            () = cancel.cancelled() => None,
-        }
-    });
+    let sent = runtime.block_on(send(&observer, &cancel));
     view.finish(matches!(sent, Some(Ok(_))));
     match sent {
         Some(sent) => Ok(sent?),

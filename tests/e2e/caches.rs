@@ -2,9 +2,12 @@
 
 mod at_once;
 mod buckets;
+mod by_reference;
 mod images;
+mod line;
 mod places;
 mod registries;
+mod stopped;
 
 use kiln_test_registry::Registry;
 
@@ -16,6 +19,8 @@ pub(crate) fn cases() -> Vec<Case> {
         registries::cases(),
         images::cases(),
         buckets::cases(),
+        by_reference::cases(),
+        stopped::cases(),
         at_once::cases(),
     ]
     .into_iter()

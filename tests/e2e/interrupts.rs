@@ -34,7 +34,7 @@ const STOPPABLE: &str = "
     RUN echo 'the step runs'; sleep 1000 & sleep 1000; echo after > /after
 ";
 
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "never came to it: {what}");

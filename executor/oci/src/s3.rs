@@ -1,28 +1,30 @@
-//! Objects of an S3 bucket, or of whatever speaks its protocol: read, look, write if unchanged.
+//! Objects of an S3 bucket, or of whatever speaks its protocol: read, look, write if unchanged; large ones in
+//! `parts`.
 //!
 //! Requests are signed in their address (SigV4); it never stands in a message. TLS, proxies and
 //! patience are those of the registry client.
 
-use std::path::PathBuf;
+mod parts;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
-use reqwest::{Body, RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use rusty_s3::actions::{GetObject, HeadObject, PutObject, S3Action as _};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use url::Url;
 
 use crate::registry::transport::Activity;
-use crate::registry::{Attempt, BlobSource as _, Cause, Client, Error};
+use crate::registry::{Attempt, Cause, Client, Error};
+pub use parts::{LEAST_PART_BYTES, MOST_OBJECT_BYTES, MOST_PART_BYTES, Moved, PART_BYTES};
 
 /// How long a signed address holds; a slow upload must begin within it, not end.
 const SIGNED_FOR: Duration = Duration::from_secs(3600);
 /// The most bytes of an error's body that are looked at.
 const MESSAGE_BYTES: u64 = 16 << 10;
-/// What can be sent in one piece.
-pub const MOST_OBJECT_BYTES: u64 = 5 << 30;
 
 /// Which bucket, and who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct S3Settings {
     pub secret_access_key: String,
     /// Of an account for a while.
     pub session_token: Option<String>,
+    /// Larger objects are sent in parts of so many bytes.
+    pub part_bytes: u64,
 }
 
 impl std::fmt::Debug for S3Settings {
@@ -50,6 +54,7 @@ impl std::fmt::Debug for S3Settings {
             .field("region", &self.region)
             .field("endpoint_url", &self.endpoint_url)
             .field("use_path_style", &self.use_path_style)
+            .field("part_bytes", &self.part_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -60,6 +65,9 @@ pub struct S3 {
     client: Client,
     bucket: Bucket,
     credentials: Credentials,
+    part_bytes: u64,
+    /// What was begun and is not complete.
+    open: Arc<Mutex<BTreeSet<parts::Open>>>,
 }
 
 impl std::fmt::Debug for S3 {
@@ -140,6 +148,12 @@ pub enum S3Error {
         /// Why not.
         #[source]
         source: Box<Error>,
+    },
+    /// It answered something that it should not.
+    #[error("could not {attempt}: the store's answer says not what became of it")]
+    Answer {
+        /// What was attempted.
+        attempt: String,
     },
     /// More than may be read, or sent at once.
     #[error("could not {attempt}: it has more than {limit} bytes")]
@@ -226,6 +240,8 @@ impl S3 {
             client: client.clone(),
             bucket,
             credentials,
+            part_bytes: settings.part_bytes,
+            open: Arc::default(),
         })
     }
 
@@ -306,32 +322,6 @@ impl S3 {
                 Ok(Written::Unconditional)
             }
             _ => Err(self.refusal(&attempt, response).await),
-        }
-    }
-
-    /// Writes the file at `path`, of `size` bytes.
-    pub async fn put_file(&self, key: &str, path: PathBuf, size: u64) -> Result<(), S3Error> {
-        let attempt = self.attempt("write", key);
-        if size > MOST_OBJECT_BYTES {
-            return Err(S3Error::TooLarge {
-                attempt,
-                limit: MOST_OBJECT_BYTES,
-            });
-        }
-        let activity = Activity::new();
-        let response = self
-            .send(&attempt, key, &activity, |client| {
-                let moved = activity.clone();
-                let pieces = path.read_from(0).inspect(move |_| moved.touch());
-                client
-                    .put(self.signed_put(key))
-                    .header(CONTENT_LENGTH, size)
-                    .body(Body::wrap_stream(pieces))
-            })
-            .await?;
-        match response.status().is_success() {
-            true => Ok(()),
-            false => Err(self.refusal(&attempt, response).await),
         }
     }
 
@@ -461,6 +451,7 @@ mod tests {
             access_key_id: "account".into(),
             secret_access_key: "hunter2".into(),
             session_token: Some("token".into()),
+            part_bytes: PART_BYTES,
         };
         let client = Client::new(crate::registry::Config::default());
         let s3 = S3::new(&client, &settings).unwrap();

@@ -11,6 +11,8 @@ use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 
 use super::document::{Cache, CachedBlob, CachedLayer, CachedRecord, is_base};
+use super::elsewhere::Elsewhere;
+use super::place::Home;
 use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::export::{LayerArchive, Nowhere, Packer, describe_layers as describe};
@@ -32,8 +34,8 @@ pub struct CacheContent {
     pub definitions: Vec<DefinitionKey>,
     /// The layers of its results.
     pub results: Vec<kiln_solver::Content>,
-    /// `SOURCE_DATE_EPOCH`, if all times of its images' layers are that: then those of the cache are
-    /// the same archives.
+    /// `SOURCE_DATE_EPOCH`, if all times in the layers of all its images are that: then those of the cache
+    /// are the same archives. Else files keep their times, so that either image can be made of them.
     pub epoch: Option<i64>,
 }
 
@@ -43,11 +45,55 @@ pub(super) struct Collector<'a> {
     pub(super) lease: &'a Lease,
     pub(super) content: &'a CacheContent,
     pub(super) mode: CacheMode,
+    pub(super) known: Known<'a>,
     pub(super) stop: &'a Stop,
 }
 
+/// Results that can be named without their bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Known<'a> {
+    /// What lies at the place already; its blobs are there.
+    pub(super) there: Option<&'a Cache>,
+    /// What the build could take.
+    pub(super) elsewhere: Option<&'a Elsewhere>,
+    /// The place.
+    pub(super) target: Option<&'a Home>,
+}
+
+/// What is exported, and where those of its blobs are that are not here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Collected {
+    pub(super) cache: Cache,
+    /// Blobs that the place has.
+    pub(super) there: BTreeSet<Sha256Digest>,
+    /// Blobs that are elsewhere.
+    pub(super) afar: BTreeMap<Sha256Digest, Home>,
+}
+
+impl Known<'_> {
+    /// A layer as somebody else packed it.
+    fn layer(&self, content: &Content) -> Option<(CachedLayer, Option<Home>)> {
+        let there = self.there.and_then(|there| there.layers.get(content));
+        if let Some(layer) = there {
+            return Some((layer.clone(), None));
+        }
+        let (layer, home) = self.elsewhere?.layer(content)?;
+        Some((layer, Some(home)))
+    }
+
+    fn records(&self, keys: &BTreeSet<Key>) -> Vec<CachedRecord> {
+        let there = self.there.iter().flat_map(|there| &there.records);
+        let named = there.filter(|record| record.keys.iter().any(|key| keys.contains(key)));
+        let mut found: Vec<CachedRecord> = named.cloned().collect();
+        if let Some(elsewhere) = self.elsewhere {
+            found.extend(elsewhere.records(keys));
+        }
+        found
+    }
+}
+
 impl Collector<'_> {
-    /// The records of the build whose layers are here, without layers.
+    /// The records of the build whose layers are here or can be had, without layers.
     pub(super) fn records(&self) -> Result<Vec<CachedRecord>, Error> {
         let store = self.store;
         let keys: Vec<Key> = self
@@ -62,13 +108,20 @@ impl Collector<'_> {
             .iter()
             .flat_map(|layers| crate::stack::to_store(layers))
             .collect();
+        let wanted = |outputs: &[Option<Vec<Content>>]| {
+            let mut layers = outputs.iter().flatten().flatten();
+            self.mode == CacheMode::Max || layers.all(|layer| results.contains(layer))
+        };
+        let can_be_had =
+            |content: &Content| is_base(content) || self.known.layer(content).is_some();
         let mut records = BTreeMap::new();
-        for found in store.find(self.lease, &keys)?.into_iter().flatten() {
-            if records.contains_key(&found.id) || !found.missing.iter().all(is_base) {
+        let mut open: BTreeSet<Key> = BTreeSet::new();
+        for (key, found) in keys.iter().zip(store.find(self.lease, &keys)?) {
+            let Some(found) = found.filter(|found| found.missing.iter().all(can_be_had)) else {
+                open.insert(*key);
                 continue;
-            }
-            let mut layers = found.outputs.iter().flatten().flatten();
-            if self.mode == CacheMode::Min && !layers.all(|layer| results.contains(layer)) {
+            };
+            if records.contains_key(&found.id) || !wanted(&found.outputs) {
                 continue;
             }
             let record = CachedRecord {
@@ -84,15 +137,19 @@ impl Collector<'_> {
             };
             records.insert(found.id, record);
         }
-        Ok(records.into_values().collect())
+        // What was found elsewhere and not needed is not here.
+        let others = self.known.records(&open).into_iter();
+        let others = others.filter(|record| wanted(&record.outputs));
+        Ok(records.into_values().chain(others).collect())
     }
 
-    /// The records with archives of their layers, packed like this.
+    /// The records with archives of their layers, packed like this where that has to be done. Layers that are
+    /// not here are named as others packed them.
     pub(super) fn packed(
         &self,
-        records: Vec<CachedRecord>,
+        mut records: Vec<CachedRecord>,
         packing: LayerCompression,
-    ) -> Result<Cache, Error> {
+    ) -> Result<Collected, Error> {
         let store = self.store;
         let mtime = self.mtime();
         let packer = Packer {
@@ -105,10 +162,18 @@ impl Collector<'_> {
             afar: &Nowhere,
         };
         let mut layers = BTreeMap::new();
+        let (mut there, mut afar) = (BTreeSet::new(), BTreeMap::new());
         for stack in records
             .iter()
             .flat_map(|record| record.outputs.iter().flatten())
         {
+            if stack
+                .iter()
+                .all(|content| is_base(content) || layers.contains_key(content))
+            {
+                continue;
+            }
+            let missing = store.lease_layers(self.lease, stack)?;
             for (index, content) in stack.iter().enumerate() {
                 // Layers of an image are had from where the image is.
                 if is_base(content) || layers.contains_key(content) {
@@ -118,28 +183,58 @@ impl Collector<'_> {
                     return Err(Error::Cancelled);
                 }
                 let stack = &stack[..=index];
-                let packed = packer.pack_top(stack)?;
-                let Some(blob) = packed.blob else {
-                    unreachable!("BUG: a layer was packed and has no blob");
+                let is_here = stack.iter().all(|content| !missing.contains(content));
+                let packed_by_others = match is_here {
+                    true => self.packed_alike(&packer, stack)?,
+                    false => self.known.layer(content),
                 };
-                let archive = LayerArchive::of(store, stack, mtime)?;
-                let passing = store.layer_manifest(content)?.passing();
-                let layer = CachedLayer {
-                    blob: CachedBlob {
-                        digest: Sha256Digest::from_bytes(blob.digest.0),
-                        size: blob.size,
-                        compression: blob.compression,
-                        diff_id: packed.diff_id,
-                        archive: archive.filed_as().to_owned(),
-                        packed: packer.filed_as().into_owned(),
-                    },
-                    created: packed.created,
-                    passing: passing.map(|manifest| manifest.encode()),
+                let layer = match packed_by_others {
+                    Some((layer, home)) => {
+                        let digest = layer.blob.digest;
+                        match home {
+                            None => drop(there.insert(digest)),
+                            Some(home) => drop(afar.insert(digest, home)),
+                        }
+                        layer
+                    }
+                    None if is_here => pack(&packer, stack)?,
+                    None => continue,
                 };
                 layers.insert(*content, layer);
             }
         }
-        Ok(Cache { records, layers }.in_order())
+        records.retain(|record| {
+            let mut named = record.layers();
+            named.all(|content| is_base(&content) || layers.contains_key(&content))
+        });
+        let cache = Cache { records, layers }.in_order();
+        Ok(Collected { cache, there, afar })
+    }
+
+    /// The highest layer of a stack, if others packed it as it would be packed here, and it was not yet.
+    fn packed_alike(
+        &self,
+        packer: &Packer<'_>,
+        stack: &[Content],
+    ) -> Result<Option<(CachedLayer, Option<Home>)>, Error> {
+        let Some((layer, home)) = stack.last().and_then(|top| self.known.layer(top)) else {
+            return Ok(None);
+        };
+        // It is sooner packed than fetched.
+        let is_beside = |home: &Home| self.known.target.is_some_and(|at| at.is_beside(home));
+        if home.as_ref().is_some_and(|home| !is_beside(home)) {
+            return Ok(None);
+        }
+        let archive = LayerArchive::of(self.store, stack, packer.mtime)?;
+        let (archive, packed) = (archive.filed_as(), packer.filed_as());
+        if (layer.blob.archive.as_str(), layer.blob.packed.as_str()) != (archive, &*packed) {
+            return Ok(None);
+        }
+        let content = &stack[stack.len() - 1];
+        let own = self
+            .store
+            .compressed(self.lease, content, archive, &packed)?;
+        Ok(own.is_none().then_some((layer, home)))
     }
 
     /// The records with what an image says of their layers, which has them itself.
@@ -185,7 +280,7 @@ impl Collector<'_> {
                         true => SystemTime::UNIX_EPOCH,
                         false => found.created,
                     },
-                    passing: passing.map(|manifest| manifest.encode()),
+                    passing: passing.as_ref().map(CachedLayer::packed_passing),
                 };
                 layers.entry(found.content).or_insert(layer);
             }
@@ -200,6 +295,28 @@ impl Collector<'_> {
     }
 }
 
+/// Packs the highest layer of a stack, unless that was done before.
+fn pack(packer: &Packer<'_>, stack: &[Content]) -> Result<CachedLayer, Error> {
+    let packed = packer.pack_top(stack)?;
+    let Some(blob) = packed.blob else {
+        unreachable!("BUG: a layer was packed and has no blob");
+    };
+    let archive = LayerArchive::of(packer.store, stack, packer.mtime)?;
+    let passing = packer.store.layer_manifest(&packed.content)?.passing();
+    Ok(CachedLayer {
+        blob: CachedBlob {
+            digest: Sha256Digest::from_bytes(blob.digest.0),
+            size: blob.size,
+            compression: blob.compression,
+            diff_id: packed.diff_id,
+            archive: archive.filed_as().to_owned(),
+            packed: packer.filed_as().into_owned(),
+        },
+        created: packed.created,
+        passing: passing.as_ref().map(CachedLayer::packed_passing),
+    })
+}
+
 /// The cache of an image's own layers, as its config has it.
 pub(crate) fn inline_cache(
     store: &Store,
@@ -212,6 +329,7 @@ pub(crate) fn inline_cache(
         lease,
         content,
         mode: CacheMode::Min,
+        known: Known::default(),
         stop,
     };
     let cache = collector.described(collector.records()?)?;

@@ -175,6 +175,7 @@ impl Home {
                         reference: copy.to_string(),
                     },
                     way: Way::Registry(client.clone(), Box::new(copy)),
+                    seen: Arc::clone(&self.seen),
                 })
             }
             (Way::S3(s3), CachePlace::S3(place)) => {
@@ -183,6 +184,7 @@ impl Home {
                 Some(Home {
                     place: CachePlace::S3(place),
                     way: Way::S3(s3.clone()),
+                    seen: Arc::clone(&self.seen),
                 })
             }
             // Who writes to a directory has it locked.

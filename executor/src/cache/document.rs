@@ -16,6 +16,7 @@ use kiln_store::{AS_PULLED, Content, DiffId, Key, Lineage, OpKey};
 use kiln_tree::Manifest;
 use serde::{Deserialize, Serialize};
 
+use super::compact::{self, Compact};
 use super::error::DocumentError;
 
 /// The version of what is written; any other is not read.
@@ -29,6 +30,10 @@ const MOST_LAYERS: usize = 100_000;
 const MOST_RECORDS: usize = 100_000;
 /// The most blobs of a merged document: a manifest lists them all, and has a limit of its own.
 const MOST_BLOBS: usize = 8_000;
+/// The most layers of all outputs of all records.
+const MOST_NAMED: usize = 4_000_000;
+/// How much a merged document may be before results of others leave it, so that everybody reads it.
+const MOST_MERGED_BYTES: usize = 48 << 20;
 /// The most keys of a record.
 const MOST_KEYS: usize = 64;
 /// The most bytes of a layer's list of passing directories.
@@ -67,7 +72,7 @@ pub(crate) struct CachedLayer {
     pub(crate) blob: CachedBlob,
     /// When it was made.
     pub(crate) created: SystemTime,
-    /// The directories that it only passes through, encoded.
+    /// The directories that it only passes through, encoded and compressed.
     pub(crate) passing: Option<Vec<u8>>,
 }
 
@@ -138,7 +143,7 @@ struct RecordEntry {
     outputs: Vec<Option<Vec<u32>>>,
     created: u64,
     took_us: u64,
-    parts: serde_json::Value,
+    parts: Compact,
 }
 
 /// What the blobs of an image's layers are, by diff id, for a document that does not say it.
@@ -178,10 +183,7 @@ impl Cache {
                 created: layer.map(|layer| millis(layer.created)),
                 passing: layer
                     .and_then(|layer| layer.passing.as_deref())
-                    .map(|bytes| {
-                        let packed = zstd::bulk::compress(bytes, 3);
-                        BASE64.encode(packed.expect("BUG: bytes in memory cannot be compressed"))
-                    }),
+                    .map(|packed| BASE64.encode(packed)),
             }
         });
         let records = self.records.iter().map(|record| RecordEntry {
@@ -199,7 +201,7 @@ impl Cache {
                 .collect(),
             created: millis(record.created),
             took_us: u64::try_from(record.took.as_micros()).unwrap_or(u64::MAX),
-            parts: serde_json::from_slice(&record.parts).unwrap_or_default(),
+            parts: Compact(record.parts.clone()),
         });
         Document {
             version: VERSION,
@@ -219,7 +221,7 @@ impl Cache {
         let shape: Shape = serde_json::from_slice(bytes)?;
         if shape.version != VERSION {
             return Err(DocumentError::Version {
-                found: shape.version,
+                found: shape.version.to_string(),
             });
         }
         let document: Document = serde_json::from_slice(bytes)?;
@@ -246,7 +248,12 @@ impl Cache {
             }
         }
         let mut records = Vec::with_capacity(document.records.len());
+        let mut named = 0;
         for entry in document.records {
+            named += entry.outputs.iter().flatten().map(Vec::len).sum::<usize>();
+            if named > MOST_NAMED {
+                return Err(DocumentError::TooMuch);
+            }
             records.push(read_record(entry, &contents)?);
         }
         let cache = Cache { records, layers };
@@ -285,6 +292,7 @@ impl Cache {
         let mut kept = Vec::with_capacity(all.records.len());
         let mut counted: HashSet<Sha256Digest> = HashSet::new();
         let mut bytes = 0u64;
+        let (mut length, mut named) = (0, 0);
         let (ours, theirs): (Vec<_>, Vec<_>) = all
             .records
             .into_iter()
@@ -294,27 +302,35 @@ impl Cache {
             .map(|record| (true, record))
             .chain(theirs.into_iter().map(|record| (false, record)))
         {
-            let blobs = record
-                .layers()
-                .filter_map(|content| all.layers.get(&content));
-            let new: BTreeMap<Sha256Digest, u64> = blobs
+            let new: BTreeMap<Sha256Digest, u64> = blobs_of(&record, &all.layers)
                 .map(|layer| (layer.blob.digest, layer.blob.size))
                 .filter(|(digest, _)| !counted.contains(digest))
                 .collect();
             let more = new
                 .values()
                 .fold(bytes, |sum, size| sum.saturating_add(*size));
+            let described: usize = blobs_of(&record, &all.layers)
+                .filter(|layer| new.contains_key(&layer.blob.digest))
+                .map(CachedLayer::length)
+                .sum();
+            let longer = length + record.length() + described;
+            let names = named + record.layers().count();
             let age = now.duration_since(record.created).unwrap_or_default();
             let within = age <= limits.age
                 && more <= limits.bytes
                 && kept.len() < MOST_RECORDS
+                && longer <= MOST_MERGED_BYTES
+                && names <= MOST_NAMED
                 && counted.len() + new.len() <= MOST_BLOBS;
             let whole = record
                 .layers()
                 .all(|content| is_base(&content) || all.layers.contains_key(&content));
-            if whole && (is_ours || within) {
+            // What is longer than anybody would read is not left for others.
+            let readable = record.parts.len() <= compact::MOST_BYTES;
+            if whole && readable && (is_ours || within) {
                 counted.extend(new.into_keys());
                 bytes = more;
+                (length, named) = (longer, names);
                 kept.push(record);
             }
         }
@@ -382,17 +398,54 @@ impl Cache {
 }
 
 impl CachedRecord {
+    /// About how many bytes of the document it is.
+    fn length(&self) -> usize {
+        300 + self.parts.len() + 70 * self.keys.len() + 8 * self.layers().count()
+    }
+
     /// The layers of its outputs, perhaps more than once.
     pub(crate) fn layers(&self) -> impl Iterator<Item = Content> + '_ {
         self.outputs.iter().flatten().flatten().copied()
     }
 }
 
+/// The layers that a record names and that can be had.
+fn blobs_of<'a>(
+    record: &'a CachedRecord,
+    layers: &'a BTreeMap<Content, CachedLayer>,
+) -> impl Iterator<Item = &'a CachedLayer> {
+    record.layers().filter_map(|content| layers.get(&content))
+}
+
 impl CachedLayer {
+    /// Compresses what a layer says of the directories that it only passes through.
+    pub(crate) fn packed_passing(passing: &Manifest) -> Vec<u8> {
+        let packed = zstd::bulk::compress(&passing.encode(), 3);
+        packed.expect("BUG: bytes in memory cannot be compressed")
+    }
+
     /// The directories that it only passes through.
     pub(crate) fn passing(&self) -> Result<Option<Manifest>, DocumentError> {
-        let passing = self.passing.as_deref().map(Manifest::decode);
-        Ok(passing.transpose()?)
+        let Some(packed) = &self.passing else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        let unpacked = zstd::stream::read::Decoder::new(&packed[..])
+            .and_then(|decoder| decoder.take(MOST_PASSING_BYTES + 1).read_to_end(&mut bytes));
+        match unpacked {
+            Ok(_) if bytes.len() as u64 <= MOST_PASSING_BYTES => {
+                Ok(Some(Manifest::decode(&bytes)?))
+            }
+            _ => Err(DocumentError::Malformed {
+                what: "a list of directories",
+                text: format!("{} bytes", packed.len()),
+            }),
+        }
+    }
+
+    /// About how many bytes of the document are about it.
+    fn length(&self) -> usize {
+        600 + self.passing.as_ref().map_or(0, |passing| passing.len() * 2)
     }
 }
 
@@ -438,18 +491,11 @@ fn read_blob(
 }
 
 fn read_passing(text: &str) -> Result<Vec<u8>, DocumentError> {
-    let malformed = || DocumentError::Malformed {
+    let packed = BASE64.decode(text);
+    packed.map_err(|_| DocumentError::Malformed {
         what: "a list of directories",
         text: clipped(text),
-    };
-    let packed = BASE64.decode(text).map_err(|_| malformed())?;
-    let mut bytes = Vec::new();
-    let unpacked = zstd::stream::read::Decoder::new(&packed[..])
-        .and_then(|decoder| decoder.take(MOST_PASSING_BYTES + 1).read_to_end(&mut bytes));
-    match unpacked {
-        Ok(_) if bytes.len() as u64 <= MOST_PASSING_BYTES => Ok(bytes),
-        _ => Err(malformed()),
-    }
+    })
 }
 
 fn read_record(entry: RecordEntry, contents: &[Content]) -> Result<CachedRecord, DocumentError> {
@@ -483,7 +529,7 @@ fn read_record(entry: RecordEntry, contents: &[Content]) -> Result<CachedRecord,
         outputs,
         created: time(entry.created),
         took: Duration::from_micros(entry.took_us),
-        parts: serde_json::to_vec(&entry.parts)?,
+        parts: entry.parts.0,
     })
 }
 

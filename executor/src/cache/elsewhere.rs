@@ -1,7 +1,7 @@
 //! What other machines left, as one build sees it: read while the build goes on, asked only for what is
 //! not here, and brought here layer by layer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::source::blocking;
 use crate::unpack::Hashing;
+use crate::worker::BuildWorker;
 
 /// Layers that are brought here at once.
 const AT_ONCE: usize = 4;
@@ -83,6 +84,13 @@ pub(crate) struct FoundElsewhere {
     pub(crate) key: Key,
     pub(crate) record: CachedRecord,
     pub(crate) from: String,
+}
+
+impl BuildWorker {
+    /// What other machines left, if it may be used.
+    pub fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        self.elsewhere.as_ref()
+    }
 }
 
 impl Drop for Source {
@@ -254,6 +262,58 @@ impl Elsewhere {
         (by_op, by_slot)
     }
 
+    /// Waits until all sources are known, or known to be of no use.
+    pub(crate) async fn settled(&self) {
+        for source in 0..self.sources.len() {
+            self.known(source).await;
+        }
+    }
+
+    /// The records under these keys whose layers can be had, as far as the sources are known.
+    pub(super) fn records(&self, keys: &BTreeSet<Key>) -> Vec<CachedRecord> {
+        let mut found = Vec::new();
+        for (source, known) in self.sources.iter().enumerate() {
+            let Some(loaded) = known.known.borrow().clone().flatten() else {
+                continue;
+            };
+            let state = self.state();
+            // A record is also found under keys that it got in this build.
+            let aliased = state.found.values().filter(|((of, _), more)| {
+                *of == source && more.iter().any(|key| keys.contains(key))
+            });
+            let mut more: BTreeMap<usize, Vec<Key>> = aliased
+                .map(|((_, index), more)| (*index, more.clone()))
+                .collect();
+            for index in keys.iter().filter_map(|key| loaded.by_key.get(key)) {
+                more.entry(*index).or_default();
+            }
+            for (index, more) in more {
+                let record = &loaded.cache.records[index];
+                let mut layers = record.layers().filter(|content| !is_base(content));
+                let is_lost = state.dropped.contains(&(source, index))
+                    || layers.any(|content| state.lost.contains(&content));
+                if !is_lost {
+                    let mut record = record.clone();
+                    record.keys.extend(more);
+                    found.push(record);
+                }
+            }
+        }
+        found
+    }
+
+    /// A layer that can be had, and from where.
+    pub(super) fn layer(&self, content: &Content) -> Option<(CachedLayer, Home)> {
+        if self.state().lost.contains(content) {
+            return None;
+        }
+        let mut sources = self.so_far().into_iter();
+        sources.find_map(|loaded| {
+            let layer = loaded.cache.layers.get(content)?;
+            Some((layer.clone(), loaded.home.clone()))
+        })
+    }
+
     /// Brings layers here that the store lacks; tells whether all are here now. What cannot be had is told,
     /// and no record that names it is found any more.
     pub(crate) async fn bring(
@@ -325,6 +385,7 @@ impl Elsewhere {
             let writer = home.bring(blob, writer, &moved).await?;
             let lease = lease.clone();
             blocking(move || Ok(writer.finish(&lease)?)).await?;
+            home.remember(store, &blob.digest)?;
         }
         let unpacking = Unpacking {
             store: store.clone(),
@@ -379,6 +440,8 @@ fn filed(record: &CachedRecord, more: Vec<Key>) -> NewRecord {
 async fn load(executor: &Executor, place: &CachePlace) -> Result<Loaded, Error> {
     let home = Home::open(executor, place)?;
     let cache = home.read().await?.cache;
+    // It is read once.
+    home.forget();
     let mut by_key = HashMap::new();
     let mut ops = HashSet::new();
     for (index, record) in cache.records.iter().enumerate() {

@@ -89,7 +89,7 @@ pub enum DocumentError {
     #[error("it is of version {found}, and this kiln reads version 0")]
     Version {
         /// Its version.
-        found: u32,
+        found: String,
     },
     /// A text is not what it should be.
     #[error("`{text}` is not {what}")]
@@ -124,6 +124,10 @@ impl CacheError {
     pub(crate) fn hint(&self) -> Option<String> {
         Some(match self {
             CacheError::Foreign { .. } => "give the cache a tag of its own".to_owned(),
+            CacheError::Document {
+                source: DocumentError::Version { .. },
+                ..
+            } => "a newer kiln wrote it: use that one, or give the cache another name".to_owned(),
             CacheError::Document { .. } => {
                 "what is there was damaged, or another kiln wrote it: name another place, or remove it"
                     .to_owned()

@@ -4,6 +4,7 @@
 //! takes from there, `collect` and `publish` what it leaves there. docs/cache.md is the users' page.
 
 mod collect;
+mod compact;
 mod copies;
 mod document;
 mod elsewhere;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -11,10 +12,10 @@ use kiln_oci::media_type;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::Client;
 use kiln_oci::s3::{S3, S3Settings};
-use kiln_store::{BlobDigest, BlobWriter, DiffId};
+use kiln_store::{BlobDigest, BlobWriter, DiffId, Store};
 
 use super::document::{Cache, CachedBlob, ImageBlobs, LIMIT_BYTES};
-use super::error::CacheError;
+use super::error::{CacheError, DocumentError};
 use super::layout;
 use crate::error::Error;
 use crate::executor::Executor;
@@ -23,10 +24,14 @@ use crate::executor::Executor;
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v0+json";
 /// The key of an image's config that holds the cache of its own layers.
 pub(crate) const INLINE_KEY: &str = "kiln.cache.v0";
+/// How those of all versions begin.
+const ANY_CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v";
 /// The media type of BuildKit's documents.
 const BUILDKIT_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// The key under which BuildKit keeps one in an image's config.
 const BUILDKIT_KEY: &str = "moby.buildkit.cache.v0";
+/// Versions of a document that are kept while a place is open.
+const MOST_SEEN: usize = 3;
 /// Manifests of an index that are looked into for caches of their own.
 const MOST_MEMBERS: usize = 64;
 
@@ -102,13 +107,15 @@ pub const DEFAULT_TAG: &str = "latest";
 pub(crate) struct Home {
     pub(super) place: CachePlace,
     pub(super) way: Way,
+    /// Versions that were read before, the latest last; copies of a place share them.
+    pub(super) seen: Arc<Mutex<Vec<(String, Cache)>>>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Way {
     Registry(Client, Box<Reference>),
     Local,
-    S3(S3),
+    S3(Box<S3>),
 }
 
 /// What lies at a place.
@@ -138,12 +145,14 @@ impl Home {
             ),
             CachePlace::Local { .. } => Way::Local,
             CachePlace::S3(s3) => {
-                Way::S3(S3::new(executor.registry()?, &s3.settings).map_err(CacheError::from)?)
+                let s3 = S3::new(executor.registry()?, &s3.settings);
+                Way::S3(Box::new(s3.map_err(CacheError::from)?))
             }
         };
         Ok(Home {
             place: place.clone(),
             way,
+            seen: Arc::default(),
         })
     }
 
@@ -177,12 +186,24 @@ impl Home {
                 .await
             }
             (Way::S3(s3), CachePlace::S3(place)) => {
+                if self.has_seen() {
+                    let version = self.version().await?;
+                    if let Some(cache) = version.as_deref().and_then(|at| self.seen(at)) {
+                        return Ok(Held {
+                            cache,
+                            version,
+                            in_image: false,
+                        });
+                    }
+                }
                 let object = s3.get(&place.manifest()).await.map_err(CacheError::from)?;
                 let object = object.ok_or_else(|| self.missing())?;
                 let version = object.etag.clone();
                 let bytes = object.bytes(LIMIT_BYTES).await.map_err(CacheError::from)?;
+                let cache = self.decoded(&bytes, None)?;
+                self.keep(version.as_deref(), &cache);
                 Ok(Held {
-                    cache: self.decoded(&bytes, None)?,
+                    cache,
                     version,
                     in_image: false,
                 })
@@ -207,6 +228,45 @@ impl Home {
         })
     }
 
+    /// A version that was read before.
+    fn seen(&self, version: &str) -> Option<Cache> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = seen.iter().find(|(known, _)| known == version);
+        known.map(|(_, cache)| cache.clone())
+    }
+
+    fn has_seen(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        !seen.is_empty()
+    }
+
+    /// Forgets all versions that were read.
+    pub(super) fn forget(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.clear();
+    }
+
+    /// Keeps a version that was read or written.
+    pub(super) fn keep(&self, version: Option<&str>, cache: &Cache) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(version) = version else { return };
+        if seen.iter().any(|(known, _)| known == version) {
+            return;
+        }
+        if seen.len() == MOST_SEEN {
+            seen.remove(0);
+        }
+        seen.push((version.to_owned(), cache.clone()));
+    }
+
+    /// Whether blobs of another place can be had here without their bytes.
+    pub(super) fn is_beside(&self, other: &Home) -> bool {
+        match (&self.way, &other.way) {
+            (Way::Registry(_, one), Way::Registry(_, other)) => one.domain() == other.domain(),
+            _ => false,
+        }
+    }
+
     async fn read_registry(&self, client: &Client, reference: &Reference) -> Result<Held, Error> {
         let root = match client.own_manifest(reference).await {
             Err(error) if error.is_not_found() => return Err(self.missing().into()),
@@ -215,8 +275,15 @@ impl Home {
         let version = Some(root.digest.to_string());
         let index = match root.root {
             Root::Manifest(manifest) => {
-                let cache = self.of_manifest(client, reference, &manifest).await?;
                 let in_image = media_type::is_config(&manifest.config.media_type);
+                let seen = version.as_deref().and_then(|at| self.seen(at));
+                let cache = match seen {
+                    Some(cache) => cache,
+                    None => self.of_manifest(client, reference, &manifest).await?,
+                };
+                if !in_image {
+                    self.keep(version.as_deref(), &cache);
+                }
                 return Ok(Held {
                     cache,
                     version,
@@ -285,6 +352,16 @@ impl Home {
         match manifest.config.media_type.as_str() {
             CONFIG_TYPE => Ok(&manifest.config),
             BUILDKIT_TYPE => Err(self.foreign("a cache of BuildKit")),
+            config if config.starts_with(ANY_CONFIG_TYPE) => Err(CacheError::Document {
+                place: self.place.to_string(),
+                source: DocumentError::Version {
+                    found: config[ANY_CONFIG_TYPE.len()..]
+                        .trim_end_matches("+json")
+                        .chars()
+                        .take(20)
+                        .collect(),
+                },
+            }),
             config if media_type::is_config(config) => Err(self.foreign("an image")),
             _ => Err(self.foreign("something else")),
         }
@@ -405,6 +482,39 @@ impl Home {
             true => Ok(writer),
             false => Err(self.wrong_length(blob, writer.written())),
         }
+    }
+
+    /// Keeps where a blob is, for whoever sends it to another repository of the same registry.
+    pub(super) fn remember(&self, store: &Store, blob: &Sha256Digest) -> Result<(), Error> {
+        if let Way::Registry(_, reference) = &self.way {
+            store.put_places(&reference.name(), &[blob_digest(blob)])?;
+        }
+        Ok(())
+    }
+
+    /// Gives up what was begun to be sent there, for somebody who stopped waiting.
+    pub(super) async fn abandon(&self) {
+        if let Way::S3(s3) = &self.way {
+            s3.abandon().await;
+        }
+    }
+
+    /// Whether a blob is there.
+    pub(super) async fn has(&self, blob: &CachedBlob) -> Result<bool, Error> {
+        Ok(match (&self.way, &self.place) {
+            (Way::Registry(client, reference), _) => {
+                client.has_blob(reference, &blob.digest).await?.is_some()
+            }
+            (Way::Local, CachePlace::Local { directory, .. }) => {
+                layout::has(directory, &blob.digest, blob.size)
+            }
+            (Way::S3(s3), CachePlace::S3(place)) => {
+                let found = s3.look(&place.blob(&blob.digest)).await;
+                let found = found.map_err(CacheError::from)?;
+                found.is_some_and(|found| found.size == blob.size)
+            }
+            _ => unreachable!("BUG: a place is opened as another kind"),
+        })
     }
 
     fn wrong_length(&self, blob: &CachedBlob, found: u64) -> Error {

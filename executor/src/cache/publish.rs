@@ -7,30 +7,33 @@
 //! registries, which know nothing of the kind, there are copies (`copies.rs`). What lies under each name
 //! afterwards is looked at, and all is tried again where one lacks what was added.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, Manifest};
 use kiln_oci::layout::{Document, Export};
 use kiln_oci::media_type::Flavor;
 use kiln_oci::reference::Reference;
 use kiln_oci::s3::{Condition, S3, Written};
-use kiln_store::Lease;
+use kiln_store::{Content, Key, Lease};
 
-use super::collect::{CacheContent, CacheMode, Collector};
+use super::collect::{CacheContent, CacheMode, Collected, Collector, Known};
 use super::copies::{Lying, Names, is_refusal};
-use super::document::{Cache, CachedBlob, Limits};
+use super::document::{Cache, CachedBlob, CachedRecord, Limits};
+use super::elsewhere::Elsewhere;
 use super::error::CacheError;
 use super::layout;
 use super::place::{CONFIG_TYPE, CachePlace, Home, S3Place, Way, blob_digest};
 use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::source::stoppable;
-use crate::transfer::TransferObserver;
+use crate::source::{blocking, stoppable};
+use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// How often all is tried where others write at the same time.
 const TRIES: u32 = 30;
@@ -38,6 +41,8 @@ const TRIES: u32 = 30;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Blobs that are written to a bucket at once.
 const AT_ONCE: usize = 4;
+/// Blobs that are asked for at once.
+const ASKED_AT_ONCE: usize = 16;
 /// How old the results of other builds get, by default.
 pub const MOST_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much all results take, by default.
@@ -94,24 +99,56 @@ impl Executor {
 
     /// Adds the results of a build to what lies at a place.
     ///
-    /// What it names must be leased. A build that ended with nothing to export leaves the place as it
-    /// is.
+    /// What it names must be leased, or be had from `elsewhere`, the caches of the build. A build that ended
+    /// with nothing to export leaves the place as it is. It is given up when `until` is done; what lay there is
+    /// whole then, and nothing of what was begun is left.
     pub async fn export_cache(
         &self,
         lease: &Lease,
         content: &CacheContent,
+        elsewhere: Option<&Arc<Elsewhere>>,
+        target: &CacheTarget,
+        observer: &TransferObserver,
+        until: impl Future<Output = ()>,
+    ) -> Result<CachePublished, Error> {
+        let home = Home::open(self, &target.place)?;
+        tokio::select! {
+            published = self.export_to(&home, lease, content, elsewhere, target, observer) => published,
+            () = until => {
+                home.abandon().await;
+                Err(Error::Cancelled)
+            }
+        }
+    }
+
+    async fn export_to(
+        &self,
+        home: &Home,
+        lease: &Lease,
+        content: &CacheContent,
+        elsewhere: Option<&Arc<Elsewhere>>,
         target: &CacheTarget,
         observer: &TransferObserver,
     ) -> Result<CachePublished, Error> {
-        let home = Home::open(self, &target.place)?;
+        if let Some(elsewhere) = elsewhere {
+            elsewhere.settled().await;
+        }
+        let there = home.has_of(self, lease, content).await?;
         let (executor, held, packing) = (self.clone(), lease.clone(), target.packing);
         let (content, mode) = (content.clone(), target.mode);
-        let ours = stoppable(move |stop| {
+        let (elsewhere, place) = (elsewhere.cloned(), home.clone());
+        observer.tell(TransferEvent::Doing("packing layers".to_owned()));
+        let Collected { cache, there, afar } = stoppable(move |stop| {
             let collector = Collector {
                 store: executor.store(),
                 lease: &held,
                 content: &content,
                 mode,
+                known: Known {
+                    there: Some(&there),
+                    elsewhere: elsewhere.as_deref(),
+                    target: Some(&place),
+                },
                 stop,
             };
             let records = collector.records()?;
@@ -122,8 +159,10 @@ impl Executor {
             executor: self,
             lease,
             target,
-            home: &home,
-            ours: &ours,
+            home,
+            ours: cache,
+            there,
+            afar,
             observer,
         };
         publishing.run().await
@@ -135,15 +174,19 @@ struct Publishing<'a> {
     lease: &'a Lease,
     target: &'a CacheTarget,
     home: &'a Home,
-    ours: &'a Cache,
+    ours: Cache,
+    /// Blobs of ours that are there and may not be here.
+    there: BTreeSet<Sha256Digest>,
+    /// Blobs of ours that are not here, with where they are.
+    afar: BTreeMap<Sha256Digest, Home>,
     observer: &'a TransferObserver,
 }
 
 impl Publishing<'_> {
-    async fn run(&self) -> Result<CachePublished, Error> {
+    async fn run(mut self) -> Result<CachePublished, Error> {
         match &self.home.way {
-            Way::Local => self.to_directory().await,
-            Way::Registry(..) | Way::S3(_) => self.to_names().await,
+            Way::Local => self.put_into_directory().await,
+            Way::Registry(..) | Way::S3(_) => self.put_under_names().await,
         }
     }
 
@@ -184,7 +227,7 @@ impl Publishing<'_> {
     }
 
     /// Puts our results to what lies under all names of a registry or a bucket.
-    async fn to_names(&self) -> Result<CachePublished, Error> {
+    async fn put_under_names(&mut self) -> Result<CachePublished, Error> {
         let mut names = Names::of(self.home);
         // Who may not read is told so before anything is sent.
         let lying = names.look().await?;
@@ -218,6 +261,8 @@ impl Publishing<'_> {
                             true => return Err(Error::Registry(error)),
                             false => gone.extend(lost),
                         }
+                        self.ours = without(std::mem::take(&mut self.ours), &gone);
+                        self.there.clear();
                         self.send_blobs().await?;
                         continue;
                     }
@@ -226,10 +271,10 @@ impl Publishing<'_> {
             // Whoever looked before this was written may write after it: looked at once at once, and
             // once a little later.
             let mut there = names.look().await?;
-            if there.all_hold(self.ours, self.limits()) {
+            if there.all_hold(&self.ours, self.limits()) {
                 pause(0).await;
                 there = names.look().await?;
-                if there.all_hold(self.ours, self.limits()) {
+                if there.all_hold(&self.ours, self.limits()) {
                     return Ok(CachePublished {
                         alone,
                         ..self.published(&there.cache, false)
@@ -241,28 +286,64 @@ impl Publishing<'_> {
         Err(self.contended())
     }
 
-    /// Sees to it that all our blobs are there.
-    async fn send_blobs(&self) -> Result<(), Error> {
-        use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-        match (&self.home.way, &self.home.place) {
-            (Way::Registry(_, reference), _) => {
-                let blobs = artifact(self.ours, self.flavor());
-                let executor = self.executor;
-                executor.send_blobs(&blobs, reference, self.observer).await
-            }
-            (Way::S3(s3), CachePlace::S3(place)) => {
+    /// Sees to it that all our blobs are there. Results whose blobs can be had no more are ours no more.
+    async fn send_blobs(&mut self) -> Result<(), Error> {
+        let mut lost = BTreeSet::new();
+        if let Way::Registry(client, reference) = &self.home.way {
+            for (digest, home) in &self.afar {
                 let blobs = self.ours.blobs();
-                let sent = blobs
-                    .values()
-                    .map(|blob| self.blob_to_bucket(s3, place, blob));
-                stream::iter(sent)
-                    .buffer_unordered(AT_ONCE)
-                    .try_collect::<Vec<()>>()
-                    .await?;
-                Ok(())
+                let Some(blob) = blobs.get(digest) else {
+                    continue;
+                };
+                let can_be_had = match &home.way {
+                    // Whoever sends it knows where it is, and may be given it by the registry.
+                    Way::Registry(..) => {
+                        home.remember(self.executor.store(), digest)?;
+                        self.home.has(blob).await? || home.has(blob).await?
+                    }
+                    _ => {
+                        client.has_blob(reference, digest).await?.is_some()
+                            || self.bring(blob).await
+                    }
+                };
+                if !can_be_had {
+                    lost.insert(*digest);
+                }
             }
-            _ => unreachable!("BUG: a directory has no names to write"),
+            self.ours = without(std::mem::take(&mut self.ours), &lost);
+            let mut blobs = artifact(&self.ours, self.flavor());
+            blobs
+                .blobs
+                .retain(|blob| !self.there.contains(&blob.digest));
+            let executor = self.executor;
+            return executor.send_blobs(&blobs, reference, self.observer).await;
         }
+        let (Way::S3(s3), CachePlace::S3(place)) = (&self.home.way, &self.home.place) else {
+            unreachable!("BUG: a directory has no names to write");
+        };
+        let blobs = self.ours.blobs();
+        let open = blobs
+            .values()
+            .filter(|blob| !self.there.contains(&blob.digest));
+        let sent = open.map(|blob| async {
+            let is_there = self.blob_to_bucket(s3, place, blob).await?;
+            Ok::<_, Error>((!is_there).then_some(blob.digest))
+        });
+        let ends: Vec<Option<Sha256Digest>> = stream::iter(sent)
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        lost.extend(ends.into_iter().flatten());
+        self.ours = without(std::mem::take(&mut self.ours), &lost);
+        Ok(())
+    }
+
+    /// Brings a blob here that is elsewhere, unless it is here; whether it is now.
+    async fn bring(&self, blob: &CachedBlob) -> bool {
+        let home = self.afar.get(&blob.digest);
+        bring(self.executor, self.lease, home, blob, self.observer)
+            .await
+            .is_ok()
     }
 
     /// Writes a document under all names, unless one of them was replaced after it was looked at.
@@ -298,6 +379,7 @@ impl Publishing<'_> {
         self.executor
             .send_blobs(&document, reference, &silent)
             .await?;
+        self.home.keep(Some(&root.digest.to_string()), merged);
         for name in &lying.names {
             let Way::Registry(client, reference) = &name.home.way else {
                 unreachable!("BUG: a copy lies elsewhere");
@@ -364,8 +446,11 @@ impl Publishing<'_> {
         let mut lost = BTreeSet::new();
         if let Way::Registry(client, reference) = &self.home.way {
             for blob in merged.blobs().into_keys() {
-                let ours = self.ours.blobs().contains_key(&blob);
-                if !ours && client.has_blob(reference, &blob).await?.is_none() {
+                let store = self.executor.store();
+                let can_be_sent = self.ours.blobs().contains_key(&blob)
+                    && (self.afar.contains_key(&blob)
+                        || store.lease_blob(self.lease, &blob_digest(&blob))?);
+                if !can_be_sent && client.has_blob(reference, &blob).await?.is_none() {
                     lost.insert(blob);
                 }
             }
@@ -373,17 +458,17 @@ impl Publishing<'_> {
         Ok(lost)
     }
 
-    async fn to_directory(&self) -> Result<CachePublished, Error> {
+    async fn put_into_directory(self) -> Result<CachePublished, Error> {
         let CachePlace::Local { directory, tag, .. } = self.target.place.clone() else {
             unreachable!("BUG: a place is opened as another kind");
         };
-        let (store, lease) = (self.executor.store().clone(), self.lease.clone());
-        let (ours, limits, flavor) = (self.ours.clone(), self.limits(), self.flavor());
-        let home = self.home.clone();
+        let (executor, lease) = (self.executor.clone(), self.lease.clone());
+        let (limits, flavor) = (self.limits(), self.flavor());
+        let (home, observer) = (self.home.clone(), self.observer.clone());
+        let (mut ours, afar) = (self.ours, self.afar);
         let runtime = tokio::runtime::Handle::current();
         stoppable(move |stop| {
-            // Held while this goes on.
-            let _lease = lease;
+            let store = executor.store();
             let lock = layout::lock(&directory)?;
             let held = match runtime.block_on(home.read()) {
                 Ok(held) => held.cache,
@@ -399,6 +484,19 @@ impl Publishing<'_> {
                 .collect();
             let is_new = held.records.is_empty();
             let held = without(held, &missing);
+            // Those that are elsewhere come first: what cannot be had is not named.
+            let mut lost = BTreeSet::new();
+            for blob in ours.blobs().into_values() {
+                let is_there = layout::has(&directory, &blob.digest, blob.size);
+                if !is_there && !store.lease_blob(&lease, &blob_digest(&blob.digest))? {
+                    let home = afar.get(&blob.digest);
+                    let brought = bring(&executor, &lease, home, blob, &observer);
+                    if runtime.block_on(brought).is_err() {
+                        lost.insert(blob.digest);
+                    }
+                }
+            }
+            ours = without(ours, &lost);
             let merged = held.clone().merge(ours.clone(), limits, SystemTime::now());
             let published = CachePublished {
                 records: ours.records.len(),
@@ -410,10 +508,14 @@ impl Publishing<'_> {
                 return Ok(published);
             }
             for blob in ours.blobs().into_values() {
-                if !layout::has(&directory, &blob.digest, blob.size) {
-                    let file = store.open_blob(&blob_digest(&blob.digest))?;
-                    layout::put_file(&directory, &blob.digest, blob.size, file, stop)?;
+                let told = descriptor(blob, flavor);
+                if layout::has(&directory, &blob.digest, blob.size) {
+                    observer.blob(&told, BlobState::Present);
+                    continue;
                 }
+                let file = store.open_blob(&blob_digest(&blob.digest))?;
+                layout::put_file(&directory, &blob.digest, blob.size, file, stop)?;
+                observer.blob(&told, BlobState::Moved);
             }
             let document = merged.encode();
             let manifest = manifest(&merged, &document, flavor);
@@ -423,23 +525,103 @@ impl Publishing<'_> {
         .await
     }
 
+    /// Sees to it that the bucket has a blob; `false` if it can be had nowhere.
     async fn blob_to_bucket(
         &self,
         s3: &S3,
         place: &S3Place,
         blob: &CachedBlob,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let key = place.blob(&blob.digest);
-        let there = s3.look(&key).await.map_err(CacheError::from)?;
-        if there.is_some_and(|there| there.size == blob.size) {
-            return Ok(());
+        let told = descriptor(blob, Flavor::Oci);
+        self.observer.blob(&told, BlobState::Waiting);
+        if self.home.has(blob).await? {
+            self.observer.blob(&told, BlobState::Present);
+            return Ok(true);
+        }
+        if self.afar.contains_key(&blob.digest) && !self.bring(blob).await {
+            return Ok(false);
         }
         let path = self.executor.store().blob_file(&blob_digest(&blob.digest));
-        s3.put_file(&key, path, blob.size)
-            .await
-            .map_err(CacheError::from)?;
-        Ok(())
+        let (observer, moving) = (self.observer.clone(), told.clone());
+        let moved = move |bytes| observer.blob(&moving, BlobState::Moving(bytes));
+        let put = s3.put_file(&key, path, blob.size, Arc::new(moved)).await;
+        put.map_err(CacheError::from)?;
+        self.observer.blob(&told, BlobState::Moved);
+        Ok(true)
     }
+}
+
+impl Home {
+    /// What lies there of the results of a build, as far as its blobs are there and not here.
+    async fn has_of(
+        &self,
+        executor: &Executor,
+        lease: &Lease,
+        content: &CacheContent,
+    ) -> Result<Cache, Error> {
+        let held = match self.read().await {
+            Ok(held) if !held.in_image => held.cache,
+            // Whoever writes says what is wrong with it.
+            _ => return Ok(Cache::default()),
+        };
+        let store = executor.store();
+        let keys: Vec<Key> = content.definitions.iter().map(|key| Key(key.0)).collect();
+        let named: BTreeSet<&Key> = keys.iter().collect();
+        let mut wanted: BTreeSet<Content> = held
+            .records
+            .iter()
+            .filter(|record| record.keys.iter().any(|key| named.contains(key)))
+            .flat_map(CachedRecord::layers)
+            .collect();
+        for found in store.peek(&keys)?.into_iter().flatten() {
+            wanted.extend(found.outputs.into_iter().flatten().flatten());
+        }
+        let mut absent = BTreeSet::new();
+        let mut open = Vec::new();
+        for (content, layer) in &held.layers {
+            let blob = &layer.blob;
+            if !wanted.contains(content) || store.lease_blob(lease, &blob_digest(&blob.digest))? {
+                absent.insert(blob.digest);
+            } else {
+                open.push(blob);
+            }
+        }
+        let asked = open.into_iter().map(|blob| async move {
+            let has = self.has(blob).await?;
+            Ok::<_, Error>((!has).then_some(blob.digest))
+        });
+        let asked: Vec<Option<Sha256Digest>> = stream::iter(asked)
+            .buffer_unordered(ASKED_AT_ONCE)
+            .try_collect()
+            .await?;
+        absent.extend(asked.into_iter().flatten());
+        Ok(without(held, &absent))
+    }
+}
+
+/// Brings a blob here from another place, unless it is here.
+async fn bring(
+    executor: &Executor,
+    lease: &Lease,
+    home: Option<&Home>,
+    blob: &CachedBlob,
+    observer: &TransferObserver,
+) -> Result<(), Error> {
+    let (store, digest) = (executor.store(), blob_digest(&blob.digest));
+    if store.lease_blob(lease, &digest)? {
+        return Ok(());
+    }
+    let Some(home) = home else {
+        return Err(kiln_store::StoreError::NoSuchBlob(digest).into());
+    };
+    let told = descriptor(blob, Flavor::Oci);
+    let moved = |bytes| observer.blob(&told, BlobState::Moving(bytes));
+    let writer = store.write_blob(Some(digest))?;
+    let writer = home.bring(blob, writer, &moved).await?;
+    let lease = lease.clone();
+    blocking(move || Ok(writer.finish(&lease)?)).await?;
+    home.remember(store, &blob.digest)
 }
 
 /// A cache without what needs any of these blobs.

@@ -82,7 +82,7 @@ fn what_is_written_comes_back() {
 #[test]
 fn the_bytes_are_those_of_the_format() {
     let mut cache = result(1, 900, 10);
-    cache.layers.get_mut(&own(1)).unwrap().passing = Some(b"passing".to_vec());
+    cache.layers.get_mut(&own(1)).unwrap().passing = Some(packed(b"passing"));
     let text = String::from_utf8(cache.encode()).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     insta::assert_snapshot!(
@@ -91,6 +91,10 @@ fn the_bytes_are_those_of_the_format() {
     );
     // Nothing stands between the values.
     assert_eq!(serde_json::to_string(&value).unwrap(), text);
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(bytes, 3).unwrap()
 }
 
 #[test]
@@ -255,4 +259,78 @@ fn times_of_the_far_future_are_times() {
         keys(&cache.merge(result(2, 900, 10), LIMITS, at(1500))),
         [1, 2]
     );
+}
+
+/// A document that is all lists of layers, more than its bytes would make anybody expect.
+#[test]
+fn documents_that_swell_are_refused() {
+    check_refused(
+        |value| value["records"][0]["outputs"][0] = vec![0u32; 4_000_001].into(),
+        "too large",
+    );
+    check_refused(
+        |value| value["records"][0]["parts"] = vec![0u8; 3 << 20].into(),
+        "too many parts",
+    );
+    // A list of directories that unpacks to more than anybody has is not unpacked before it is needed.
+    let mut cache = result(1, 900, 10);
+    let bomb = zstd::bulk::compress(&vec![0; (64 << 20) + 1], 3).unwrap();
+    cache.layers.get_mut(&own(1)).unwrap().passing = Some(bomb);
+    let read = Cache::decode(&cache.encode(), None).unwrap();
+    let error = read.layers[&own(1)].passing().unwrap_err();
+    assert!(error.to_string().contains("is not a list of directories"));
+}
+
+/// A cache of so many results, of which each is on top of the one before.
+fn many(count: u32) -> Cache {
+    let mut all = Cache::default();
+    let id = |n: u32, kind: u8| {
+        let mut id = [kind; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        id
+    };
+    for n in 0..count {
+        let Cache { records, layers } = result(1, 900, 10);
+        let content = |n: u32| Content::Layer(LayerId(id(n, 1)));
+        let below: Vec<Content> = (n / 40 * 40..=n).map(content).collect();
+        all.records
+            .extend(records.into_iter().map(|record| CachedRecord {
+                keys: vec![Key(id(n, 2)), Key(id(n, 3))],
+                outputs: vec![Some(below.clone())],
+                ..record
+            }));
+        for mut layer in layers.into_values() {
+            layer.blob.digest = Sha256Digest::from_bytes(id(n / 2, 4));
+            layer.blob.size = 1;
+            all.layers.insert(content(n), layer);
+        }
+    }
+    all.in_order()
+}
+
+#[test]
+fn a_merged_document_can_be_read() {
+    let merged = merged(many(12_000), result(100, 1000, 10));
+    // As many blobs as a manifest may list, and no more.
+    assert!(merged.records.len() > 10_000, "{}", merged.records.len());
+    let bytes = merged.encode();
+    assert!(bytes.len() < 64 << 20, "{}", bytes.len());
+    assert_eq!(Cache::decode(&bytes, None).unwrap(), merged);
+}
+
+#[test]
+fn of_too_much_nobody_claims_more_than_may_stay() {
+    let limits = Limits {
+        bytes: 10_000,
+        age: Duration::MAX,
+    };
+    let (older, newer) = (result(1, 900, 8_000), result(2, 1000, 8_000));
+    let now = Cache::default().merge(newer.clone(), limits, at(1500));
+    // The newer one took the room, as whoever wrote the older one has to accept.
+    assert!(now.holds(&newer, limits) && now.holds(&older, limits));
+    let before = Cache::default().merge(older.clone(), limits, at(1500));
+    assert!(before.holds(&older, limits) && !before.holds(&newer, limits));
+    assert!(!Cache::default().holds(&older, limits));
+    // Together they are both.
+    assert_eq!(keys(&now.and(before)), [1, 2]);
 }

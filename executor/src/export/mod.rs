@@ -914,6 +914,12 @@ impl Export {
         }
     }
 
+    /// Whether files keep their times in an image of it though there is an epoch.
+    pub fn keeps_times(&self) -> bool {
+        let options = self.options();
+        options.is_some_and(|options| options.rewrite_timestamp == Some(false))
+    }
+
     /// The same, to be changed; none for an engine, which keeps less.
     pub fn options_mut(&mut self) -> Option<&mut ImageOptions> {
         match self {

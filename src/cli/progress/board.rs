@@ -21,6 +21,8 @@ pub(super) struct Transfer {
 pub(super) struct Step {
     pub(super) info: StepInfo,
     pub(super) started: Option<Instant>,
+    /// It does not run: its layers come from a cache elsewhere.
+    pub(super) is_brought: bool,
     pub(super) ended: Option<(StepStatus, String)>,
     pub(super) waiting_for: Option<(WaitsFor, Option<u32>)>,
     pub(super) transfers: BTreeMap<String, Transfer>,
@@ -31,6 +33,12 @@ pub(super) struct Step {
 impl Step {
     pub(super) fn is_running(&self) -> bool {
         self.started.is_some() && self.ended.is_none()
+    }
+
+    /// Whether anything of it is on its way from a cache elsewhere.
+    pub(super) fn is_coming(&self) -> bool {
+        let mut transfers = self.transfers.values();
+        self.is_brought && transfers.any(|moved| moved.total_bytes != Some(moved.done_bytes))
     }
 
     fn keep(&mut self, lines: &[String]) {
@@ -66,6 +74,7 @@ impl Board {
                             ..info.clone()
                         },
                         started: None,
+                        is_brought: false,
                         ended: None,
                         waiting_for: None,
                         transfers: BTreeMap::new(),
@@ -78,6 +87,10 @@ impl Board {
                 if let Some(step) = self.steps.get_mut(*step) {
                     step.started = Some(now);
                     step.waiting_for = None;
+                    // What could not be had elsewhere is made here.
+                    if std::mem::take(&mut step.is_brought) {
+                        step.transfers.clear();
+                    }
                 }
             }
             Event::Output { step, bytes, .. } => return self.output(*step, bytes),
@@ -88,6 +101,11 @@ impl Board {
                 total_bytes,
             } => {
                 if let Some(step) = self.steps.get_mut(*step) {
+                    // What is brought from a cache elsewhere, of a step that is known to be cached.
+                    if !step.is_running() {
+                        step.started.get_or_insert(now);
+                        step.is_brought = true;
+                    }
                     let transfer = Transfer {
                         done_bytes: *done_bytes,
                         total_bytes: *total_bytes,
@@ -128,7 +146,11 @@ impl Board {
                     self.sending.insert(words::visible(digest), blob);
                 }
             }
-            Event::Exporting(what) => self.exporting.push((words::visible(what), now)),
+            Event::Exporting(what) => {
+                self.exporting.push((words::visible(what), now));
+                // The same blobs may go to one place more.
+                self.sending.clear();
+            }
             Event::Exported { what, .. } => {
                 let what = words::visible(what);
                 self.exporting.retain(|(name, _)| *name != what);

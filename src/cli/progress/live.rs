@@ -161,7 +161,7 @@ fn draw(
     let shown: Vec<&Step> = board
         .steps
         .iter()
-        .filter(|step| step.waiting_for.is_some() || step.is_running())
+        .filter(|step| step.waiting_for.is_some() || step.is_running() || step.is_coming())
         .collect();
     let left = room.saturating_sub(lines.len() + exporting.len());
     let fit = if shown.len() <= left {

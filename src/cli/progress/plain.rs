@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use kiln::{Event, StepStatus, WaitsFor};
+use kiln::{BlobState, Event, StepStatus, WaitsFor};
 
 use super::board::Board;
 use super::say;
 use super::table::{self, Ending, Paint};
-use super::{PUSH, transfers, words};
+use super::{PULL, PUSH, transfers, words};
 
 pub(super) struct Plain {
     board: Board,
@@ -30,6 +30,7 @@ impl Plain {
         let step = match &event {
             Event::Started { step }
             | Event::Output { step, .. }
+            | Event::Progress { step, .. }
             | Event::Waiting { step, .. }
             | Event::Finished { step, .. } => *step,
             Event::Explained {
@@ -60,10 +61,7 @@ impl Plain {
                 let what = words::visible(what);
                 return say(&format!("{what} · {}\n", words::duration(*took)));
             }
-            Event::Understood(_)
-            | Event::Planned { .. }
-            | Event::Progress { .. }
-            | Event::Exporting(_) => return,
+            Event::Understood(_) | Event::Planned { .. } | Event::Exporting(_) => return,
         };
         let Some(known) = self.board.steps.get(step) else {
             return;
@@ -106,6 +104,16 @@ impl Plain {
                     _ => "; waiting",
                 };
                 say(&format!("{stage}  {}: {why}{end}\n", known.info.text));
+            }
+            Event::Progress {
+                what,
+                done_bytes,
+                total_bytes: Some(total),
+                ..
+            } if known.is_brought && done_bytes == total => {
+                let digest = words::visible(&what);
+                let line = transfers::line_of(PULL, &digest, total, &BlobState::Moved);
+                say(&format!("{stage}  {line}\n"));
             }
             Event::Finished {
                 status: StepStatus::Failed,

@@ -1,6 +1,6 @@
 //! Caches in directories, what min and max hold, and two builders at once.
 
-use super::{Machine, dockerfile, ran, says, single};
+use super::{Machine, check_all_found, dockerfile, ran, says, single};
 use crate::support::{Capability::*, Case, World, case};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("nothing_there", &[Containers], nothing_there),
         case("damaged_directory", &[Containers], damaged_directory),
         case("altered_layer", &[Containers], altered_layer),
+        case("times_are_kept", &[Containers], times_are_kept),
         case("export_fails", &[Containers], export_fails),
         case("exported_later", &[Containers], exported_later),
         case("refused_by_name", &[], refused_by_name),
@@ -201,6 +202,42 @@ fn altered_layer(world: &World) {
         one.sh("cat /own /bin/program")
     );
     assert!(!first.id().is_empty());
+}
+
+/// An image whose files keep their times is the same image where its layers come from a cache, and so is one
+/// with the epoch's.
+fn times_are_kept(world: &World) {
+    dockerfile(world);
+    let rewritten = ["-o", "type=image,name=app"];
+    let kept = ["-o", "type=image,name=app,rewrite-timestamp=false"];
+    let also = ["-o", "type=oci,dest=x.tar,rewrite-timestamp=false"];
+    let both = [rewritten, also].concat();
+    for (name, outputs) in [("a", &kept[..]), ("b", &rewritten[..]), ("c", &both[..])] {
+        let build = |machine: &'static str, more: &str| {
+            let place = format!(
+                "{more}=type=local,{}={name}-cache",
+                match more {
+                    "--cache-to" => "mode=max,dest",
+                    _ => "src",
+                }
+            );
+            Machine::new(world, machine)
+                .kiln(&["build", &place])
+                .args(outputs)
+                .args(&["ctx"])
+                .env("SOURCE_DATE_EPOCH", "1700000000")
+                .ok()
+        };
+        let (one, two) = match name {
+            "a" => ("one", "two"),
+            "b" => ("three", "four"),
+            _ => ("five", "six"),
+        };
+        let first = build(one, "--cache-to");
+        let archive = std::fs::read(world.path("x.tar")).ok();
+        check_all_found(&build(two, "--cache-from"), first.id());
+        assert!(std::fs::read(world.path("x.tar")).ok() == archive, "{name}");
+    }
 }
 
 fn export_fails(world: &World) {

@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("blob_gone", &[Containers], blob_gone),
         case("no_cache_there", &[Containers], no_cache_there),
         case("cache_of_buildkit", &[Containers], cache_of_buildkit),
+        case("newer_cache", &[Containers], newer_cache),
         case("image_not_replaced", &[Containers], image_not_replaced),
         case("registry_refuses", &[Containers], registry_refuses),
         case("several_caches", &[Containers], several_caches),
@@ -261,6 +262,32 @@ fn cache_of_buildkit(world: &World) {
         "{}",
         build.stderr
     );
+}
+
+/// What a kiln of the future left: told, not used, and not replaced.
+fn newer_cache(world: &World) {
+    dockerfile(world);
+    let registry = Registry::start();
+    let document = br#"{"version":7,"anything":[]}"#;
+    let config = registry.add_blob("app", document);
+    let one = Machine::new(world, "one");
+    for (version, found) in [("v7+json", "version 7"), ("v0+json", "version 7")] {
+        let manifest = serde_json::json!({"schemaVersion": 2, "layers": [], "config": {
+            "mediaType": format!("application/vnd.kiln.cache.config.{version}"),
+            "digest": config,
+            "size": document.len(),
+        }});
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        registry.add_manifest("app", Some("cache"), kind, manifest.to_string().as_bytes());
+        let build = one.build(&["--cache-from", &from(&registry), "--no-cache"]);
+        assert!(says(&build, found), "{}", build.stderr);
+        assert_eq!(ran(&build), 5, "{}", build.stderr);
+        let before = registry.manifest("app", "cache");
+        let spec = to(&registry);
+        let build = one.kiln(&["build", "--cache-to", &spec, "ctx"]).exits(1);
+        assert!(says(&build, "a newer kiln wrote it"), "{}", build.stderr);
+        assert_eq!(registry.manifest("app", "cache"), before);
+    }
 }
 
 fn image_not_replaced(world: &World) {

@@ -188,6 +188,24 @@ fn what_steps_write_cannot_draw() {
 }
 
 #[test]
+fn what_a_cache_elsewhere_brings_has_a_bar() {
+    let mut script = Script::new(&[("base", "FROM demo/base"), ("app", "RUN make")]);
+    script.ends(1, StepStatus::Cached, "from registry.example/app:cache");
+    let comes = |done_bytes| Event::Progress {
+        step: 1,
+        what: "sha256:0123456789abcdef0123456789abcdef".to_owned(),
+        done_bytes,
+        total_bytes: Some(100 << 20),
+    };
+    script.tell(comes(30 << 20));
+    script.after(1_000);
+    insta::assert_snapshot!("brought", script.frames(24));
+    script.tell(comes(100 << 20));
+    let ended = script.frames(24);
+    assert!(!ended.contains("sha256"), "{ended}");
+}
+
+#[test]
 fn long_names_leave_room_for_the_rest() {
     let long = "a-stage-with-a-name-that-nobody-would-ever-want-to-type-twice";
     let text = format!("RUN echo {}", "and so on ".repeat(30));
