@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use kiln_executor::{
     BuildWorker, CacheContent, CacheNotices, Elsewhere, Error as ExecutorError, Export, Exported,
     ImageOptions, ImageToExport, Locals, MountsEvent, Resolver, ResultToExport, TransferEvent,
-    TransferObserver, TravellingMounts, words,
+    TransferObserver, TravellingMounts, Warn, words,
 };
 use kiln_frontend::lower::Scan;
 use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
@@ -136,6 +136,10 @@ impl Kiln {
             let tell = Arc::clone(&tell);
             move |words| tell(Event::Notice(words))
         });
+        let resolver = resolver.warning(Warn::new({
+            let tell = Arc::clone(&tell);
+            move |line| tell(Event::Warning(line))
+        }));
         let resolver = Arc::new(resolver);
         let elsewhere = (!request.cache_from.is_empty()).then(|| {
             let sink = Arc::clone(&sink);
@@ -265,9 +269,6 @@ impl Kiln {
                 cancel.clone(),
             )
             .await;
-        for warning in resolver.take_warnings() {
-            teller.tell(Event::Notice(warning));
-        }
         let result = match result {
             Ok(exported) => self
                 .send_mounts(&travelling, &teller, &cancel)

@@ -134,9 +134,7 @@ pub(crate) async fn lower_resolving(
         let questions = match lower(&loaded.input, &answers) {
             Lowering::Needs(questions) => questions,
             done => {
-                let source = finish(done, loaded, missing, request)?;
-                let notices = resolver.take_warnings();
-                return Ok(Source { notices, ..source });
+                return finish(done, loaded, missing, request);
             }
         };
         let mut images = Vec::new();

@@ -61,6 +61,8 @@ pub struct Warnings {
 pub enum Event {
     /// What was asked for is understood; told once, before anything runs.
     Understood(Warnings),
+    /// Something is doubtful that has no place in the Dockerfile.
+    Warning(String),
     /// The plan is known; the steps stand in the order of the file.
     Planned {
         /// All of them.

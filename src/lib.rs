@@ -86,8 +86,8 @@ pub use kiln_executor::{
     LoadedImage, LoggedOut, ManifestDescriptor, MemberChange, NewLogin, PlatformDetails, Program,
     ProgramStdio, PullEvent, PullObserver, PullRequest, PulledImage, PushRequest, PushedName,
     RegistryOverrides, RegistrySettings, Revision, SaveFormat, SaveRequest, SecretSource, Secrets,
-    SpaceLine, StepLog, Swept, Terminal, TransferEvent, TransferObserver, Volume, host_platform,
-    init_if_requested, probe_host, userns,
+    SpaceLine, StepLog, Swept, Terminal, TransferEvent, TransferObserver, Volume, Warn,
+    host_platform, init_if_requested, probe_host, userns,
 };
 pub use kiln_executor::{
     AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin, SbomRequest,

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use kiln_executor::{Engine, Executor, ExecutorOptions, RegistryOverrides};
+use kiln_executor::{Engine, Executor, ExecutorOptions, RegistryOverrides, Warn};
 
 use crate::Error;
 
@@ -22,6 +22,8 @@ pub struct Options {
     pub registries: RegistryOverrides,
     /// The engines of this host that are asked for images before registries are, in order.
     pub engines: Vec<Engine>,
+    /// Told what is doubtful, once each; a build tells its own events instead.
+    pub warn: Warn,
 }
 
 /// A store, and everything that can be done with it. Clones share it.
@@ -42,6 +44,7 @@ impl Kiln {
             offline: options.offline,
             registries: options.registries,
             engines: options.engines,
+            warn: options.warn,
         })?;
         Ok(Kiln { executor })
     }

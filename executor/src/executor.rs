@@ -15,6 +15,7 @@ use crate::challenges::StoredChallenges;
 use crate::emulation;
 use crate::engines::{Engine, Engines};
 use crate::error::{Error, words};
+use crate::warning::Warn;
 
 /// How an executor is opened.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct ExecutorOptions {
     pub registries: Overrides,
     /// The engines of this host that are asked for images before registries are, in order.
     pub engines: Vec<Engine>,
+    /// Told what is doubtful, once each, where nobody else is.
+    pub warn: Warn,
 }
 
 /// A store with a way to registries and into sandboxes. Clones share everything.
@@ -193,6 +196,7 @@ pub(crate) mod tests {
             offline: true,
             registries: Overrides::default(),
             engines: Vec::new(),
+            warn: Warn::default(),
         };
         let executor = Executor::open(options).unwrap();
         (directory, executor)

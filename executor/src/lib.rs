@@ -7,6 +7,7 @@
 
 mod error;
 mod executor;
+mod warning;
 
 mod context;
 mod stack;
@@ -119,6 +120,7 @@ pub use space::{Keep, SpaceLine, Swept};
 pub use ssh::AgentError;
 pub use transfer::{BlobState, TransferEvent, TransferObserver};
 pub use users::AccountError;
+pub use warning::Warn;
 pub use worker::{BuildWorker, Handle};
 
 pub use kiln_oci::registry::{

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use kiln::userns::{self, UserNsSupport};
-use kiln::{Cancel, Engine, Kiln, Options, RegistryOverrides};
+use kiln::{Cancel, Engine, Kiln, Options, RegistryOverrides, Warn};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{RegistryArgs, SourceArgs};
+use super::progress::words_visible;
 use super::{Failure, report, spec};
 
 /// Where root keeps images.
@@ -100,6 +101,7 @@ pub(crate) fn open(needs: Needs, asking: impl Into<Asking>) -> Result<Kiln, Fail
         offline: asking.offline,
         registries: registries(),
         engines: asking.engines()?,
+        warn: Warn::new(|line| report::warning(&words_visible(&line))),
         ..Options::default()
     };
     if userns::entered() {

@@ -17,6 +17,7 @@ use super::*;
 use crate::context::Locals;
 use crate::executor::ExecutorOptions;
 use crate::source::Resolver;
+use crate::warning::Warn;
 
 mod directories;
 mod documents;
@@ -47,6 +48,7 @@ impl World {
             offline: true,
             registries: Default::default(),
             engines: Vec::new(),
+            warn: Warn::default(),
         };
         let executor = Executor::open(options).unwrap();
         let worker = BuildWorker::new(

@@ -18,6 +18,7 @@ use crate::error::{Error, words};
 use crate::executor::Executor;
 use crate::images::{member_for, oci_platform, platform_of};
 use crate::source::fetch;
+use crate::warning::Warn;
 
 /// Names are long, and people know an image by the first digits of its digest.
 const SHOWN_DIGITS: usize = 8;
@@ -80,7 +81,7 @@ pub struct Resolver {
     /// Whether what is here may be used, instead of what a registry would say.
     takes_local: bool,
     known: Mutex<Known>,
-    warnings: Mutex<Vec<String>>,
+    warn: Warn,
     tell: Tell,
 }
 
@@ -101,7 +102,7 @@ impl Resolver {
             takes_layers: true,
             takes_local: true,
             known: Mutex::default(),
-            warnings: Mutex::default(),
+            warn: executor.options().warn.clone(),
             tell: Arc::new(|_| {}),
         }
     }
@@ -142,13 +143,10 @@ impl Resolver {
         }
     }
 
-    /// What is doubtful about the answers, as far as it was not returned before.
-    pub fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut *self.lock_warnings())
-    }
-
-    fn lock_warnings(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells `warn` what is doubtful about the answers, and nobody else.
+    #[must_use]
+    pub fn warning(self, warn: Warn) -> Resolver {
+        Resolver { warn, ..self }
     }
 
     /// Whom it asks.
@@ -217,7 +215,7 @@ impl Resolver {
                 .await;
             if let Ok(Some(image)) = here {
                 let shown = reference.familiar();
-                self.lock_warnings().push(format!(
+                self.warn.tell(format!(
                     "`{shown}` is taken as it is here ({}): {}",
                     image.label,
                     words(&error)
@@ -256,7 +254,9 @@ impl Resolver {
                 tell: &*self.tell,
             })
             .await;
-        self.lock_warnings().extend(answer.warnings);
+        for line in answer.warnings {
+            self.warn.tell(line);
+        }
         if let Some(error) = answer.other_platform {
             other_platform.get_or_insert(error);
         }
@@ -535,6 +535,7 @@ mod tests {
             offline: false,
             registries: Default::default(),
             engines: Vec::new(),
+            warn: Warn::default(),
         })
         .unwrap();
         let resolver = Resolver::new(&executor);

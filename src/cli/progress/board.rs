@@ -131,7 +131,7 @@ impl Board {
                 return rest;
             }
             // Warned of below the last picture.
-            Event::Understood(_) => {}
+            Event::Understood(_) | Event::Warning(_) => {}
             Event::Explained { .. } => {}
             Event::Notice(text) => self.notices.push(words::visible(text)),
             Event::Sending {

@@ -73,7 +73,13 @@ impl Drawer {
         let inner = Arc::clone(&self.inner);
         let warnings = Arc::clone(&self.warnings);
         move |event| match (event, &mut *lock(&inner)) {
-            (Event::Understood(told), _) => *lock(&warnings) = told,
+            (Event::Understood(mut told), _) => {
+                let mut warnings = lock(&warnings);
+                let earlier = std::mem::take(&mut warnings.notices);
+                told.notices.splice(0..0, earlier);
+                *warnings = told;
+            }
+            (Event::Warning(line), _) => lock(&warnings).notices.push(words_visible(&line)),
             (_, Inner::Quiet) => {}
             (event, Inner::Plain(plain)) => plain.on(event),
             (event, Inner::Live(live)) => live.on(event),

@@ -61,7 +61,10 @@ impl Plain {
                 let what = words::visible(what);
                 return say(&format!("{what} · {}\n", words::duration(*took)));
             }
-            Event::Understood(_) | Event::Planned { .. } | Event::Exporting(_) => return,
+            Event::Understood(_)
+            | Event::Warning(_)
+            | Event::Planned { .. }
+            | Event::Exporting(_) => return,
         };
         let Some(known) = self.board.steps.get(step) else {
             return;

@@ -21,6 +21,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("no_archive", NEEDS, no_archive),
         case("no_document", NEEDS, no_document),
         case("nobody_listens", NEEDS, nobody_listens),
+        case("told_everywhere", NEEDS, told_everywhere),
+        case("told_of_front_ends", NEEDS, told_of_front_ends),
         case("digests_are_not_believed", NEEDS, digests_are_not_believed),
     ]
 }
@@ -208,6 +210,80 @@ fn nobody_listens(world: &World) {
         .env("DOCKER_HOST", format!("unix://{}", socket.display()))
         .ok();
     assert!(!ran.stderr.contains("docker"), "{}", ran.whole());
+}
+
+/// Whatever asks for images says what is wrong with an engine, once.
+fn told_everywhere(world: &World) {
+    let registry = Registry::start();
+    add_image(&registry, "base", &[&base_layer()]);
+    add_image(&registry, "other", &[&base_layer()]);
+    let host = registry.host();
+    world.dockerfile(&format!(
+        "FROM {host}/base AS a\nFROM {host}/other\nCOPY --from=a /bin/sh /sh\n"
+    ));
+    let fake = Fake::start(&world.path("docker.sock"), |_| {
+        Reply::Whole(b"[1, 2".to_vec())
+    });
+    let base = format!("{host}/base");
+    let lines: [&[&str]; 7] = [
+        &["run", "--entrypoint", "/bin/true", &base],
+        &["build", "--check", "ctx"],
+        &["build", "--call=outline", "ctx"],
+        &["plan", "--resolve", "ctx"],
+        &["plan", "--would-run", "ctx"],
+        &["build", "ctx"],
+        &["build", "-q", "ctx"],
+    ];
+    for (index, line) in lines.iter().enumerate() {
+        let ran = world
+            .kiln(line)
+            .env("KILN_ENGINES", "docker")
+            .env("KILN_ROOT", world.path(&format!("store{index}")))
+            .env("DOCKER_HOST", fake.host())
+            .run();
+        told_once(&ran);
+    }
+    // Above the error of what fails, too.
+    world.dockerfile("FROM 127.0.0.1:1/none\n");
+    let ran = world
+        .kiln(&["build", "--offline", "--engines", "docker", "ctx"])
+        .env("DOCKER_HOST", fake.host())
+        .exits(1);
+    told_once(&ran);
+}
+
+/// Checks that a run says that docker was not used, and nothing of it twice.
+#[track_caller]
+fn told_once(ran: &Ran) {
+    let lines = ran.stderr.lines();
+    let told = lines.filter(|line| line.starts_with("warning: docker was not used"));
+    let told: Vec<&str> = told.collect();
+    let each: std::collections::BTreeSet<&str> = told.iter().copied().collect();
+    assert!(
+        !told.is_empty() && each.len() == told.len(),
+        "{}",
+        ran.whole()
+    );
+}
+
+fn told_of_front_ends(world: &World) {
+    let registry = Registry::start();
+    add_image(&registry, "base", &[&base_layer()]);
+    let fake = Fake::start(&world.path("docker.sock"), |_| {
+        Reply::Whole(b"[1, 2".to_vec())
+    });
+    let script = format!(
+        "#!/bin/sh\nread -r build\nprintf '%s\\n' '{{\"type\":\"hello\",\"version\":\"kiln.frontend/0\"}}'\n         printf '%s\\n' '{{\"type\":\"resolve\",\"id\":7,\"image\":\"{}/base\",\"platform\":\"linux/amd64\"}}'\n         read -r answer\nexit 1\n",
+        registry.host()
+    );
+    world.write_program("front", &script);
+    world.write("ctx/file", "");
+    let ran = world
+        .kiln(&["build", "--frontend", "./front", "-f", "ctx/file", "ctx"])
+        .env("KILN_ENGINES", "docker")
+        .env("DOCKER_HOST", fake.host())
+        .run();
+    told_once(&ran);
 }
 
 /// An engine keeps no manifests, so that it is not asked about one.
