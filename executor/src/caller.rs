@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use kiln_oci::caller::{Caller, CallersProcess, CommandLine, Directly};
 use kiln_oci::registry::{Overrides, Settings};
 use kiln_sandbox::porter::{self, Program, Started};
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 
 use crate::error::Error;
 use crate::piped::watched;
@@ -52,8 +52,12 @@ impl Caller for Outside {
         Ok(Box::new(Process { started, watch }))
     }
 
-    fn connect(&self, socket: &Path) -> io::Result<UnixStream> {
-        porter::connect(socket)
+    fn connect<'a>(&'a self, socket: &'a Path) -> BoxFuture<'a, io::Result<UnixStream>> {
+        Box::pin(async move {
+            let stream = porter::connect(socket)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        })
     }
 }
 

@@ -7,11 +7,12 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use futures_util::future::BoxFuture;
+use rustix::process::{Pid, Signal};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 /// A program and what it is told.
@@ -21,7 +22,7 @@ pub struct CommandLine {
     pub program: OsString,
     /// What follows.
     pub arguments: Vec<OsString>,
-    /// Signals that a terminal sends are not for it.
+    /// Signals that a terminal sends are not for it; who drops it kills its whole group.
     pub own_group: bool,
 }
 
@@ -49,8 +50,8 @@ pub trait Caller: fmt::Debug + Send + Sync {
         streams: [OwnedFd; 3],
     ) -> io::Result<Box<dyn CallersProcess>>;
 
-    /// Connects to a socket, which may not block.
-    fn connect(&self, socket: &Path) -> io::Result<UnixStream>;
+    /// Connects to a socket.
+    fn connect<'a>(&'a self, socket: &'a Path) -> BoxFuture<'a, io::Result<UnixStream>>;
 }
 
 /// A process that was started; dropping it kills it.
@@ -108,16 +109,41 @@ impl Caller for Directly {
         if line.own_group {
             command.process_group(0);
         }
-        Ok(Box::new(command.spawn()?))
+        let child = command.spawn()?;
+        let group = child
+            .id()
+            .filter(|_| line.own_group)
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
+        Ok(Box::new(Own { child, group }))
     }
 
-    fn connect(&self, socket: &Path) -> io::Result<UnixStream> {
-        UnixStream::connect(socket)
+    fn connect<'a>(&'a self, socket: &'a Path) -> BoxFuture<'a, io::Result<UnixStream>> {
+        Box::pin(UnixStream::connect(socket))
     }
 }
 
-impl CallersProcess for tokio::process::Child {
+/// A child of this process.
+struct Own {
+    child: tokio::process::Child,
+    /// The group that it leads, until it was waited for.
+    group: Option<Pid>,
+}
+
+impl CallersProcess for Own {
     fn ended(&mut self) -> BoxFuture<'_, io::Result<ExitStatus>> {
-        Box::pin(self.wait())
+        Box::pin(async {
+            let status = self.child.wait().await;
+            self.group = None;
+            status
+        })
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            // Nobody is left where this fails.
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
     }
 }

@@ -27,6 +27,7 @@ use kiln_oci::digest::Sha256Digest;
 use kiln_oci::reference::Reference;
 use kiln_store::{DiffId, Lease};
 
+use crate::caller::caller;
 use crate::error::{Error, words};
 use crate::executor::Executor;
 
@@ -239,7 +240,7 @@ async fn ask(engine: Engine, asking: Asking<'_>) -> Result<Option<LocalImage>, E
 /// The docker engine of this host; none where no socket is in sight.
 pub(crate) fn daemon() -> Result<Option<Daemon>, Error> {
     match Places::from_env().find()? {
-        Some(address) => Ok(Some(Daemon::new(&address)?)),
+        Some(address) => Ok(Some(Daemon::new(&address, caller())?)),
         None => Ok(None),
     }
 }

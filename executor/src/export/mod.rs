@@ -239,6 +239,24 @@ pub struct ManifestDescriptor {
 
 /// How often somebody looks whether a transfer is to stop.
 pub(crate) const GLANCE: Duration = Duration::from_millis(50);
+/// Returns once work is to stop.
+pub(crate) async fn stopped(stop: &Stop) {
+    while !stop.is_set() {
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// What comes of `work`, unless it is to stop before.
+pub(crate) async fn unless_stopped<T>(
+    stop: &Stop,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = stopped(stop) => Err(Error::Cancelled),
+    }
+}
+
 /// What [`ManifestDescriptor::annotations`] call the digest of the config.
 const CONFIG_DIGEST: &str = "config.digest";
 
@@ -480,7 +498,7 @@ impl<'a> Run<'a> {
         progress: &dyn Fn(String),
     ) -> Result<(), Error> {
         let runtime = tokio::runtime::Handle::current();
-        let loader = runtime.block_on(Loader::choose(engine))?;
+        let loader = runtime.block_on(unless_stopped(self.stop, Loader::choose(engine)))??;
         progress(format!("loading into {}", loader.engine()));
         let images = self.images(options, false)?;
         let worker = self.worker;
@@ -496,7 +514,8 @@ impl<'a> Run<'a> {
         };
         let diff_ids = packing.diff_ids();
         let familiar: Vec<String> = names.iter().map(Reference::familiar).collect();
-        let knows = runtime.block_on(loader.knows(&diff_ids, &familiar));
+        let knows = loader.knows(&diff_ids, &familiar);
+        let knows = runtime.block_on(unless_stopped(self.stop, knows))?;
         let parcel = packing.pack(&knows)?;
         match loader.send(&parcel, &runtime, self.stop, progress) {
             Err(error) if parcel.is_partial() && !self.stop.is_set() => {
@@ -637,21 +656,12 @@ impl<'a> Run<'a> {
                 false => name.clone(),
             })
             .collect();
-        let stop = self.stop.clone();
-        let stopped = async move {
-            while !stop.is_set() {
-                tokio::time::sleep(GLANCE).await;
-            }
-        };
-        let sent = tokio::runtime::Handle::current().block_on(async {
-            tokio::select! {
-                sent = self.executor.send(&image, &targets, self.worker.transfers()) => sent,
-                () = stopped => Err(Error::Cancelled),
-            }
-        });
-        match sent {
+        let sending = self
+            .executor
+            .send(&image, &targets, self.worker.transfers());
+        let sending = unless_stopped(self.stop, sending);
+        match tokio::runtime::Handle::current().block_on(sending)? {
             Ok(_) => {}
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(source) => {
                 let is_kept = keep || self.keep_instead(options, names).is_ok();
                 let names = names.iter().map(Reference::familiar);

@@ -20,6 +20,8 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Dockerd {
     process: Process,
     directory: PathBuf,
+    /// Where it speaks TLS, if it does.
+    tls_port: Option<u16>,
 }
 
 /// A containerd.
@@ -51,7 +53,26 @@ impl Dockerd {
         })
     }
 
+    /// Starts one that also speaks TLS on a port, with the certificates and keys of a directory.
+    pub(crate) fn start_with_tls(directory: &Path, material: &Path) -> Dockerd {
+        // Somebody else may have taken the port before it does.
+        let mut tries = (0..5).map(|_| {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            Dockerd::try_start_with(directory, Some((port, material)))
+        });
+        tries.find_map(|started| started).unwrap_or_else(|| {
+            let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+            panic!("dockerd does not start: {log}")
+        })
+    }
+
     pub(super) fn try_start(directory: &Path) -> Option<Dockerd> {
+        Dockerd::try_start_with(directory, None)
+    }
+
+    fn try_start_with(directory: &Path, tls: Option<(u16, &Path)>) -> Option<Dockerd> {
         let path = |name: &str| directory.join(name).display().to_string();
         std::fs::create_dir_all(directory).unwrap();
         std::fs::write(directory.join("daemon.json"), "{}").unwrap();
@@ -63,9 +84,18 @@ impl Dockerd {
             .args(["--config-file", &path("daemon.json")])
             .args(["--pidfile", &path("pid")])
             .args(["-H", &format!("unix://{}", path("docker.sock"))]);
+        if let Some((port, material)) = tls {
+            let file = |name: &str| material.join(name).display().to_string();
+            command
+                .args(["--tlsverify", "--tlscacert", &file("ca.pem")])
+                .args(["--tlscert", &file("server.pem")])
+                .args(["--tlskey", &file("server-key.pem")])
+                .args(["-H", &format!("tcp://127.0.0.1:{port}")]);
+        }
         let mut dockerd = Dockerd {
             process: Process::start(command, directory)?,
             directory: directory.to_owned(),
+            tls_port: tls.map(|(port, _)| port),
         };
         let answers = || {
             let answer = try_ask(directory, "GET", "/_ping", b"");
@@ -77,6 +107,11 @@ impl Dockerd {
     /// What `DOCKER_HOST` is to be.
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.directory.join("docker.sock").display())
+    }
+
+    /// The same for its port, where it speaks TLS.
+    pub(crate) fn tls_host(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.tls_port.unwrap())
     }
 
     /// Asks it something.

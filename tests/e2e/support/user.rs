@@ -9,12 +9,16 @@ use super::world::World;
 /// Nobody's id on any host that these tests run on.
 pub(crate) const UID: &str = "64242";
 
+const NO_GROUPS: &str = "--clear-groups";
+
 /// What a script prints when that user runs it in the case's directory, with `$KILN` and a store.
 pub(crate) struct User<'w> {
     world: &'w World,
     store: &'static str,
     /// A line of a shell that runs `"$@"` as somebody who runs things for the user.
     pub(crate) before: String,
+    /// What `setpriv` is told of groups beside the user's own.
+    pub(crate) groups: String,
 }
 
 impl<'w> User<'w> {
@@ -36,6 +40,7 @@ impl<'w> User<'w> {
             world,
             store,
             before: "exec \"$@\"".to_owned(),
+            groups: NO_GROUPS.to_owned(),
         }
     }
 
@@ -54,7 +59,7 @@ impl<'w> User<'w> {
             "umask 022; kiln() {{ {} \"$@\"; }}; export HOME={home} KILN_ROOT={home}/store SOURCE_DATE_EPOCH=0\n{script}",
             env!("CARGO_BIN_EXE_kiln")
         );
-        let arguments = arguments(&self.before, &script);
+        let arguments = arguments(&self.before, &self.groups, &script);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.world.program("sh", &arguments).run()
     }
@@ -81,7 +86,7 @@ fn giving_ids(etc: &Path) -> String {
 }
 
 /// The arguments of a shell that runs a script as the user.
-fn arguments(before: &str, script: &str) -> Vec<String> {
+fn arguments(before: &str, groups: &str, script: &str) -> Vec<String> {
     let user = [
         "-c",
         before,
@@ -89,7 +94,7 @@ fn arguments(before: &str, script: &str) -> Vec<String> {
         "setpriv",
         &format!("--reuid={UID}"),
         &format!("--regid={UID}"),
-        "--clear-groups",
+        groups,
         "sh",
         "-c",
         script,
@@ -107,7 +112,11 @@ pub(super) fn succeeds_with_ids(directory: &Path, script: &str) -> bool {
     std::os::unix::fs::chown(&home, Some(id), Some(id)).unwrap();
     let script = format!("set -e; export HOME={}; cd\n{script}", home.display());
     let status = Command::new("sh")
-        .args(arguments(&giving_ids(&directory.join("etc")), &script))
+        .args(arguments(
+            &giving_ids(&directory.join("etc")),
+            NO_GROUPS,
+            &script,
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -16,6 +16,8 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     /// A certificate for a client and its key, as PEM.
     client: (String, String),
+    /// The server's, as PEM.
+    server: (String, String),
     chain: Vec<CertificateDer<'static>>,
     key: Arc<Vec<u8>>,
 }
@@ -50,6 +52,7 @@ impl Authority {
             pem: certificate.pem(),
             certificate: certificate.der().clone(),
             client: (client.pem(), client_key.serialize_pem()),
+            server: (server.pem(), key.serialize_pem()),
             chain: vec![server.der().clone()],
             key: Arc::new(key.serialize_der()),
         }
@@ -69,6 +72,12 @@ impl Authority {
     pub fn write_client(&self, certificate: &Path, key: &Path) {
         std::fs::write(certificate, &self.client.0).unwrap();
         std::fs::write(key, &self.client.1).unwrap();
+    }
+
+    /// Writes the certificate of a server on this host that the authority signed, and its key.
+    pub fn write_server(&self, certificate: &Path, key: &Path) {
+        std::fs::write(certificate, &self.server.0).unwrap();
+        std::fs::write(key, &self.server.1).unwrap();
     }
 
     /// Makes the server's side; clients must have a certificate of `clients`, if given.

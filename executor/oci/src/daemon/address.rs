@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::DaemonError;
+use super::ssh::SshTarget;
 use crate::digest::Sha256Digest;
+use crate::registry::{ClientCertificate, HostTls};
 
 /// The longest document of docker's settings.
 const SETTINGS_LIMIT_BYTES: u64 = 1 << 20;
@@ -19,15 +21,23 @@ const SETTINGS_LIMIT_BYTES: u64 = 1 << 20;
 pub enum Address {
     /// A socket.
     Unix(PathBuf),
-    /// Host and port, without TLS.
-    Tcp(String),
+    /// A host of the network.
+    Tcp {
+        /// Host and port.
+        host: String,
+        /// How TLS is spoken, if it is.
+        tls: Option<HostTls>,
+    },
+    /// Behind ssh.
+    Ssh(SshTarget),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(host) => write!(f, "tcp://{host}"),
+            Self::Tcp { host, .. } => write!(f, "tcp://{host}"),
+            Self::Ssh(target) => target.fmt(f),
         }
     }
 }
@@ -41,6 +51,12 @@ pub struct Places {
     pub context: Option<String>,
     /// Docker's directory of settings.
     pub config: Option<PathBuf>,
+    /// `DOCKER_TLS_VERIFY`: TLS is spoken, and the engine's certificate verified.
+    pub tls_verify: bool,
+    /// `DOCKER_TLS`: TLS is spoken.
+    pub tls: bool,
+    /// `DOCKER_CERT_PATH`: where certificates and keys are, if not among docker's settings.
+    pub certificates: Option<PathBuf>,
     /// Sockets to try where nothing else is said.
     pub sockets: Vec<PathBuf>,
 }
@@ -66,6 +82,8 @@ struct Endpoints {
 struct Endpoint {
     #[serde(rename = "Host", default)]
     host: String,
+    #[serde(rename = "SkipTLSVerify", default)]
+    skip_verify: bool,
 }
 
 impl Places {
@@ -91,6 +109,9 @@ impl Places {
             host: text("DOCKER_HOST"),
             context: text("DOCKER_CONTEXT"),
             config: config.or_else(|| below_home(".docker")),
+            tls_verify: named("DOCKER_TLS_VERIFY").is_some(),
+            tls: named("DOCKER_TLS").is_some(),
+            certificates: named("DOCKER_CERT_PATH").map(PathBuf::from),
             sockets: sockets.into_iter().flatten().collect(),
         }
     }
@@ -98,7 +119,7 @@ impl Places {
     /// The engine that docker's command would talk to; none where there is no socket.
     pub fn find(&self) -> Result<Option<Address>, DaemonError> {
         if let Some(host) = &self.host {
-            return parse(host).map(Some);
+            return parse(host, self.tls()).map(Some);
         }
         let context = match &self.context {
             Some(context) => context.clone(),
@@ -109,6 +130,24 @@ impl Places {
         }
         let there = self.sockets.iter().find(|path| path.exists());
         Ok(there.cloned().map(Address::Unix))
+    }
+
+    /// How TLS is to be spoken with an engine that is no context's.
+    fn tls(&self) -> Option<HostTls> {
+        if !self.tls && !self.tls_verify {
+            return None;
+        }
+        let folder = self.certificates.as_ref().or(self.config.as_ref())?;
+        Some(HostTls {
+            // Without it nothing could be verified; if it is not there, that is told.
+            ca: match self.tls_verify {
+                true => vec![folder.join(AUTHORITY)],
+                false => Vec::new(),
+            },
+            client: client(folder),
+            skip_verify: !self.tls_verify,
+            ..HostTls::default()
+        })
     }
 
     fn settings(&self) -> Settings {
@@ -132,15 +171,26 @@ impl Places {
             .config
             .as_ref()
             .ok_or_else(|| refused("neither HOME nor DOCKER_CONFIG is set".to_owned()))?;
-        let path = directory
-            .join("contexts/meta")
-            .join(Sha256Digest::of(name.as_bytes()).hex())
-            .join("meta.json");
+        let contexts = directory.join("contexts");
+        let id = Sha256Digest::of(name.as_bytes()).hex();
+        let path = contexts.join("meta").join(&id).join("meta.json");
         let shown = path.display();
         let bytes = read(&path).map_err(|error| refused(format!("`{shown}`: {error}")))?;
         let context: Context = serde_json::from_slice(&bytes)
             .map_err(|error| refused(format!("`{shown}`: {error}")))?;
-        parse(&context.endpoints.docker.host)
+        let Endpoint { host, skip_verify } = context.endpoints.docker;
+        let folder = contexts.join("tls").join(&id).join("docker");
+        let authority = folder.join(AUTHORITY);
+        let tls = HostTls {
+            ca: match authority.exists() && !skip_verify {
+                true => vec![authority],
+                false => Vec::new(),
+            },
+            client: client(&folder),
+            skip_verify,
+            ..HostTls::default()
+        };
+        parse(&host, (tls != HostTls::default()).then_some(tls))
     }
 }
 
@@ -152,30 +202,59 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads what docker calls a host.
-fn parse(host: &str) -> Result<Address, DaemonError> {
-    let refused = || DaemonError::Address {
-        host: host.chars().take(200).collect(),
+const AUTHORITY: &str = "ca.pem";
+
+/// What is shown to the engine: half of it is as good as none only if the other half is missing too.
+fn client(folder: &Path) -> Option<ClientCertificate> {
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+    (cert.exists() || key.exists()).then_some(ClientCertificate { cert, key })
+}
+
+/// Reads what docker calls a host; one of the network is spoken to with `tls`.
+fn parse(host: &str, tls: Option<HostTls>) -> Result<Address, DaemonError> {
+    let refused = |reason: String| DaemonError::Address {
+        host: without_secrets(host).chars().take(200).collect(),
+        reason,
     };
-    if let Some(path) = host.strip_prefix("unix://") {
-        return match path.is_empty() {
-            true => Err(refused()),
-            false => Ok(Address::Unix(PathBuf::from(path))),
-        };
-    }
-    let tls = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let address = host
-        .strip_prefix("tcp://")
-        .or_else(|| host.strip_prefix("http://"))
-        .map(|address| address.trim_end_matches('/'))
-        .filter(|address| !address.is_empty() && !address.contains(['/', '?', '#', '@', ' ']));
-    match address {
-        Some(address) if !tls("DOCKER_TLS_VERIFY") && !tls("DOCKER_TLS") => {
-            Ok(Address::Tcp(address.to_owned()))
+    let Some((scheme, rest)) = host.split_once("://") else {
+        return Err(refused(SPOKEN.to_owned()));
+    };
+    match scheme {
+        "unix" if rest.is_empty() => Err(refused("it names no socket".to_owned())),
+        "unix" => Ok(Address::Unix(PathBuf::from(rest))),
+        "ssh" => SshTarget::parse(host).map(Address::Ssh).map_err(refused),
+        "tcp" | "http" => {
+            let port = if tls.is_some() { 2376 } else { 2375 };
+            let host = rest.trim_end_matches('/');
+            if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+                return Err(refused("it is no host with a port".to_owned()));
+            }
+            let has_port = host
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| !port.contains(']'));
+            let host = match has_port {
+                true => host.to_owned(),
+                false => format!("{host}:{port}"),
+            };
+            Ok(Address::Tcp { host, tls })
         }
-        _ => Err(refused()),
+        _ => Err(refused(SPOKEN.to_owned())),
     }
 }
+
+/// An address without what stands before its host, if there is a password in it.
+fn without_secrets(host: &str) -> String {
+    match host.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((user, rest)) if user.contains(':') => format!("{scheme}://..@{rest}"),
+            _ => host.to_owned(),
+        },
+        None => host.to_owned(),
+    }
+}
+
+/// What is said of all other addresses.
+const SPOKEN: &str = "only unix://, tcp:// and ssh:// are spoken";
 
 #[cfg(test)]
 mod tests {
@@ -185,24 +264,74 @@ mod tests {
         Address::Unix(PathBuf::from(path))
     }
 
+    fn tcp(host: &str, tls: Option<HostTls>) -> Address {
+        let host = host.to_owned();
+        Address::Tcp { host, tls }
+    }
+
     #[test]
     fn hosts() {
-        assert_eq!(parse("unix:///a/b.sock").unwrap(), unix("/a/b.sock"));
-        assert_eq!(
-            parse("tcp://127.0.0.1:2375/").unwrap(),
-            Address::Tcp("127.0.0.1:2375".to_owned())
-        );
+        let plain = |host: &str| parse(host, None);
+        assert_eq!(plain("unix:///a/b.sock").unwrap(), unix("/a/b.sock"));
+        for (host, expected) in [
+            ("tcp://127.0.0.1:2375/", "127.0.0.1:2375"),
+            ("tcp://docker", "docker:2375"),
+            ("tcp://[::1]", "[::1]:2375"),
+            ("tcp://[::1]:7", "[::1]:7"),
+            ("http://a:1", "a:1"),
+        ] {
+            assert_eq!(plain(host).unwrap(), tcp(expected, None), "{host}");
+        }
+        assert!(matches!(plain("ssh://me@host").unwrap(), Address::Ssh(_)));
         for refused in [
             "",
             "unix://",
-            "ssh://me@host",
+            "ssh://",
             "tcp://",
             "tcp://a/b",
             "npipe://x",
+            "fd://",
         ] {
-            let error = parse(refused).unwrap_err();
+            let error = plain(refused).unwrap_err();
             assert!(matches!(error, DaemonError::Address { .. }), "{refused}");
         }
+        let error = plain("ssh://me:secret@host").unwrap_err().to_string();
+        assert!(error.contains("`ssh://..@host`"), "{error}");
+    }
+
+    #[test]
+    fn tls_is_as_the_environment_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let mut places = Places {
+            host: Some("tcp://docker".to_owned()),
+            config: Some(folder.path().to_owned()),
+            tls: true,
+            ..Places::default()
+        };
+        let anybody = HostTls {
+            skip_verify: true,
+            ..HostTls::default()
+        };
+        let found = |places: &Places| places.find().unwrap().unwrap();
+        assert_eq!(found(&places), tcp("docker:2376", Some(anybody)));
+        places.tls_verify = true;
+        places.certificates = Some(own.clone());
+        let verified = HostTls {
+            ca: vec![own.join("ca.pem")],
+            ..HostTls::default()
+        };
+        assert_eq!(found(&places), tcp("docker:2376", Some(verified.clone())));
+        std::fs::write(own.join("key.pem"), "").unwrap();
+        let known = HostTls {
+            client: Some(ClientCertificate {
+                cert: own.join("cert.pem"),
+                key: own.join("key.pem"),
+            }),
+            ..verified
+        };
+        assert_eq!(found(&places), tcp("docker:2376", Some(known)));
     }
 
     #[test]
@@ -249,6 +378,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(places.find().unwrap(), Some(unix("/d.sock")));
+        std::fs::write(
+            meta.join("meta.json"),
+            r#"{"Endpoints":{"docker":{"Host":"tcp://far:1","SkipTLSVerify":false}}}"#,
+        )
+        .unwrap();
+        assert_eq!(places.find().unwrap(), Some(tcp("far:1", None)));
+        let id = Sha256Digest::of(b"desktop").hex();
+        let material = folder.path().join("contexts/tls").join(id).join("docker");
+        std::fs::create_dir_all(&material).unwrap();
+        std::fs::write(material.join("ca.pem"), "").unwrap();
+        let tls = HostTls {
+            ca: vec![material.join("ca.pem")],
+            ..HostTls::default()
+        };
+        assert_eq!(places.find().unwrap(), Some(tcp("far:1", Some(tls))));
         places.context = Some("default".to_owned());
         assert!(matches!(places.find().unwrap(), Some(Address::Unix(_))));
         places.host = Some("unix:///h.sock".to_owned());

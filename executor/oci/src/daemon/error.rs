@@ -4,13 +4,13 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
-    /// The address is one that is not spoken here.
-    #[error(
-        "cannot reach a docker engine at `{host}`: only unix:// and tcp:// without TLS are spoken"
-    )]
+    /// The address is none that can be reached.
+    #[error("cannot reach a docker engine at `{host}`: {reason}")]
     Address {
         /// As given.
         host: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A document of docker's settings cannot be used.
     #[error("cannot find out which docker engine the context `{context}` means: {reason}")]
@@ -20,33 +20,25 @@ pub enum DaemonError {
         /// What is wrong with it.
         reason: String,
     },
-    /// No client could be made.
-    #[error("cannot reach the docker engine at `{at}`")]
-    Client {
-        /// Its address.
-        at: String,
-        /// Why not.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// No client could be made.
-    #[error("cannot reach the docker engine at `{at}`")]
+    /// The certificates and keys for it cannot be used.
+    #[error("cannot reach the docker engine at `{at}`: {reason}")]
     Tls {
         /// Its address.
         at: String,
-        /// Why not.
-        #[source]
-        source: rustls::Error,
+        /// What is wrong with them.
+        reason: String,
     },
     /// No connection could be made, or it broke.
-    #[error("cannot {attempt} at the docker engine `{at}`: {}", innermost(.cause))]
+    #[error("cannot {attempt} at the docker engine `{at}`: {}", innermost(.cause.as_ref()))]
     Lost {
         /// What was tried.
         attempt: String,
         /// Its address.
         at: String,
+        /// Nobody took a connection.
+        unconnected: bool,
         /// How it ended.
-        cause: reqwest::Error,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nothing was heard for too long.
     #[error("cannot {attempt} at the docker engine `{at}`: nothing was heard for {seconds} s")]
@@ -96,10 +88,13 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether nothing listens there, or not for this user: as if there were no engine.
     pub fn is_absent(&self) -> bool {
-        match self {
-            Self::Lost { cause, .. } => cause.is_connect(),
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Lost {
+                unconnected: true,
+                ..
+            }
+        )
     }
 }
 
@@ -111,8 +106,8 @@ fn detail(message: &str) -> String {
 }
 
 /// The cause that tells most: the client's own words name an address that nobody knows.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
     // Chains are short; the bound is for ones that are not.
     for _ in 0..32 {
         match cause.source() {

@@ -4,20 +4,28 @@
 //! digests are the caller's to check.
 
 mod address;
+mod dial;
 mod error;
+mod http;
+mod ssh;
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-pub use reqwest::Body;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Response, StatusCode};
+use futures_util::Stream;
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use address::{Address, Places};
 pub use error::DaemonError;
+pub use ssh::SshTarget;
 
+use self::dial::Dial;
+use self::http::{Answer, Http, Lost};
+use crate::caller::Caller;
 use crate::digest::Sha256Digest;
 
 /// A question that takes longer than this is given up: whoever asks waits.
@@ -36,8 +44,7 @@ const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 /// A docker engine at an address. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Daemon {
-    client: Client,
-    base: String,
+    http: Http,
     shown: String,
 }
 
@@ -109,38 +116,10 @@ pub struct Progress {
 }
 
 impl Daemon {
-    /// The engine at an address; nobody is asked yet.
-    pub fn new(address: &Address) -> Result<Daemon, DaemonError> {
-        let failed = |source| DaemonError::Client {
-            at: address.to_string(),
-            source,
-        };
-        // The client insists on a TLS library, which is not used.
-        let tls = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .map_err(|source| DaemonError::Tls {
-            at: address.to_string(),
-            source,
-        })?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-        let builder = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .connect_timeout(ANSWER_PATIENCE)
-            .redirect(reqwest::redirect::Policy::none());
-        let (builder, base) = match address {
-            Address::Unix(path) => (
-                builder.unix_socket(path.clone()),
-                "http://docker".to_owned(),
-            ),
-            Address::Tcp(host) => (builder, format!("http://{host}")),
-        };
+    /// The engine at an address, reached as `caller`; nobody is asked yet.
+    pub fn new(address: &Address, caller: Arc<dyn Caller>) -> Result<Daemon, DaemonError> {
         Ok(Daemon {
-            client: builder.build().map_err(failed)?,
-            base,
+            http: Http::new(Dial::new(address, caller)?),
             shown: address.to_string(),
         })
     }
@@ -177,47 +156,36 @@ impl Daemon {
     /// Asks for an image as the archive that `docker save` writes.
     pub async fn save(&self, name: &str) -> Result<Saved, DaemonError> {
         let attempt = format!("read `{name}`");
-        let request = self.client.get(format!("{}/images/{name}/get", self.base));
-        let response = self.within(&attempt, SAVE_PATIENCE, request.send()).await?;
+        let path = format!("/images/{name}/get");
+        let asking = self.http.get(&path);
+        let answer = match tokio::time::timeout(SAVE_PATIENCE, asking).await {
+            Ok(asked) => asked.map_err(|lost| self.lost(&attempt, lost))?,
+            Err(_) => return Err(self.silent(&attempt, SAVE_PATIENCE)),
+        };
         Ok(Saved {
+            daemon: self.clone(),
+            answer: self.accepted("read an image", answer).await?,
             attempt,
-            at: self.shown.clone(),
-            response: accepted(&self.shown, "read an image", response).await?,
         })
     }
 
     /// Sends an archive as `docker load` does; the messages say how it goes.
-    pub async fn load(&self, archive: Body) -> Result<Loading, DaemonError> {
-        let request = self
-            .client
-            .post(format!("{}/images/load?quiet=0", self.base))
-            .header(CONTENT_TYPE, "application/x-tar")
-            .body(archive);
+    pub async fn load(
+        &self,
+        archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Loading, DaemonError> {
+        const ATTEMPT: &str = "load an image";
+        let path = "/images/load?quiet=0";
+        let body = http::stream(archive);
         // The engine answers once it has read the archive, which has its own patience.
-        let response = request.send().await.map_err(|source| DaemonError::Lost {
-            attempt: "load an image".to_owned(),
-            at: self.shown.clone(),
-            cause: source,
-        })?;
+        let sent = self.http.post(path, Some("application/x-tar"), body).await;
+        let answer = sent.map_err(|lost| self.lost(ATTEMPT, lost))?;
         Ok(Loading {
-            at: self.shown.clone(),
-            response: accepted(&self.shown, "load an image", response).await?,
+            daemon: self.clone(),
+            answer: self.accepted(ATTEMPT, answer).await?,
             pending: BytesMut::new(),
             ended: false,
         })
-    }
-
-    /// Gives an image, by id, a name.
-    pub async fn tag(&self, id: &str, repository: &str, tag: &str) -> Result<(), DaemonError> {
-        let mut url = url::Url::parse(&format!("{}/images/{id}/tag", self.base))
-            .expect("BUG: the address of an engine is none");
-        url.query_pairs_mut()
-            .append_pair("repo", repository)
-            .append_pair("tag", tag);
-        let attempt = format!("name an image `{repository}:{tag}`");
-        let request = self.client.post(url);
-        let response = self.within(&attempt, IDLE_PATIENCE, request.send()).await?;
-        accepted(&self.shown, &attempt, response).await.map(drop)
     }
 
     /// Asks for a document; none if there is no such thing.
@@ -239,20 +207,17 @@ impl Daemon {
 
     async fn get(&self, attempt: &str, path: &str) -> Result<Option<Bytes>, DaemonError> {
         let asking = async {
-            let request = self.client.get(format!("{}{path}", self.base));
-            let response = request
-                .send()
-                .await
-                .map_err(|source| self.lost(attempt, source))?;
-            if response.status() == StatusCode::NOT_FOUND {
+            let answer = self.http.get(path).await;
+            let answer = answer.map_err(|lost| self.lost(attempt, lost))?;
+            if answer.response.status() == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            let mut response = accepted(&self.shown, attempt, response).await?;
+            let mut answer = self.accepted(attempt, answer).await?;
             let mut bytes = BytesMut::new();
-            while let Some(piece) = response
-                .chunk()
+            while let Some(piece) = answer
+                .piece()
                 .await
-                .map_err(|source| self.lost(attempt, source))?
+                .map_err(|lost| self.lost(attempt, lost))?
             {
                 if bytes.len() + piece.len() > ANSWER_LIMIT_BYTES {
                     return Err(DaemonError::TooLong {
@@ -263,31 +228,50 @@ impl Daemon {
                 }
                 bytes.extend_from_slice(&piece);
             }
+            self.http.keep(answer);
             Ok(Some(bytes.freeze()))
         };
-        match tokio::time::timeout(ANSWER_PATIENCE, asking).await {
+        let patience = ANSWER_PATIENCE + self.http.dial().patience();
+        match tokio::time::timeout(patience, asking).await {
             Ok(answered) => answered,
-            Err(_) => Err(self.silent(attempt, ANSWER_PATIENCE)),
-        }
-    }
-
-    async fn within(
-        &self,
-        attempt: &str,
-        patience: Duration,
-        sending: impl Future<Output = reqwest::Result<Response>>,
-    ) -> Result<Response, DaemonError> {
-        match tokio::time::timeout(patience, sending).await {
-            Ok(sent) => sent.map_err(|source| self.lost(attempt, source)),
             Err(_) => Err(self.silent(attempt, patience)),
         }
     }
 
-    fn lost(&self, attempt: &str, source: reqwest::Error) -> DaemonError {
+    /// Passes on an answer that is none of a refusal.
+    async fn accepted(&self, attempt: &str, mut answer: Answer) -> Result<Answer, DaemonError> {
+        let status = answer.response.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut bytes = BytesMut::new();
+        let reading = async {
+            while let Ok(Some(piece)) = answer.piece().await {
+                bytes.extend_from_slice(&piece);
+                if bytes.len() > 64 << 10 {
+                    break;
+                }
+            }
+        };
+        // Its words are worth no long wait.
+        let _ = tokio::time::timeout(ANSWER_PATIENCE, reading).await;
+        let message = serde_json::from_slice::<Refusal>(&bytes)
+            .map(|refusal| refusal.message)
+            .unwrap_or_default();
+        Err(DaemonError::Refused {
+            attempt: attempt.to_owned(),
+            at: self.shown.clone(),
+            status: status.as_u16(),
+            message: message.chars().take(500).collect(),
+        })
+    }
+
+    fn lost(&self, attempt: &str, lost: Lost) -> DaemonError {
         DaemonError::Lost {
             attempt: attempt.to_owned(),
             at: self.shown.clone(),
-            cause: source,
+            unconnected: lost.unconnected,
+            cause: lost.cause,
         }
     }
 
@@ -304,25 +288,16 @@ impl Daemon {
 #[derive(Debug)]
 pub struct Saved {
     attempt: String,
-    at: String,
-    response: Response,
+    daemon: Daemon,
+    answer: Answer,
 }
 
 impl Saved {
     /// The next piece; none at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, DaemonError> {
-        match tokio::time::timeout(IDLE_PATIENCE, self.response.chunk()).await {
-            Ok(Ok(piece)) => Ok(piece),
-            Ok(Err(source)) => Err(DaemonError::Lost {
-                attempt: self.attempt.clone(),
-                at: self.at.clone(),
-                cause: source,
-            }),
-            Err(_) => Err(DaemonError::Silent {
-                attempt: self.attempt.clone(),
-                at: self.at.clone(),
-                seconds: IDLE_PATIENCE.as_secs(),
-            }),
+        match tokio::time::timeout(IDLE_PATIENCE, self.answer.piece()).await {
+            Ok(piece) => piece.map_err(|lost| self.daemon.lost(&self.attempt, lost)),
+            Err(_) => Err(self.daemon.silent(&self.attempt, IDLE_PATIENCE)),
         }
     }
 }
@@ -330,8 +305,8 @@ impl Saved {
 /// What an engine says while it loads an archive.
 #[derive(Debug)]
 pub struct Loading {
-    at: String,
-    response: Response,
+    daemon: Daemon,
+    answer: Answer,
     pending: BytesMut,
     ended: bool,
 }
@@ -339,7 +314,7 @@ pub struct Loading {
 impl Loading {
     /// The next message; none at the end. What is no message is passed over.
     pub async fn next(&mut self) -> Result<Option<Message>, DaemonError> {
-        let attempt = || "load an image".to_owned();
+        const ATTEMPT: &str = "load an image";
         loop {
             while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line = self.pending.split_to(end + 1);
@@ -353,28 +328,16 @@ impl Loading {
             }
             if self.pending.len() > MESSAGE_LIMIT_BYTES {
                 return Err(DaemonError::TooLong {
-                    attempt: attempt(),
-                    at: self.at.clone(),
+                    attempt: ATTEMPT.to_owned(),
+                    at: self.daemon.shown.clone(),
                     limit: MESSAGE_LIMIT_BYTES,
                 });
             }
-            match tokio::time::timeout(LOAD_PATIENCE, self.response.chunk()).await {
+            match tokio::time::timeout(LOAD_PATIENCE, self.answer.piece()).await {
                 Ok(Ok(Some(piece))) => self.pending.extend_from_slice(&piece),
                 Ok(Ok(None)) => self.ended = true,
-                Ok(Err(source)) => {
-                    return Err(DaemonError::Lost {
-                        attempt: attempt(),
-                        at: self.at.clone(),
-                        cause: source,
-                    });
-                }
-                Err(_) => {
-                    return Err(DaemonError::Silent {
-                        attempt: attempt(),
-                        at: self.at.clone(),
-                        seconds: LOAD_PATIENCE.as_secs(),
-                    });
-                }
+                Ok(Err(lost)) => return Err(self.daemon.lost(ATTEMPT, lost)),
+                Err(_) => return Err(self.daemon.silent(ATTEMPT, LOAD_PATIENCE)),
             }
         }
     }
@@ -385,35 +348,4 @@ impl Loading {
 struct Refusal {
     #[serde(default)]
     message: String,
-}
-
-async fn accepted(
-    at: &str,
-    attempt: &str,
-    mut response: Response,
-) -> Result<Response, DaemonError> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let mut bytes = BytesMut::new();
-    let reading = async {
-        while let Ok(Some(piece)) = response.chunk().await {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > 64 << 10 {
-                break;
-            }
-        }
-    };
-    // Its words are worth no long wait.
-    let _ = tokio::time::timeout(ANSWER_PATIENCE, reading).await;
-    let message = serde_json::from_slice::<Refusal>(&bytes)
-        .map(|refusal| refusal.message)
-        .unwrap_or_default();
-    Err(DaemonError::Refused {
-        attempt: attempt.to_owned(),
-        at: at.to_owned(),
-        status: status.as_u16(),
-        message: message.chars().take(500).collect(),
-    })
 }

@@ -52,6 +52,7 @@ pub use login::{LoggedIn, registry_name};
 pub use pull::BlobStream;
 pub use push::{BlobSource, PushOptions, Pushed, PutManifest, pieces};
 pub use settings::{ConfigError, Given, HostSettings, Origin, Overrides, Settings};
+pub(crate) use tls::client_tls;
 
 use crate::digest::Sha256Digest;
 use crate::document::{Descriptor, ImageConfig, Root};

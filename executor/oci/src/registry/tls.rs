@@ -28,6 +28,15 @@ const BUNDLES: [&str; 6] = [
     "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
 ];
 
+/// Makes the client's side of TLS with somebody who is no registry, whose own authorities go for it alone.
+pub(crate) fn client_tls(host: &HostTls) -> Result<ClientConfig, Error> {
+    let config = Config {
+        system_roots: host.ca.is_empty(),
+        ..Config::default()
+    };
+    client_config(&config, host)
+}
+
 /// Reads the trusted authorities and makes the client's side of TLS, with ring.
 pub(super) fn client_config(config: &Config, host: &HostTls) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -21,7 +21,7 @@ use super::Form;
 use crate::caller::caller;
 use crate::engines::Engine;
 use crate::error::{Error, LOAD};
-use crate::export::{GLANCE, Parcel};
+use crate::export::{GLANCE, Parcel, stopped};
 
 /// What a command says about its failure.
 const WORDS_LIMIT_BYTES: usize = 64 << 10;
@@ -68,9 +68,7 @@ impl Running {
     fn end(mut self, stop: &Stop, runtime: &Handle) -> Result<(ExitStatus, Vec<u8>), Error> {
         let status = runtime.block_on(async {
             let given_up = async {
-                while !stop.is_set() {
-                    tokio::time::sleep(GLANCE).await;
-                }
+                stopped(stop).await;
                 tokio::time::sleep(GRACE).await;
             };
             let status = tokio::select! {

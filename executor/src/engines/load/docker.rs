@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use kiln_oci::daemon::{Body, Daemon};
+use kiln_oci::daemon::Daemon;
 use kiln_oci::digest::Sha256Digest;
 use kiln_tree::Stop;
 use tokio::runtime::Handle;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::Form;
 use crate::engines::Engine;
 use crate::error::{Error, LOAD};
-use crate::export::Parcel;
+use crate::export::{Parcel, unless_stopped};
 
 /// Images that are looked at for layers, and at once.
 const MOST_IMAGES: usize = 1000;
@@ -66,27 +66,34 @@ pub(super) fn send(
     told: &dyn Fn(&Sha256Digest, u64),
     progress: &dyn Fn(String),
 ) -> Result<(), Error> {
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    let body = Body::wrap_stream(futures_util::stream::unfold(
-        receiver,
-        |mut receiver| async {
-            let piece = receiver.recv().await?;
-            Some((piece, receiver))
-        },
-    ));
+    let (sender, receiver) = mpsc::channel::<Option<Bytes>>(PIECES);
+    let archive = futures_util::stream::unfold(Some(receiver), |receiver| async {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Some(piece)) => Some((Ok(piece), Some(receiver))),
+            Some(None) => None,
+            // What has come of it is no archive, though it may look like one.
+            None => {
+                let cut = io::Error::other("the archive was not written to its end");
+                Some((Err(cut), None))
+            }
+        }
+    });
+    // Given up, it closes the line: what has come of the archive is none, and is kept under no name.
     let loading = runtime.spawn({
-        let daemon = daemon.clone();
-        async move { daemon.load(body).await }
+        let (daemon, stop) = (daemon.clone(), stop.clone());
+        async move { unless_stopped(&stop, daemon.load(archive)).await }
     });
     let mut out = Pieces {
         sender,
         piece: Vec::with_capacity(PIECE_BYTES),
+        runtime,
+        stop,
     };
     let written = parcel.write(Form::Docker, &mut out, stop, told);
-    if written.is_err() {
-        // What has come of it is no archive.
-        let cut = io::Error::other("the archive was not written to its end");
-        let _ = out.sender.blocking_send(Err(cut));
+    if written.is_ok() {
+        // Whoever reads no further has said why.
+        let _ = out.send(None);
     }
     drop(out);
     let loading = match runtime.block_on(loading) {
@@ -94,9 +101,7 @@ pub(super) fn send(
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    if stop.is_set() {
-        return Err(Error::Cancelled);
-    }
+    let loading = loading?;
     // An engine that refuses reads no further: its words say more than those of a broken pipe.
     let mut loading = match (loading, written) {
         (Ok(loading), Ok(())) => loading,
@@ -105,10 +110,7 @@ pub(super) fn send(
         (Err(error), Ok(())) => return Err(error.into()),
     };
     let mut layer = String::new();
-    while let Some(message) = runtime.block_on(loading.next())? {
-        if stop.is_set() {
-            return Err(Error::Cancelled);
-        }
+    while let Some(message) = runtime.block_on(unless_stopped(stop, loading.next()))?? {
         if !message.error.is_empty() {
             return Err(Error::Engine {
                 engine: Engine::Docker,
@@ -122,10 +124,14 @@ pub(super) fn send(
         }
     }
     // It says nothing about an archive that it does not understand.
-    let there = runtime.block_on(daemon.image(&parcel.id()))?;
+    let look = |name: &str| -> Result<_, Error> {
+        let found = runtime.block_on(unless_stopped(stop, daemon.image(name)))?;
+        Ok(found?)
+    };
+    let there = look(&parcel.id())?;
     let names = parcel.names().iter().map(|name| name.familiar());
     for name in names {
-        let named = runtime.block_on(daemon.image(&name))?;
+        let named = look(&name)?;
         if named.is_none_or(|named| there.as_ref().is_some_and(|there| there.id != named.id)) {
             return Err(Error::Engine {
                 engine: Engine::Docker,
@@ -138,12 +144,26 @@ pub(super) fn send(
 }
 
 /// Passes on what is written to it in pieces.
-struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
+struct Pieces<'p> {
+    /// A piece, or nothing at the end.
+    sender: mpsc::Sender<Option<Bytes>>,
     piece: Vec<u8>,
+    runtime: &'p Handle,
+    stop: &'p Stop,
 }
 
-impl Write for Pieces {
+impl Pieces<'_> {
+    /// Waits for room, unless that is to stop.
+    fn send(&self, piece: Option<Bytes>) -> io::Result<()> {
+        let sending = unless_stopped(self.stop, self.sender.send(piece));
+        match self.runtime.block_on(sending) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+impl Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.piece.extend_from_slice(bytes);
         if self.piece.len() >= PIECE_BYTES {
@@ -157,7 +177,6 @@ impl Write for Pieces {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.piece));
-        let sent = self.sender.blocking_send(Ok(piece));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.send(Some(piece))
     }
 }
