@@ -44,7 +44,9 @@ impl Challenges for StoredChallenges {
 
     fn remember(&self, place: &str, asks: Option<&Asks>) {
         // Then the next process asks once more.
-        let _ = self.store.remember_remote(&name(place), &write(place, asks));
+        let _ = self
+            .store
+            .remember_remote(&name(place), &write(place, asks));
     }
 }
 

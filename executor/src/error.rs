@@ -384,15 +384,15 @@ pub enum Error {
         /// Its key.
         key: String,
     },
-    /// An annotation for a platform that is not built.
-    #[error("the annotation `{key}` is for {wanted}, and this build is for {built}")]
+    /// An annotation for a platform that the image is not for.
+    #[error("the annotation `{key}` is for {wanted}, and the image is for {there}")]
     AnnotationPlatform {
         /// Its key.
         key: String,
         /// Its platform.
         wanted: String,
-        /// What is built.
-        built: String,
+        /// What the image is for.
+        there: String,
     },
     /// A level that a compression does not have.
     #[error("{compression} has no level {level}")]

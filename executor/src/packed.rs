@@ -4,7 +4,7 @@
 //! be had again; so it keeps its digest wherever it goes. Layers that were made here are packed, once for
 //! each compression, and then the image has a manifest of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use bytes::Bytes;
@@ -13,16 +13,19 @@ use kiln_oci::document::{
     CONFIG_LIMIT_BYTES, Descriptor, Index, MANIFEST_LIMIT_BYTES, Manifest, annotation,
 };
 use kiln_oci::layout::{Document, Export};
-use kiln_oci::media_type::{self, Compression, Flavor};
+use kiln_oci::media_type::{self, Compression, Flavor, layer_compression};
 use kiln_oci::reference::Reference;
 use kiln_store::{Attestation, Content, DiffId, Image, ImageId, Lease, Member};
 use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 
 use crate::attestation::{self, Predicate};
+use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::export::{Nowhere, Packer, as_pulled, blob_digest, describe};
+use crate::export::{
+    Annotation, AnnotationPlace, Nowhere, Packer, annotations, as_pulled, blob_digest, describe,
+};
 use crate::images::{oci_platform, platform_of};
 use crate::source::{Place, ResolvedImage, bring_blob, fetch_archive};
 
@@ -31,8 +34,10 @@ pub(crate) struct Packing<'a> {
     pub(crate) executor: &'a Executor,
     /// Holds the images, and from then on their blobs.
     pub(crate) lease: &'a Lease,
-    /// Of layers that were made here.
-    pub(crate) compression: Compression,
+    /// Of layers that were made here; of others too, if it says so.
+    pub(crate) packing: LayerCompression,
+    /// What is said of them beside what they say already.
+    pub(crate) annotations: &'a [Annotation],
     pub(crate) stop: &'a Stop,
     /// Is told what is left out, a line each.
     pub(crate) warn: &'a (dyn Fn(String) + Sync),
@@ -87,21 +92,95 @@ impl Packing<'_> {
         })
     }
 
+    /// Checks that all annotations have a place in an image, or in what it is `apart` from what is said of it.
+    pub(crate) fn check(&self, image: &Image, apart: bool) -> Result<(), Error> {
+        if self.annotations.is_empty() {
+            return Ok(());
+        }
+        let platform = |image: &Image| Ok::<_, Error>(platform_of(&config(image)?));
+        if !image.is_index() {
+            return annotations::check(self.annotations, false, &[platform(image)?]);
+        }
+        let mut platforms = Vec::with_capacity(image.members.len());
+        for member in &image.members {
+            platforms.push(platform(&self.member(member)?)?);
+        }
+        let alone = apart
+            && image.members.len() == 1
+            && !self.executor.store().attestations(&image.id)?.is_empty();
+        annotations::check(self.annotations, !alone, &platforms)
+    }
+
     /// The manifest of an image for one platform, with its platform.
     fn manifest(&self, image: &Image, parts: &mut Parts) -> Result<Descriptor, Error> {
-        let mut root = match self.kept(&image.manifest, Some(image), &image.id)? {
-            Some((root, kept)) => {
+        let config = config(image)?;
+        let platform = platform_of(&config);
+        let said = annotations::of(self.annotations, AnnotationPlace::Manifest, Some(&platform));
+        let kept = match self.leaves_as_packed(&image.manifest) {
+            true => self.kept(&image.manifest, Some(image), &image.id)?,
+            false => None,
+        };
+        let mut root = match kept {
+            Some((root, kept)) if says(&image.manifest, &said) => {
                 parts.join(kept);
                 root
             }
-            None => self.packed(image, parts)?,
+            Some((root, mut kept)) => {
+                kept.documents
+                    .retain(|document| document.descriptor.digest != root.digest);
+                parts.join(kept);
+                let mut manifest = Manifest::from_slice(&image.manifest)
+                    .map_err(|error| document("manifest", image, error))?;
+                manifest.annotations.extend(said);
+                let bytes = manifest.to_bytes();
+                let root = Descriptor::of(&*root.media_type, &bytes);
+                parts.document(root.clone(), bytes.into());
+                root
+            }
+            None => self.packed(image, said, parts)?,
         };
-        let config = kiln_ir::ImageConfig::from_json(&image.config)
-            .map_err(|error| document("config", image, error))?;
         if !config.architecture.is_empty() {
-            root.platform = Some(oci_platform(&platform_of(&config)));
+            root.platform = Some(oci_platform(&platform));
         }
         Ok(root)
+    }
+
+    /// Whether the layers that a manifest names are packed as all are to be.
+    fn leaves_as_packed(&self, manifest: &[u8]) -> bool {
+        let compression = self.packing.compression;
+        !self.packing.force
+            || Manifest::from_slice(manifest).is_ok_and(|manifest| {
+                let mut layers = manifest.layers.iter();
+                layers.all(|layer| layer_compression(&layer.media_type) == Some(compression))
+            })
+    }
+
+    /// Whether a manifest that an index lists may stay as it is.
+    fn stays(&self, entry: &Descriptor, bytes: &[u8], member: Option<&Image>) -> bool {
+        if entry.is_attestation() || !self.changes() {
+            return true;
+        }
+        let Ok(manifest) = Manifest::from_slice(bytes) else {
+            return true;
+        };
+        if !media_type::is_config(&manifest.config.media_type) {
+            return true;
+        }
+        let config = member.and_then(|member| config(member).ok());
+        let platform = config.map(|config| platform_of(&config));
+        let of = |place| annotations::of(self.annotations, place, platform.as_ref());
+        // Without its config nobody knows which annotations are for it.
+        member.is_some()
+            && self.leaves_as_packed(bytes)
+            && says(bytes, &of(AnnotationPlace::Manifest))
+            && of(AnnotationPlace::ManifestDescriptor)
+                .iter()
+                .all(|(key, value)| entry.annotations.get(key) == Some(value))
+    }
+
+    /// Whether images may leave otherwise than they are kept.
+    fn changes(&self) -> bool {
+        self.packing.force || !self.annotations.is_empty()
     }
 
     /// The index of an image for several platforms.
@@ -113,14 +192,16 @@ impl Packing<'_> {
             members.push(self.member(member)?);
         }
         let mut kept = Parts::default();
-        let mut whole = true;
+        let said = annotations::of(self.annotations, AnnotationPlace::Index, None);
+        let mut same = said.iter();
+        let mut whole = same.all(|(key, value)| index.annotations.get(key) == Some(value));
         for entry in &index.manifests {
+            if !whole {
+                break;
+            }
             match self.kept_entry(image, entry, &members)? {
                 Some(part) => kept.join(part),
-                None => {
-                    whole = false;
-                    break;
-                }
+                None => whole = false,
             }
         }
         if whole {
@@ -172,7 +253,10 @@ impl Packing<'_> {
                 let kept = match manifest {
                     Some(bytes) => {
                         let member = self.member_of(&bytes, members);
-                        self.kept(&bytes, member, &image.id)?
+                        match self.stays(&entry, &bytes, member) {
+                            true => self.kept(&bytes, member, &image.id)?,
+                            false => None,
+                        }
                     }
                     None => None,
                 };
@@ -185,6 +269,9 @@ impl Packing<'_> {
             return Ok(Some(parts));
         }
         let member = of_member.or_else(|| self.member_of(&bytes, members));
+        if !self.stays(entry, &bytes, member) {
+            return Ok(None);
+        }
         Ok(self
             .kept(&bytes, member, &image.id)?
             .map(|(_, parts)| parts))
@@ -334,8 +421,13 @@ impl Packing<'_> {
         Ok(false)
     }
 
-    /// Packs the layers of an image and writes a manifest that lists them.
-    fn packed(&self, image: &Image, parts: &mut Parts) -> Result<Descriptor, Error> {
+    /// Packs the layers of an image and writes a manifest that lists them and says this more.
+    fn packed(
+        &self,
+        image: &Image,
+        said: BTreeMap<String, String>,
+        parts: &mut Parts,
+    ) -> Result<Descriptor, Error> {
         let kept = Manifest::from_slice(&image.manifest)
             .map_err(|error| document("manifest", image, error))?;
         let config = kiln_oci::document::ImageConfig::from_slice(&image.config)
@@ -365,7 +457,7 @@ impl Packing<'_> {
             store: self.executor.store(),
             lease: self.lease,
             mtime: MtimePolicy::Keep,
-            packing: self.compression.into(),
+            packing: self.packing,
             stop: self.stop,
             bring: &bring,
             afar: &Nowhere,
@@ -375,8 +467,10 @@ impl Packing<'_> {
             _ if self.stop.is_set() => Error::Cancelled,
             error => error,
         })?;
-        let flavor = match kept.media_type.as_str() {
-            media_type::DOCKER_MANIFEST => Flavor::Docker,
+        let flavor = match (kept.media_type.as_str(), self.packing.compression) {
+            // Docker has no media type for it.
+            (_, Compression::Zstd) => Flavor::Oci,
+            (media_type::DOCKER_MANIFEST, _) => Flavor::Docker,
             _ => Flavor::Oci,
         };
         let blobs: Vec<Descriptor> = layers
@@ -386,12 +480,17 @@ impl Packing<'_> {
         for blob in &blobs {
             parts.blob(blob);
         }
-        parts.document(kept.config.clone(), image.config.clone().into());
-        let bytes = Manifest {
+        let mut manifest = Manifest {
             layers: blobs,
             ..kept
+        };
+        if manifest.media_type == media_type::DOCKER_MANIFEST && flavor == Flavor::Oci {
+            manifest.media_type = flavor.manifest().to_owned();
+            manifest.config.media_type = flavor.config().to_owned();
         }
-        .to_bytes();
+        manifest.annotations.extend(said);
+        parts.document(manifest.config.clone(), image.config.clone().into());
+        let bytes = manifest.to_bytes();
         let root = Descriptor::of(flavor.manifest(), &bytes);
         parts.document(root.clone(), bytes.into());
         Ok(root)
@@ -460,30 +559,44 @@ impl Packing<'_> {
                         continue;
                     }
                     None => {
-                        let words = format!("{} cannot be had any more", entry.digest);
+                        let words = match self.changes() {
+                            true => "is in a registry alone, and cannot be changed on its way",
+                            false => "cannot be had any more",
+                        };
+                        let words = format!("{} {words}", entry.digest);
                         return Err(document("index", image, words));
                     }
                 },
             };
+            let platform = member.map(config).transpose()?;
+            let platform = platform.map(|config| platform_of(&config));
+            let place = AnnotationPlace::ManifestDescriptor;
+            let mut said = entry.annotations.clone();
+            said.extend(annotations::of(self.annotations, place, platform.as_ref()));
             manifests.push(Descriptor {
                 platform: entry.platform.clone().or(packed.platform.clone()),
-                annotations: entry.annotations.clone(),
+                annotations: said,
                 ..packed
             });
         }
+        let mut index = index.clone();
+        let is_oci = |manifest: &Descriptor| manifest.media_type == media_type::OCI_MANIFEST;
+        if index.media_type == media_type::DOCKER_INDEX && manifests.iter().any(is_oci) {
+            index.media_type = media_type::OCI_INDEX.to_owned();
+        }
+        let place = AnnotationPlace::Index;
+        let said = annotations::of(self.annotations, place, None);
+        index.annotations.extend(said);
         let kept = self.executor.store().attestations(&image.id)?;
         if !kept.is_empty() {
             self.attest(&kept, &mut manifests, parts);
-            return Ok(Index {
-                manifests,
-                ..index.clone()
-            });
+            return Ok(Index { manifests, ..index });
         }
-        for entry in index
+        let attested = index
             .manifests
             .iter()
-            .filter(|entry| entry.is_attestation())
-        {
+            .filter(|entry| entry.is_attestation());
+        for entry in attested {
             let of = entry.annotations.get(annotation::REFERENCE_DIGEST);
             let place = of.and_then(|of| before.iter().position(|digest| digest == of));
             let about = place.and_then(|place| manifests.get(place)).cloned();
@@ -511,10 +624,7 @@ impl Packing<'_> {
                 false => self.warn_of(&about, &others),
             }
         }
-        Ok(Index {
-            manifests,
-            ..index.clone()
-        })
+        Ok(Index { manifests, ..index })
     }
 }
 
@@ -573,7 +683,9 @@ impl Packing<'_> {
         let root = match &manifests[..] {
             [manifest] => manifest.clone(),
             _ => {
-                let bytes = Index::new(Flavor::Oci, manifests).to_bytes();
+                let mut index = Index::new(Flavor::Oci, manifests);
+                index.annotations = annotations::of(self.annotations, AnnotationPlace::Index, None);
+                let bytes = index.to_bytes();
                 let root = Descriptor::of(Flavor::Oci.index(), &bytes);
                 parts.document(root.clone(), bytes.into());
                 root
@@ -627,6 +739,20 @@ fn left_out_words(image: &Descriptor, kinds: &BTreeSet<&str>) -> String {
     format!(
         "{what} of the image for {platform} is left out: it is about the manifest that it had before its layers were packed anew"
     )
+}
+
+/// The config of an image for one platform.
+fn config(image: &Image) -> Result<kiln_ir::ImageConfig, Error> {
+    kiln_ir::ImageConfig::from_json(&image.config).map_err(|error| document("config", image, error))
+}
+
+/// Whether a manifest says all this already.
+fn says(manifest: &[u8], said: &BTreeMap<String, String>) -> bool {
+    said.is_empty()
+        || Manifest::from_slice(manifest).is_ok_and(|manifest| {
+            let mut said = said.iter();
+            said.all(|(key, value)| manifest.annotations.get(key) == Some(value))
+        })
 }
 
 fn media_type_of(index: &Index) -> &str {

@@ -13,14 +13,15 @@ use kiln_ir::Platform;
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, Root};
 use kiln_oci::layout::{Document, Export};
-use kiln_oci::media_type::{self, Compression};
+use kiln_oci::media_type;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::{self, BlobSource, Client, PushOptions, Pushed};
 use kiln_store::{BlobDigest, Image, Lease, Store, StoreError};
 
+use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::export::blob_digest;
+use crate::export::{Annotation, blob_digest};
 use crate::images::member_for;
 use crate::packed::{Packing, Referrer};
 use crate::source::{bring_blob, stoppable};
@@ -44,8 +45,10 @@ pub struct PushRequest {
     pub all_tags: bool,
     /// Of an image for several platforms only the one for this.
     pub platform: Option<Platform>,
-    /// How layers that were made here are packed.
-    pub compression: Compression,
+    /// How layers are packed: those that were made here, and all that are packed otherwise if it says so.
+    pub packing: LayerCompression,
+    /// What its documents say beside what they say already.
+    pub annotations: Vec<Annotation>,
     /// How what is said of it goes along.
     pub attestations: AttestAs,
 }
@@ -91,6 +94,7 @@ impl Executor {
                 reference: request.image.clone(),
             });
         }
+        request.packing.check()?;
         let lease = self.store().lease();
         let mut pushed = Vec::new();
         for (image, targets) in self.to_push(&lease, request)? {
@@ -108,10 +112,12 @@ impl Executor {
                     let packing = Packing {
                         executor: &executor,
                         lease: &lease,
-                        compression: request.compression,
+                        packing: request.packing,
+                        annotations: &request.annotations,
                         stop,
                         warn: &|line| observer.tell(TransferEvent::Warning(line)),
                     };
+                    packing.check(&image, request.attestations != AttestAs::Index)?;
                     match request.attestations {
                         AttestAs::Index => Ok((packing.pack(&image)?, Vec::new())),
                         AttestAs::Referrers => packing.pack_apart(&image),

@@ -500,7 +500,9 @@ pub(crate) struct PushArgs {
     pub(crate) all_tags: bool,
     /// Push no image but the results of the build that made it, or of the latest build, as build's
     /// --cache-to does; may be given several times
-    #[arg(long, value_name = "REF|SPEC", conflicts_with_all = ["targets", "all_tags", "platform", "compression"])]
+    #[arg(long, value_name = "REF|SPEC", conflicts_with_all = [
+        "targets", "all_tags", "platform", "compression", "compression_level", "force_compression", "annotations",
+    ])]
     pub(crate) cache: Vec<String>,
     /// Of an image for several platforms, push only the one for this one
     #[arg(long, value_name = "OS/ARCH")]
@@ -508,6 +510,16 @@ pub(crate) struct PushArgs {
     /// How to pack layers that were made here: gzip, zstd or uncompressed; pulled ones stay as they are
     #[arg(long, value_enum, default_value = "gzip", hide_possible_values = true)]
     pub(crate) compression: Packed,
+    /// How hard: gzip 0 to 9, zstd 0 to 22
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) compression_level: Option<String>,
+    /// Pack layers anew that are packed in another way, pulled ones too
+    #[arg(long)]
+    pub(crate) force_compression: bool,
+    /// Say something more in manifests (the default PLACE), in the index, or where it lists manifests
+    /// (manifest-descriptor), as build's --annotation does; may be given several times
+    #[arg(long = "annotation", value_name = "[PLACE:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
     /// How attestations go along: in the image's index, as referrers, or none
     #[arg(
         long,

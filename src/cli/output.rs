@@ -294,27 +294,10 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let compression = compression.unwrap_or_default();
+        let level = level.map(|level| level_of(compression, &level)).transpose();
         let level = match level {
-            None => None,
-            Some(level) => {
-                let Some(levels) = LayerCompression::levels(compression) else {
-                    return self.refuse(
-                        &format!(
-                            "`compression-level={level}` says nothing of what is not compressed"
-                        ),
-                        "leave it out, or compress with gzip or zstd",
-                    );
-                };
-                match level.parse::<u8>() {
-                    Ok(level) if levels.contains(&level) => Some(level),
-                    _ => {
-                        return self.refuse(
-                            &format!("{} has no level `{level}`", compression.as_str()),
-                            &format!("it has {} to {}", levels.start(), levels.end()),
-                        );
-                    }
-                }
-            }
+            Ok(level) => level,
+            Err((message, hint)) => return self.refuse(&message, &hint),
         };
         Ok(Some(LayerCompression {
             compression,
@@ -363,6 +346,43 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Reads the level of a compression; else says what is wrong with it, and a way out.
+fn level_of(compression: Compression, text: &str) -> std::result::Result<u8, (String, String)> {
+    let Some(levels) = LayerCompression::levels(compression) else {
+        return Err((
+            format!("level `{text}` says nothing of what is not compressed"),
+            "leave it out, or compress with gzip or zstd".to_owned(),
+        ));
+    };
+    match text.parse::<u8>() {
+        Ok(level) if levels.contains(&level) => Ok(level),
+        _ => Err((
+            format!("{} has no level `{text}`", compression.as_str()),
+            format!("it has {} to {}", levels.start(), levels.end()),
+        )),
+    }
+}
+
+/// How `kiln push` packs, in flags of its own.
+pub(crate) fn packing(
+    compression: Compression,
+    level: Option<&str>,
+    force: bool,
+) -> Result<LayerCompression> {
+    let level = match level.map(|text| (text, level_of(compression, text))) {
+        None => None,
+        Some((_, Ok(level))) => Some(level),
+        Some((text, Err((message, hint)))) => {
+            return refuse(format!("`--compression-level {text}`: {message}"), &hint);
+        }
+    };
+    Ok(LayerCompression {
+        compression,
+        level,
+        force,
+    })
+}
+
 /// What fields of annotations begin with.
 const ANNOTATION: &str = "annotation";
 const PLACES: &str = "manifest, index, manifest-descriptor and index-descriptor are there, \
@@ -393,8 +413,17 @@ fn place_of(text: &str) -> std::result::Result<(AnnotationPlace, Option<Platform
     Ok((place, platform))
 }
 
+/// All `--annotation`s; empty ones say nothing.
+pub(crate) fn annotations(specs: &[String]) -> Result<Vec<Annotation>> {
+    let mut said = Vec::new();
+    for spec in specs.iter().filter(|spec| !spec.is_empty()) {
+        said.extend(annotation(spec)?);
+    }
+    Ok(said)
+}
+
 /// One `--annotation`: `[PLACE[,PLACE]:]KEY=VALUE`.
-pub(crate) fn annotation(spec: &str) -> Result<Vec<Annotation>> {
+fn annotation(spec: &str) -> Result<Vec<Annotation>> {
     let Some((said, value)) = spec.split_once('=').filter(|(said, _)| !said.is_empty()) else {
         return refuse(
             format!("`--annotation {spec}` is not KEY=VALUE"),
@@ -438,10 +467,7 @@ pub(crate) fn outputs(
     if let Some(engine) = loaded {
         exports.push(load(engine)?);
     }
-    let mut said = Vec::new();
-    for spec in annotations.iter().filter(|spec| !spec.is_empty()) {
-        said.extend(annotation(spec)?);
-    }
+    let said = self::annotations(annotations)?;
     if said.is_empty() {
         return Ok(exports);
     }

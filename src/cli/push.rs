@@ -5,7 +5,7 @@ use kiln::{Cancel, PushRequest, PushedName, TransferObserver};
 use super::args::{Progress, PushArgs};
 use super::host::{self, Needs};
 use super::progress::{PUSH, Transfers};
-use super::{Done, Failure, caches, print, report, spec};
+use super::{Done, Failure, caches, output, print, report, spec};
 
 pub(crate) fn push(args: &PushArgs) -> Done {
     if !args.cache.is_empty() {
@@ -16,7 +16,12 @@ pub(crate) fn push(args: &PushArgs) -> Done {
         targets: args.targets.clone(),
         all_tags: args.all_tags,
         platform: spec::platform("--platform", args.platform.as_deref())?,
-        compression: args.compression.into(),
+        packing: output::packing(
+            args.compression.into(),
+            args.compression_level.as_deref(),
+            args.force_compression,
+        )?,
+        annotations: output::annotations(&args.annotations)?,
         attestations: args.attestations.into(),
     };
     let kiln = host::open(Needs::Layers, false)?;

@@ -61,7 +61,7 @@ pub struct Annotation {
 }
 
 /// Those of a document: the later of two with one key counts, and one for a platform before one for all.
-pub(super) fn of(
+pub(crate) fn of(
     all: &[Annotation],
     place: AnnotationPlace,
     platform: Option<&Platform>,
@@ -79,8 +79,18 @@ pub(super) fn of(
 }
 
 /// Errors if one of them would stand nowhere.
-pub(super) fn check(all: &[Annotation], results: &[ResultToExport]) -> Result<(), Error> {
+pub(super) fn check_results(all: &[Annotation], results: &[ResultToExport]) -> Result<(), Error> {
     let is_index = results.iter().any(|result| result.platform.is_some());
+    let built: Vec<Platform> = results.iter().filter_map(platform_of_result).collect();
+    check(all, is_index, &built)
+}
+
+/// Errors if one of them would stand nowhere in an image for these platforms.
+pub(crate) fn check(
+    all: &[Annotation],
+    is_index: bool,
+    platforms: &[Platform],
+) -> Result<(), Error> {
     for annotation in all {
         if annotation.place.is_of_index() && !is_index {
             return Err(Error::IndexAnnotation {
@@ -90,14 +100,12 @@ pub(super) fn check(all: &[Annotation], results: &[ResultToExport]) -> Result<()
         let Some(wanted) = &annotation.platform else {
             continue;
         };
-        let built = results.iter().filter_map(platform_of_result);
-        let built: Vec<Platform> = built.collect();
-        if !built.iter().any(|platform| is(wanted, platform)) {
-            let built: Vec<String> = built.iter().map(Platform::to_string).collect();
+        if !platforms.iter().any(|platform| is(wanted, platform)) {
+            let there: Vec<String> = platforms.iter().map(Platform::to_string).collect();
             return Err(Error::AnnotationPlatform {
                 key: annotation.key.clone(),
                 wanted: wanted.to_string(),
-                built: built.join(", "),
+                there: there.join(", "),
             });
         }
     }
@@ -162,14 +170,16 @@ mod tests {
     #[test]
     fn what_would_stand_nowhere_is_refused() {
         let two = results(&["linux/amd64", "linux/arm/v7"]);
-        check(&[annotation(Index, "", "a", "b")], &two).unwrap();
-        check(&[annotation(Manifest, "linux/arm/v7", "a", "b")], &two).unwrap();
+        check_results(&[annotation(Index, "", "a", "b")], &two).unwrap();
+        check_results(&[annotation(Manifest, "linux/arm/v7", "a", "b")], &two).unwrap();
         let says = |annotation: Annotation, results: &[ResultToExport]| {
-            check(&[annotation], results).unwrap_err().to_string()
+            check_results(&[annotation], results)
+                .unwrap_err()
+                .to_string()
         };
         insta::assert_snapshot!(
             says(annotation(Manifest, "linux/s390x", "a", "b"), &two),
-            @"the annotation `a` is for linux/s390x, and this build is for linux/amd64, linux/arm/v7"
+            @"the annotation `a` is for linux/s390x, and the image is for linux/amd64, linux/arm/v7"
         );
         insta::assert_snapshot!(
             says(annotation(Index, "", "a", "b"), &[ResultToExport::default()]),

@@ -1,7 +1,7 @@
 //! Exporters: a result as an image in the store, an archive, a layout, a directory or a tar.
 
 mod afar;
-mod annotations;
+pub(crate) mod annotations;
 pub(crate) mod archive;
 mod config;
 mod directory;
@@ -856,7 +856,7 @@ impl Export {
             _ => {}
         }
         match self.options() {
-            Some(options) => annotations::check(&options.annotations, results),
+            Some(options) => annotations::check_results(&options.annotations, results),
             None => Ok(()),
         }
     }

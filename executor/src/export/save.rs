@@ -11,7 +11,8 @@ use kiln_store::{Image, Lease};
 use kiln_tree::Stop;
 
 use super::output::Output;
-use super::{Compression, Destination, archive, directory};
+use super::{Destination, archive, directory};
+use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
 use crate::images::member_for;
@@ -68,7 +69,8 @@ impl Executor {
         let packing = Packing {
             executor: self,
             lease: &lease,
-            compression: Compression::Gzip,
+            packing: LayerCompression::default(),
+            annotations: &[],
             stop,
             warn: &|line| {
                 warnings

@@ -111,7 +111,8 @@ impl Executor {
             let packing = Packing {
                 executor: &executor,
                 lease: &lease,
-                compression,
+                packing: compression.into(),
+                annotations: &[],
                 stop,
                 warn: &|line| observer.tell(TransferEvent::Warning(line)),
             };

@@ -29,6 +29,10 @@ pub(super) fn cases() -> Vec<Case> {
             &[Containers],
             push_packed_otherwise,
         ),
+        case("push_packed_by_force", &[Containers], push_packed_by_force),
+        case("push_annotated", &[Containers], push_annotated),
+        case("push_annotated_index", &[Containers], push_annotated_index),
+        case("push_said_wrong", &[Containers], push_said_wrong),
         case("push_after_prune", &[Containers], push_after_prune),
         case("push_refused", &[Containers], push_refused),
         case("push_of_no_image", &[Containers], push_of_no_image),
@@ -248,6 +252,179 @@ fn push_packed_otherwise(world: &World) {
         let begins = bytes.starts_with(magic) || compression == "uncompressed";
         assert!(begins, "{compression}: {:?}", &bytes[..4]);
     }
+}
+
+/// The digest that a build pushes with this output, and a push with these flags.
+fn both_ways(world: &World, registry: &Registry, more: &[&str], output: &str, flags: &[&str]) {
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    let output = format!("type=registry{output}");
+    let build = ["build", "-q", "-o", &output, "-t", &name("built")];
+    world.kiln(&[&build, more, &["ctx"]].concat()).ok();
+    push(world, &[flags, &["app", &name("pushed")]].concat());
+    let (built, said) = manifest(registry, "app", "built");
+    let (pushed, _) = manifest(registry, "app", "pushed");
+    assert_eq!(built, pushed, "{said:#}");
+}
+
+fn push_packed_by_force(world: &World) {
+    let registry = with_base();
+    world.dockerfile(&format!(
+        "FROM {}/base\nRUN echo made > /made\n",
+        registry.host()
+    ));
+    world.build();
+    for (output, flags) in [
+        (
+            ",compression=zstd,compression-level=19,force-compression=true",
+            &[
+                "--compression=zstd",
+                "--compression-level=19",
+                "--force-compression",
+            ][..],
+        ),
+        (
+            ",compression=uncompressed,force-compression=true",
+            &["--compression=uncompressed", "--force-compression"],
+        ),
+        (",compression-level=9", &["--compression-level=9"]),
+        (
+            ",compression=zstd,compression-level=1",
+            &["--compression", "zstd", "--compression-level", "1"],
+        ),
+        // What is packed so already stays as it came.
+        (",force-compression=true", &["--force-compression"]),
+    ] {
+        both_ways(world, &registry, &[], output, flags);
+        let (_, pushed) = manifest(&registry, "app", "pushed");
+        let layers = pushed["layers"].as_array().unwrap();
+        let zstd = layers
+            .iter()
+            .filter(|layer| layer["mediaType"].as_str().unwrap().ends_with("zstd"))
+            .count();
+        let expected = match (output.contains("zstd"), output.contains("force")) {
+            (true, true) => 2,
+            (true, false) => 1,
+            _ => 0,
+        };
+        assert_eq!(zstd, expected, "{pushed:#}");
+        if output == ",force-compression=true" {
+            assert_eq!(digests(&pushed)[0], base_layer().digest());
+        }
+    }
+    let name = format!("{}/app:pushed", registry.host());
+    let flags = ["--compression=zstd", "--force-compression"];
+    push(world, &[&flags[..], &["app", &name]].concat());
+    world.forget();
+    assert_eq!(
+        world.kiln(&["run", &name, "cat", "/made"]).ok().stdout,
+        "made\n"
+    );
+}
+
+fn push_annotated(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let said = [
+        "--annotation=org.example.a=1",
+        "--annotation=manifest:b=x=y",
+    ];
+    both_ways(world, &registry, &said, "", &said);
+    let (_, pushed) = manifest(&registry, "app", "pushed");
+    assert_eq!(pushed["annotations"]["b"], "x=y");
+    // What is pulled says it, and its layers leave as they came; what it says is added to.
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    world.forget();
+    world.kiln(&["pull", &name("pushed")]).ok();
+    push(
+        world,
+        &["--annotation", "c=2", &name("pushed"), &name("more")],
+    );
+    let (_, more) = manifest(&registry, "app", "more");
+    assert_eq!(digests(&more), digests(&pushed));
+    for (key, value) in [("org.example.a", "1"), ("b", "x=y"), ("c", "2")] {
+        assert_eq!(more["annotations"][key], value);
+    }
+    // Nothing new is nothing.
+    push(
+        world,
+        &["--annotation", "b=x=y", &name("pushed"), &name("same")],
+    );
+    let (same, _) = manifest(&registry, "app", "same");
+    assert_eq!(same, manifest(&registry, "app", "pushed").0);
+}
+
+fn push_annotated_index(world: &World) {
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY . /$TARGETARCH/\n");
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    world.kiln(&["build", "-t", "app", platforms, "ctx"]).ok();
+    let registry = Registry::start();
+    let said = [
+        "--annotation=index:a=1",
+        "--annotation=manifest[linux/arm64]:b=2",
+        "--annotation=manifest-descriptor:c=3",
+    ];
+    both_ways(
+        world,
+        &registry,
+        &[&said[..], &[platforms]].concat(),
+        "",
+        &said,
+    );
+    let (_, index) = manifest(&registry, "app", "pushed");
+    assert_eq!(index["annotations"]["a"], "1");
+    let entries = index["manifests"].as_array().unwrap();
+    for (entry, b) in entries.iter().zip([Value::Null, "2".into()]) {
+        assert_eq!(entry["annotations"]["c"], "3");
+        let (_, member) = manifest(&registry, "app", entry["digest"].as_str().unwrap());
+        assert_eq!(member["annotations"]["b"], b);
+    }
+    // From elsewhere, too, where each document is as it came.
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    world.forget();
+    world
+        .kiln(&["pull", "--all-platforms", &name("pushed")])
+        .ok();
+    let more = [
+        "--annotation=index:d=4",
+        "--compression=zstd",
+        "--force-compression",
+    ];
+    push(
+        world,
+        &[&more[..], &[&name("pushed"), &name("more")]].concat(),
+    );
+    let (_, index) = manifest(&registry, "app", "more");
+    assert_eq!(
+        index["annotations"],
+        serde_json::json!({ "a": "1", "d": "4" })
+    );
+    for entry in index["manifests"].as_array().unwrap() {
+        assert_eq!(entry["annotations"]["c"], "3");
+        let (_, member) = manifest(&registry, "app", entry["digest"].as_str().unwrap());
+        let kind = member["layers"][0]["mediaType"].as_str().unwrap();
+        assert!(kind.ends_with("tar+zstd"), "{kind}");
+    }
+}
+
+fn push_said_wrong(world: &World) {
+    built(world);
+    let mut text = String::new();
+    for flags in [
+        &["--compression-level", "10"][..],
+        &["--compression-level=x", "--compression=zstd"],
+        &["--compression-level=1", "--compression=uncompressed"],
+        &["--annotation", "nonsense"],
+        &["--annotation", "nowhere:a=b"],
+        &["--annotation", "index:a=b"],
+        &["--annotation", "manifest[linux/s390x]:a=b"],
+        &["--cache=registry.example/cache", "--force-compression"],
+    ] {
+        let arguments = [flags, &["app", "registry.example/app:1"]].concat();
+        let ran = world.kiln(&["push"]).args(&arguments).run();
+        assert!(!ran.status.success());
+        text.push_str(&ran.whole());
+    }
+    world.snapshot(&text);
 }
 
 /// What was packed and went is packed again, to the same bytes; what was pulled stays.

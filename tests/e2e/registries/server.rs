@@ -25,7 +25,10 @@ impl DockerRegistry {
     pub(super) fn with_password(world: &World, line: &str) -> DockerRegistry {
         let file = world.path("htpasswd");
         world.write("htpasswd", line);
-        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+        let auth = format!(
+            "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+            file.display()
+        );
         Self::start_with(world, &auth)
     }
 

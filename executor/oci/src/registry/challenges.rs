@@ -78,8 +78,10 @@ impl Asks {
             Self::Password => Challenge::new("basic", &[]),
             Self::Token { realm, service } => {
                 let service = service.as_deref().map(|service| ("service", service));
-                let parameters: Vec<_> =
-                    [("realm", realm.as_str())].into_iter().chain(service).collect();
+                let parameters: Vec<_> = [("realm", realm.as_str())]
+                    .into_iter()
+                    .chain(service)
+                    .collect();
                 Challenge::new("bearer", &parameters)
             }
         }

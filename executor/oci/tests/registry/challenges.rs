@@ -207,10 +207,7 @@ async fn a_registry_that_changed_its_ways_is_learnt_anew() {
         asked(&wants_passwords),
         ["token 404", "HEAD 401", "HEAD 200"]
     );
-    assert_eq!(
-        memory.recall(&wants_passwords.url()),
-        Some(Asks::Password)
-    );
+    assert_eq!(memory.recall(&wants_passwords.url()), Some(Asks::Password));
 }
 
 #[tokio::test]
