@@ -49,7 +49,8 @@ impl Accounts {
         &self.settings
     }
 
-    /// The name of the registry that an argument means, which may be a URL; the Hub if there is none.
+    /// The name of the registry that an argument means, which may be a URL, or of a part of one, such as
+    /// `quay.io/team`; the Hub if there is none.
     pub fn registry(argument: Option<&str>) -> Result<String, Error> {
         registry_name(argument).map_err(|message| Error::RegistryName { message })
     }
@@ -64,6 +65,7 @@ impl Accounts {
     pub async fn log_in(&self, registry: &str, credential: Credential) -> Result<NewLogin, Error> {
         // Before anything is sent: nobody types a password twice for want of a place.
         let docker = self.docker()?;
+        docker.accepts(registry).await.map_err(Error::Accounts)?;
         let LoggedIn {
             credential,
             was_checked,

@@ -154,7 +154,7 @@ Examples:
     Login(LoginArgs),
     /// Forget the account of a registry
     Logout {
-        /// The registry [default: Docker Hub]
+        /// The registry, or a part of one such as quay.io/team [default: Docker Hub]
         registry: Option<String>,
     },
     /// Look at earlier builds
@@ -828,7 +828,7 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input
     #[arg(long, requires = "username")]
     pub(crate) password_stdin: bool,
-    /// The registry [default: Docker Hub]
+    /// The registry, or a part of one such as quay.io/team [default: Docker Hub]
     pub(crate) registry: Option<String>,
 }
 

@@ -15,6 +15,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case("login_refused", &[], login_refused),
         case("login_on_a_terminal", &[Python], login_on_a_terminal),
         case("login_with_helper", &[Containers], login_with_helper),
+        case("login_to_a_part", &[Containers], login_to_a_part),
+        case(
+            "login_to_a_part_with_skopeo",
+            &[Containers, Skopeo],
+            login_to_a_part_with_skopeo,
+        ),
         case("helpers_that_fail", &[], helpers_that_fail),
         case("login_of_a_user", &[Root, Setpriv], login_of_a_user),
         case("login_without_a_place", &[], login_without_a_place),
@@ -219,6 +225,95 @@ fn login_with_helper(world: &World) {
         config(world),
         serde_json::json!({"credsStore": "box", "auths": {}})
     );
+}
+
+/// A registry with the same image in two places.
+fn with_parts() -> Registry {
+    let registry = private();
+    add_image(&registry, "team/base", &[&base_layer()]);
+    registry
+}
+
+/// Whether a build may begin with an image, by the accounts in a file of podman's if that is given.
+fn may_pull(world: &World, name: &str, auth: Option<&str>) -> bool {
+    world.dockerfile(&format!("FROM {name}\nRUN echo > /one\n"));
+    let mut build = world.kiln(&["build", "--pull", "ctx"]);
+    if let Some(file) = auth {
+        build = build.env("REGISTRY_AUTH_FILE", world.path(file));
+    }
+    build.run().status.success()
+}
+
+fn login_to_a_part(world: &World) {
+    let registry = with_parts();
+    let host = registry.host();
+    let (part, all) = (format!("{host}/team"), host.as_str());
+    let ran = log_in(world, &part);
+    world.snapshot_of("in", &told(&ran, &host));
+    let entry = serde_json::json!({ &part: { "auth": "YW5uYTpjb3JyZWN0IGhvcnNl" } });
+    assert_eq!(config(world)["auths"], entry);
+    assert!(may_pull(world, &format!("{part}/base"), None));
+    assert!(!may_pull(world, &format!("{all}/base"), None));
+    let out = world.kiln(&["logout", all]).ok();
+    assert_eq!(out.stdout, format!("Not logged in to {all}\n"));
+    assert_eq!(config(world)["auths"], entry);
+    let out = world.kiln(&["logout", &part]).ok();
+    assert_eq!(
+        out.stdout,
+        format!("Removing login credentials for {part}\n")
+    );
+    assert!(!may_pull(world, &format!("{part}/base"), None));
+    // A helper keeps no parts, which is said before anything is sent.
+    world.write("../home/config.json", "{\"credsStore\": \"box\"}");
+    registry.clear_log();
+    let refused = log_in(world, &part);
+    assert!(!refused.status.success());
+    world.snapshot_of("helper", &told(&refused, &host));
+    assert_eq!(registry.log(), []);
+}
+
+fn login_to_a_part_with_skopeo(world: &World) {
+    let registry = with_parts();
+    let host = registry.host();
+    let part = format!("{host}/team");
+    let line = [
+        "login",
+        "--tls-verify=false",
+        "-u",
+        USER,
+        "-p",
+        PASSWORD,
+        &part,
+    ];
+    let auth = world.path("auth.json");
+    let login = world.program("skopeo", &line);
+    login.env("REGISTRY_AUTH_FILE", &auth).ok();
+    let kept: Value = serde_json::from_str(&world.read("auth.json")).unwrap();
+    assert!(kept["auths"][&part].is_object(), "{kept}");
+    assert!(may_pull(world, &format!("{part}/base"), Some("auth.json")));
+    assert!(!may_pull(world, &format!("{host}/base"), Some("auth.json")));
+    let out = world
+        .kiln(&["logout", &part])
+        .env("REGISTRY_AUTH_FILE", &auth)
+        .ok();
+    assert!(
+        out.stderr
+            .contains(&format!("`podman logout {part}` removes it")),
+        "{}",
+        out.stderr
+    );
+    // And the other way around, from docker's file.
+    succeeds(&log_in(world, &part));
+    for (name, is_seen) in [
+        (format!("{part}/base"), true),
+        (format!("{host}/base"), false),
+    ] {
+        let name = format!("docker://{name}");
+        let seen = world
+            .program("skopeo", &["inspect", "--raw", "--tls-verify=false", &name])
+            .run();
+        assert_eq!(seen.status.success(), is_seen, "{}", seen.whole());
+    }
 }
 
 fn helpers_that_fail(world: &World) {

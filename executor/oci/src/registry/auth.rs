@@ -216,7 +216,10 @@ impl Sessions {
     ) -> Result<bool, Error> {
         let session = self.session(endpoint, scopes);
         let mut session = session.lock().await;
-        if session.good().is_some_and(|header| Some(header) != rejected) {
+        if session
+            .good()
+            .is_some_and(|header| Some(header) != rejected)
+        {
             return Ok(true);
         }
         let asks = Asks::of(challenges);
@@ -258,6 +261,21 @@ struct Wanted<'a> {
     ahead: bool,
 }
 
+impl Wanted<'_> {
+    /// Whose credentials are meant: those for the repository that the first scope is of.
+    fn place(&self) -> String {
+        let host = self.endpoint.credentials_host();
+        let scope = self.scopes.first().and_then(|scope| {
+            let (repository, _) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
+            Some(repository)
+        });
+        match scope {
+            Some(repository) => format!("{host}/{repository}"),
+            None => host.to_owned(),
+        }
+    }
+}
+
 /// What came of answering challenges.
 enum Got {
     Nothing,
@@ -290,10 +308,7 @@ impl Session {
         challenges: &[Challenge],
     ) -> Result<Got, Error> {
         let Wanted {
-            transport,
-            attempt,
-            endpoint,
-            ..
+            transport, attempt, ..
         } = wanted;
         let find = |scheme: &str| {
             challenges
@@ -306,7 +321,7 @@ impl Session {
         }
         let credential = transport
             .credentials()
-            .credential(endpoint.credentials_host())
+            .credential(&wanted.place())
             .await
             .map_err(|source| Error::Credentials {
                 attempt: (*attempt).clone(),

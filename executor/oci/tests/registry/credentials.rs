@@ -168,6 +168,19 @@ async fn ask_helpers(folder: &Path) {
     ] {
         assert_eq!(look(&path, host).await, expected, "{host}");
     }
+    // Parts of a host come before the usual helper, and after one that is named for the host.
+    for (keeper, expected) in [
+        (r#""credsStore":"kiln-test""#, "Basic(a, ..)"),
+        (
+            r#""credHelpers":{"ann.example":"kiln-test"}"#,
+            "Basic(ann, ..)",
+        ),
+    ] {
+        let config = format!(r#"{{{keeper},"auths":{{"ann.example/team":{{"auth":"YTpi"}}}}}}"#);
+        std::fs::write(&path, config).unwrap();
+        assert_eq!(look(&path, "ann.example/team/app").await, expected);
+        assert_eq!(look(&path, "ann.example/app").await, "Basic(ann, ..)");
+    }
 }
 
 /// What a helper of this suite keeps, one file a host.
@@ -229,9 +242,75 @@ async fn a_namespaces_credentials_are_not_the_hosts() {
     // As podman keeps them.
     check(
         r#"{"auths":{"quay.io/team":{"auth":"YW5uOnNlOmNyZXQ="}}}"#,
-        &[("quay.io", "none")],
+        &[
+            ("quay.io", "none"),
+            ("quay.io/other/app", "none"),
+            ("quay.io/team", "Basic(ann, ..)"),
+        ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn the_longest_entry_that_fits_counts() {
+    // YTpi is a:b, Yzpk c:d, ZTpm e:f.
+    let config = r#"{"auths": {
+        "r.io": {"auth": "YTpi"}, "r.io/foo": {"auth": "Yzpk"}, "r.io/foo/bar/image": {"auth": "ZTpm"},
+        "r.io/empty": {}, "r.io/wrong": {"auth": "!"},
+        "docker.io/library": {"auth": "Yzpk"}, "https://index.docker.io/v1/": {"auth": "YTpi"},
+        "localhost:5000/x": {"identitytoken": "t"}, "old.io/v1": {"auth": "YTpi"}
+    }}"#;
+    let expected = [
+        ("r.io", "Basic(a, ..)"),
+        ("r.io/other", "Basic(a, ..)"),
+        ("r.io/foo", "Basic(c, ..)"),
+        ("r.io/foo/bar", "Basic(c, ..)"),
+        ("r.io/foo/bar/image", "Basic(e, ..)"),
+        ("r.io/foo/bar/image2", "Basic(c, ..)"),
+        ("r.io/foobar", "Basic(a, ..)"),
+        ("r.io/empty/x", "Basic(a, ..)"),
+        (
+            "r.io/wrong/x",
+            "`DIR/config.json` has a malformed entry for `r.io/wrong`; log in again",
+        ),
+        ("docker.io/library/alpine", "Basic(c, ..)"),
+        ("docker.io/team/app", "Basic(a, ..)"),
+        ("localhost:5000/x/y", "IdentityToken(..)"),
+        ("localhost:5000/y", "none"),
+        ("old.io/x", "Basic(a, ..)"),
+    ];
+    check(config, &expected).await;
+}
+
+#[tokio::test]
+async fn a_part_of_a_registry_is_kept_and_forgotten_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let config = DockerConfig::new(&path);
+    let file = Kept::File(path.clone());
+    config.store("r.io", &ann()).await.unwrap();
+    let token = Credential::IdentityToken("t".into());
+    assert_eq!(config.store("r.io/team", &token).await.unwrap(), file);
+    let at = async |place: &str| config.credential(place).await.unwrap();
+    assert_eq!(at("r.io/team/app").await, Some(token.clone()));
+    assert_eq!(at("r.io/app").await, Some(ann()));
+    assert_eq!(config.erase("r.io/other").await.unwrap(), None);
+    assert_eq!(config.erase("r.io").await.unwrap(), Some(file.clone()));
+    assert_eq!(at("r.io/app").await, None);
+    assert_eq!(at("r.io/team").await, Some(token));
+    assert_eq!(config.erase("r.io/team").await.unwrap(), Some(file));
+    assert_eq!(at("r.io/team").await, None);
+    // A helper has no parts.
+    for text in [r#"{"credsStore":"x"}"#, r#"{"credHelpers":{"r.io":"x"}}"#] {
+        std::fs::write(&path, text).unwrap();
+        let error = config.accepts("r.io/team").await.unwrap_err().to_string();
+        assert!(
+            error.contains("`docker-credential-x`") && error.contains("`r.io/team`"),
+            "{error}"
+        );
+        assert!(config.store("r.io/team", &ann()).await.is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
 }
 
 #[tokio::test]
@@ -286,6 +365,20 @@ async fn podmans_file_is_asked_after_dockers() {
     assert_eq!(user(false, "config.example").await, basic("e"));
     assert_eq!(user(true, "run.example").await, None);
     assert_eq!(user(true, "own.example").await, basic("g"));
+    // Files come before lengths.
+    write("run/containers/auth.json", "both/team", "Yzpk");
+    assert_eq!(user(false, "both/team/app").await, basic("a"));
+    write("config/containers/auth.json", "run.example/team", "ZTpm");
+    write("run/containers/auth.json", "run.example/a", "Yzpk");
+    assert_eq!(user(false, "run.example/a/b").await, basic("c"));
+    assert_eq!(user(false, "run.example/team/b").await, basic("e"));
+    assert_eq!(user(false, "run.example").await, None);
+    let elsewhere = accounts(false).elsewhere("run.example/team").await.unwrap();
+    let file = folder.path().join("config/containers/auth.json");
+    assert_eq!(elsewhere, Some(file));
+    let above = accounts(false).elsewhere("run.example/team/b").await;
+    assert_eq!(above.unwrap(), None);
+    write("run/containers/auth.json", "run.example", "Yzpk");
     let elsewhere = accounts(false).elsewhere("run.example").await.unwrap();
     assert_eq!(
         elsewhere,

@@ -59,10 +59,10 @@ impl Accounts {
         self.docker.as_ref()
     }
 
-    /// The file beside docker's that has a credential for a host.
-    pub async fn elsewhere(&self, host: &str) -> Result<Option<PathBuf>, CredentialsError> {
+    /// The file beside docker's that has a credential for a host, or for this part of one.
+    pub async fn elsewhere(&self, place: &str) -> Result<Option<PathBuf>, CredentialsError> {
         for file in &self.podman {
-            if file.credential(host).await?.is_some() {
+            if file.keeps(place).await? {
                 return Ok(Some(file.path().to_owned()));
             }
         }
@@ -78,11 +78,11 @@ fn user() -> Option<u32> {
 impl Credentials for Accounts {
     fn credential<'a>(
         &'a self,
-        host: &'a str,
+        place: &'a str,
     ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
         Box::pin(async move {
             for file in self.docker.iter().chain(&self.podman) {
-                if let Some(credential) = file.credential(host).await? {
+                if let Some(credential) = file.credential(place).await? {
                     return Ok(Some(credential));
                 }
             }

@@ -16,7 +16,7 @@ use crate::caller::{Caller, Directly};
 
 use super::edit::{edit, read};
 use super::helper::Helper;
-use super::{Credential, Credentials, CredentialsError};
+use super::{Credential, Credentials, CredentialsError, above, host_of};
 
 /// The key that docker has always kept the Hub's credentials under.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -24,7 +24,11 @@ const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// How long a helper may take.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Docker's `config.json`: helpers by host first, then the default helper, then the file itself.
+/// Docker's `config.json`: helpers by host first, then the default helper, then the file itself; podman's
+/// `auth.json` has the same form.
+///
+/// An entry for a part of a host (`quay.io/team`), as podman writes them, goes before those for all of it, the
+/// longest first, unless a helper is named for the host.
 ///
 /// A missing file means no credentials. It is read each time it is needed, so a login while kiln
 /// runs is seen.
@@ -52,7 +56,7 @@ struct File {
     cred_helpers: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, Clone)]
 #[serde(default)]
 struct Entry {
     auth: Option<String>,
@@ -94,15 +98,15 @@ impl DockerConfig {
         &self.path
     }
 
-    /// Keeps a credential for a host: with the helper for it if there is one, else in the file.
+    /// Keeps a credential for a host: with the helper for it if there is one, else in the file. For a part of a
+    /// host, such as `quay.io/team`, that is the file.
     pub async fn store(
         &self,
-        host: &str,
+        place: &str,
         credential: &Credential,
     ) -> Result<Kept, CredentialsError> {
-        let file = self.read().await?.unwrap_or_default();
-        let key = keys(host).swap_remove(0);
-        let (kept, entry) = match self.helper(&file, &keys(host))? {
+        let key = keys(place).swap_remove(0);
+        let (kept, entry) = match self.keeper(place).await? {
             Some(helper) => {
                 helper.store(&key, credential).await?;
                 // As docker does: the file says that there is one.
@@ -129,14 +133,35 @@ impl DockerConfig {
         Ok(kept)
     }
 
-    /// Forgets what is kept for a host; returns where it was, or nothing if nobody knew any.
-    pub async fn erase(&self, host: &str) -> Result<Option<Kept>, CredentialsError> {
+    /// Errors if a credential for a place could not be kept, as far as that is known without one.
+    pub async fn accepts(&self, place: &str) -> Result<(), CredentialsError> {
+        self.keeper(place).await.map(drop)
+    }
+
+    /// The helper that keeps credentials of a place; one has none of a part of a host.
+    async fn keeper(&self, place: &str) -> Result<Option<Helper>, CredentialsError> {
+        let file = self.read().await?.unwrap_or_default();
+        let host = host_of(place);
+        match self.helper(&file, &keys(host))? {
+            Some(helper) if host != place => Err(CredentialsError::HelperPlace {
+                program: helper.program().to_owned(),
+                place: place.to_owned(),
+            }),
+            keeper => Ok(keeper),
+        }
+    }
+
+    /// Forgets what is kept for a host, or for a part of one and no other; returns where it was, or nothing if
+    /// nobody knew any.
+    pub async fn erase(&self, place: &str) -> Result<Option<Kept>, CredentialsError> {
         let Some(file) = self.read().await? else {
             return Ok(None);
         };
-        let keys = keys(host);
+        let keys = keys(place);
         let mut kept = None;
-        if let Some(helper) = self.helper(&file, &keys)? {
+        if host_of(place) == place
+            && let Some(helper) = self.helper(&file, &keys)?
+        {
             let known = helper.list().await?;
             let same = known.into_keys().filter(|key| is_of(key, &keys));
             let mut erased = false;
@@ -195,32 +220,63 @@ impl DockerConfig {
             .transpose()
     }
 
-    async fn find(&self, host: &str) -> Result<Option<Credential>, CredentialsError> {
+    /// Whether there is a credential for this host or part of one, and not only for what is above it.
+    pub(super) async fn keeps(&self, place: &str) -> Result<bool, CredentialsError> {
+        if host_of(place) == place {
+            return Ok(self.find(place).await?.is_some());
+        }
+        let file = self.read().await?.unwrap_or_default();
+        let auths = file.auths.unwrap_or_default();
+        Ok(match auths.get(place) {
+            Some(entry) => self.credential_of(place, entry)?.is_some(),
+            None => false,
+        })
+    }
+
+    async fn find(&self, place: &str) -> Result<Option<Credential>, CredentialsError> {
         let Some(file) = self.read().await? else {
             return Ok(None);
         };
+        let host = host_of(place);
         let keys = keys(host);
+        let auths = file.auths.clone().unwrap_or_default();
+        // A helper that is named for a host knows all of it (containers-auth.json(5)).
+        let own_helper = file.cred_helpers.as_ref();
+        let own_helper = own_helper.is_some_and(|own| keys.iter().any(|key| own.contains_key(key)));
+        let parts = above(place).filter(|part| *part != host && !own_helper);
+        for part in parts {
+            if let Some(entry) = auths.get(part)
+                && let Some(credential) = self.credential_of(part, entry)?
+            {
+                return Ok(Some(credential));
+            }
+        }
         if let Some(helper) = self.helper(&file, &keys)?
             && let Some(credential) = helper.get(&keys).await?
         {
             return Ok(Some(credential));
         }
-        let auths = file.auths.unwrap_or_default();
         let entry = keys
             .iter()
             .find_map(|key| auths.get_key_value(key))
             .or_else(|| auths.iter().find(|(key, _)| is_of(key, &keys)));
         match entry {
-            Some((key, entry)) => {
-                entry
-                    .credential()
-                    .map_err(|MalformedAuth| CredentialsError::Entry {
-                        path: self.path.clone(),
-                        host: key.clone(),
-                    })
-            }
+            Some((key, entry)) => self.credential_of(key, entry),
             None => Ok(None),
         }
+    }
+
+    fn credential_of(
+        &self,
+        key: &str,
+        entry: &Entry,
+    ) -> Result<Option<Credential>, CredentialsError> {
+        entry
+            .credential()
+            .map_err(|MalformedAuth| CredentialsError::Entry {
+                path: self.path.clone(),
+                host: key.to_owned(),
+            })
     }
 
     async fn read(&self) -> Result<Option<File>, CredentialsError> {
@@ -302,9 +358,9 @@ impl Entry {
 impl Credentials for DockerConfig {
     fn credential<'a>(
         &'a self,
-        host: &'a str,
+        place: &'a str,
     ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
-        Box::pin(self.find(host))
+        Box::pin(self.find(place))
     }
 }
 

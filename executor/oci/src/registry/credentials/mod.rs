@@ -47,11 +47,13 @@ impl fmt::Debug for Credential {
 
 /// Who knows the credentials of a host; asked only when a registry wants some.
 pub trait Credentials: Send + Sync {
-    /// Returns the credential for `host`, as references name it (`docker.io`, `localhost:5000`), or
-    /// a mirror's `host[:port]`.
+    /// Returns the credential for `place`: a host as references name it (`docker.io`, `localhost:5000`), or a
+    /// mirror's `host[:port]`; with a slash and a repository after it, if one is meant (`quay.io/team/app`).
+    ///
+    /// One that is kept for the repository or for what is above it goes before the host's.
     fn credential<'a>(
         &'a self,
-        host: &'a str,
+        place: &'a str,
     ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>>;
 }
 
@@ -103,6 +105,16 @@ pub enum CredentialsError {
         path: PathBuf,
         /// The entry's key.
         host: String,
+    },
+    /// A helper keeps accounts of hosts only.
+    #[error(
+        "the credential helper `{program}` keeps accounts of whole registries, and `{place}` is a part of one"
+    )]
+    HelperPlace {
+        /// The program.
+        program: String,
+        /// The part.
+        place: String,
     },
     /// A helper's name would not be a program beside the others.
     #[error("`{name}` is not the name of a credential helper")]
@@ -162,8 +174,19 @@ pub struct Fixed(
 impl Credentials for Fixed {
     fn credential<'a>(
         &'a self,
-        host: &'a str,
+        place: &'a str,
     ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
-        Box::pin(async move { Ok(self.0.get(host).cloned()) })
+        let mut above = above(place);
+        Box::pin(async move { Ok(above.find_map(|place| self.0.get(place)).cloned()) })
     }
+}
+
+/// A place and what is above it, up to its host: `quay.io/team/app`, `quay.io/team`, `quay.io`.
+fn above(place: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(place), |place| Some(place.rsplit_once('/')?.0))
+}
+
+/// The host of a place.
+pub(super) fn host_of(place: &str) -> &str {
+    place.split('/').next().unwrap_or(place)
 }
