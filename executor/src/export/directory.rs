@@ -1,7 +1,8 @@
 //! An OCI image layout in a directory, which may hold other images already.
 //!
 //! Blobs come first and the index last, each file whole or not at all, so that whoever looks sees
-//! the layout as it was or as it will be.
+//! the layout as it was or as it will be. Before them comes the file that tells a layout, so that one
+//! that was left unfinished can be gone on with.
 
 use std::fs::{self, File};
 use std::io;
@@ -75,11 +76,17 @@ pub(super) fn write(
     stop: &Stop,
 ) -> Result<(), Error> {
     let before = read(directory)?;
-    let blobs = directory.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+    let mut files: Vec<_> = oci_layout(std::slice::from_ref(image))
+        .into_iter()
+        .collect();
+    files.sort_by_key(|file| file.path != LAYOUT_FILE);
     let mut index = None;
-    for file in oci_layout(std::slice::from_ref(image)) {
+    for file in files {
         let path = directory.join(&file.path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        }
         match file.content {
             Content::Bytes(bytes) if file.path == INDEX_FILE => index = Some(bytes),
             Content::Bytes(bytes) => write_whole(&path, &bytes)?,

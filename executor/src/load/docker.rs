@@ -9,11 +9,11 @@ use kiln_oci::media_type::{Compression, Flavor};
 use kiln_oci::reference::Reference;
 
 use super::bundle::{Bundle, Stored};
-use super::image::{Kept, blobs, keep};
+use super::image::{blobs, ready};
 use super::{Found, LoadError};
 use crate::error::Error;
 
-/// Keeps the images that `manifest.json` lists.
+/// Makes the images ready that `manifest.json` lists.
 pub(super) fn load(bundle: &Bundle<'_>, manifest: &[u8]) -> Result<Vec<Found>, Error> {
     let images = read_docker_manifest(manifest)
         .map_err(|source| bundle.refused(LoadError::Layout { source }))?;
@@ -39,13 +39,14 @@ fn one(bundle: &Bundle<'_>, image: &DockerImage) -> Result<Found, Error> {
     let blobs = blobs(&layers);
     let config_descriptor = Descriptor::of(flavor.config(), &config);
     let manifest = Manifest::new(flavor, config_descriptor, layers).to_bytes();
-    let Kept { id, platform } = keep(bundle, manifest, config, &blobs)?;
+    let ready = ready(bundle, manifest, config, &blobs)?;
     let tags = image.repo_tags.iter().flatten();
     Ok(Found {
-        id,
-        platforms: vec![platform],
+        id: ready.id,
+        platforms: vec![ready.platform.clone()],
         names: tags.filter_map(|tag| Reference::parse(tag).ok()).collect(),
         left_out: Vec::new(),
+        steps: ready.steps(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! One image out of what was handed in: its layers are unpacked, and it is kept.
+//! One image out of what was handed in: its layers are unpacked, and it is made ready to be kept.
 
 use std::io::{self, Read};
 use std::sync::Mutex;
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_ir::ImageConfig;
 use kiln_oci::document::{self, Descriptor};
-use kiln_store::{AS_PULLED, BlobDigest, Content, DiffId, ImageId, NewImage};
+use kiln_store::{BlobDigest, Content, DiffId, ImageId, NewImage};
 use kiln_tree::stop::Stoppable;
 use sha2::{Digest as _, Sha256};
 
-use super::LoadError;
 use super::bundle::Bundle;
+use super::{LoadError, Step};
 use crate::archive;
 use crate::error::Error;
 use crate::export::time_of;
@@ -22,21 +22,33 @@ use crate::unpack::{Of, unpack};
 /// Layers that are unpacked at once.
 const AT_ONCE: usize = 4;
 
-/// An image that the store has now.
-pub(super) struct Kept {
+/// An image that the store has all of, and does not know yet.
+pub(super) struct Ready {
     pub(super) id: ImageId,
     /// Such as `linux/amd64`.
     pub(super) platform: kiln_ir::Platform,
+    pub(super) new: NewImage,
+    /// The archives that its layers were unpacked from.
+    pub(super) archives: Vec<(DiffId, BlobDigest)>,
 }
 
-/// Unpacks the layers, which are blobs of the store, and keeps the image that they make.
-pub(super) fn keep(
+impl Ready {
+    /// What keeps it.
+    pub(super) fn steps(self) -> Vec<Step> {
+        let archives = self.archives.into_iter();
+        let archives = archives.map(|(diff_id, blob)| Step::Archive(diff_id, blob));
+        archives.chain([Step::Image(self.new)]).collect()
+    }
+}
+
+/// Unpacks the layers, which are blobs of the store, and makes the image of them ready.
+pub(super) fn ready(
     bundle: &Bundle<'_>,
     manifest: Vec<u8>,
     config: Vec<u8>,
     layers: &[BlobDigest],
-) -> Result<Kept, Error> {
-    let Bundle { store, lease, .. } = bundle;
+) -> Result<Ready, Error> {
+    let store = bundle.store;
     let parsed = document::ImageConfig::from_slice(&config)
         .map_err(|source| bundle.refused(LoadError::Document { source }))?;
     let text = ImageConfig::from_json(&config).map_err(|error| {
@@ -56,36 +68,35 @@ pub(super) fn keep(
             listed: layers.len(),
         }));
     }
-    unpack_all(bundle, &diff_ids, layers)?;
+    let archives = unpack_all(bundle, &diff_ids, layers)?;
     let contents = Content::of_image(&diff_ids);
     let mut size_bytes = 0;
     for content in &contents {
         size_bytes += store.layer(content)?.map_or(0, |layer| layer.size_bytes);
     }
     let id = ImageId(Sha256::digest(&config).into());
-    store.put_image(
-        lease,
-        &NewImage {
-            id,
-            manifest,
-            config,
-            layers: contents,
-            size_bytes,
-            created: time_of(text.created.as_deref()),
-        },
-    )?;
-    Ok(Kept {
+    let new = NewImage {
+        id,
+        manifest,
+        config,
+        layers: contents,
+        size_bytes,
+        created: time_of(text.created.as_deref()),
+    };
+    Ok(Ready {
         id,
         platform: platform_of(&text),
+        new,
+        archives,
     })
 }
 
-/// Unpacks several layers at once; the first error ends it.
+/// Unpacks several layers at once, and returns what from; the first error ends it.
 fn unpack_all(
     bundle: &Bundle<'_>,
     diff_ids: &[DiffId],
     layers: &[BlobDigest],
-) -> Result<(), Error> {
+) -> Result<Vec<(DiffId, BlobDigest)>, Error> {
     let mut work: Vec<(DiffId, BlobDigest)> = Vec::new();
     for (diff_id, blob) in diff_ids.iter().zip(layers) {
         // A layer that is there twice is unpacked once, and both of its blobs are looked at.
@@ -112,7 +123,7 @@ fn unpack_all(
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(_) if bundle.stop.is_set() => Err(Error::Cancelled),
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(work),
     }
 }
 
@@ -130,7 +141,6 @@ fn one(bundle: &Bundle<'_>, diff_id: DiffId, blob: BlobDigest) -> Result<(), Err
     } else {
         unpack(store, lease, archive, Some(diff_id), &of)?;
     }
-    store.put_compressed(&content, "", AS_PULLED, &blob, &diff_id)?;
     Ok(())
 }
 

@@ -13,8 +13,8 @@ use kiln_store::{BlobDigest, ImageId, Member, NewIndex};
 use sha2::{Digest as _, Sha256};
 
 use super::bundle::Bundle;
-use super::image::{Kept, blobs, keep};
-use super::{Found, LoadError};
+use super::image::{Ready, blobs, ready};
+use super::{Found, LoadError, Step};
 use crate::error::Error;
 use crate::images::oci_platform;
 
@@ -23,7 +23,7 @@ const MOST_IMAGES: usize = 10_000;
 /// An index within an index within an index is deep enough.
 const INDEX_DEPTH_LIMIT: usize = 3;
 
-/// Keeps the images that `index.json` lists; of those for several platforms, with `wanted`, the one
+/// Makes the images ready that `index.json` lists; of those for several platforms, with `wanted`, the one
 /// for that.
 pub(super) fn load(
     bundle: &Bundle<'_>,
@@ -57,11 +57,12 @@ pub(super) fn load(
             Root::Manifest(manifest) => match image(bundle, &manifest, bytes)? {
                 // What is no image may lie beside images, such as what refers to one.
                 None => continue,
-                Some(kept) => Found {
-                    id: kept.id,
-                    platforms: vec![kept.platform],
+                Some(ready) => Found {
+                    id: ready.id,
+                    platforms: vec![ready.platform.clone()],
                     names: Vec::new(),
                     left_out: Vec::new(),
+                    steps: steps_of(ready),
                 },
             },
             Root::Index(index) => of_index(bundle, &index, &bytes, wanted)?,
@@ -112,8 +113,8 @@ fn missing(bundle: &Bundle<'_>, blob: &Descriptor) -> Error {
     })
 }
 
-/// Keeps the image of a manifest; nothing if it is of something else than an image.
-fn image(bundle: &Bundle<'_>, manifest: &Manifest, bytes: Vec<u8>) -> Result<Option<Kept>, Error> {
+/// Makes the image of a manifest ready; nothing if it is of something else than an image.
+fn image(bundle: &Bundle<'_>, manifest: &Manifest, bytes: Vec<u8>) -> Result<Option<Ready>, Error> {
     if !media_type::is_config(&manifest.config.media_type) {
         return Ok(None);
     }
@@ -124,16 +125,21 @@ fn image(bundle: &Bundle<'_>, manifest: &Manifest, bytes: Vec<u8>) -> Result<Opt
     }
     let config = bundle.blob_bytes(&manifest.config, CONFIG_LIMIT_BYTES)?;
     let config = config.ok_or_else(|| missing(bundle, &manifest.config))?;
-    let kept = keep(bundle, bytes.clone(), config, &blobs(&manifest.layers))?;
-    // An image that was here with another manifest leaves as what it was loaded as.
-    bundle.store.put_manifest(&kept.id, &bytes)?;
-    Ok(Some(kept))
+    ready(bundle, bytes, config, &blobs(&manifest.layers)).map(Some)
+}
+
+/// What keeps an image: one that was here with another manifest leaves as what it was loaded as.
+fn steps_of(ready: Ready) -> Vec<Step> {
+    let manifest = Step::Manifest(ready.id, ready.new.manifest.clone());
+    let mut steps = ready.steps();
+    steps.push(manifest);
+    steps
 }
 
 /// What an index leads to.
 #[derive(Default)]
 struct Members {
-    kept: Vec<(Descriptor, Kept)>,
+    ready: Vec<(Descriptor, Ready)>,
     /// Platforms whose content is not there, as in archives of one platform out of many.
     left_out: Vec<String>,
     /// What is no image but belongs to them: attestations.
@@ -150,24 +156,26 @@ fn of_index(
 ) -> Result<Found, Error> {
     let mut members = Members::default();
     collect(bundle, index, wanted, 0, &mut members)?;
-    if members.kept.is_empty() {
+    if members.ready.is_empty() {
         return Err(bundle.refused(LoadError::NoPlatform {
             wanted: wanted.map_or_else(|| "any platform".to_owned(), ToString::to_string),
         }));
     }
-    let platforms = members.kept.iter();
-    let platforms = platforms.map(|(_, kept)| kept.platform.clone()).collect();
-    let found = |id: ImageId| Found {
+    let platforms = members.ready.iter();
+    let platforms = platforms.map(|(_, ready)| ready.platform.clone()).collect();
+    let found = |id: ImageId, left_out: Vec<String>, steps: Vec<Step>| Found {
         id,
         platforms,
         names: Vec::new(),
-        left_out: members.left_out.clone(),
+        left_out,
+        steps,
     };
     let whole = members.left_out.is_empty();
-    if let [(_, only)] = &members.kept[..]
+    if members.ready.len() == 1
         && (!whole || wanted.is_some())
+        && let Some((_, only)) = members.ready.pop()
     {
-        return Ok(found(only.id));
+        return Ok(found(only.id, members.left_out, steps_of(only)));
     }
     // What is there is listed as it was; what is not there is not.
     let bytes = match whole {
@@ -175,7 +183,10 @@ fn of_index(
         false => {
             let there = |entry: &Descriptor| {
                 let digest = &entry.digest;
-                members.kept.iter().any(|(kept, _)| kept.digest == *digest)
+                members
+                    .ready
+                    .iter()
+                    .any(|(entry, _)| entry.digest == *digest)
                     || members
                         .attached
                         .iter()
@@ -192,15 +203,15 @@ fn of_index(
     let id = ImageId(Sha256::digest(&bytes).into());
     let mut by_id: BTreeMap<ImageId, ()> = BTreeMap::new();
     let listed = members
-        .kept
+        .ready
         .iter()
-        .filter(|(_, kept)| by_id.insert(kept.id, ()).is_none())
-        .map(|(entry, kept)| Member {
+        .filter(|(_, ready)| by_id.insert(ready.id, ()).is_none())
+        .map(|(entry, ready)| Member {
             platform: match &entry.platform {
                 Some(platform) => platform.to_string(),
-                None => kept.platform.to_string(),
+                None => ready.platform.to_string(),
             },
-            id: kept.id,
+            id: ready.id,
         })
         .collect();
     let new = NewIndex {
@@ -208,11 +219,12 @@ fn of_index(
         index: bytes,
         members: listed,
     };
-    bundle.store.put_index(bundle.lease, &new)?;
     let attached = members.attached.iter().flat_map(|(_, blobs)| blobs.clone());
     let attached: Vec<BlobDigest> = attached.chain(members.manifests.iter().copied()).collect();
-    bundle.store.attach_blobs(&id, &attached)?;
-    Ok(found(id))
+    let ready = members.ready.into_iter();
+    let mut steps: Vec<Step> = ready.flat_map(|(_, ready)| steps_of(ready)).collect();
+    steps.extend([Step::Index(new), Step::Blobs(id, attached)]);
+    Ok(found(id, members.left_out, steps))
 }
 
 fn collect(
@@ -251,14 +263,14 @@ fn collect(
                 let is_image =
                     !is_attestation && media_type::is_config(&manifest.config.media_type);
                 if is_image && is_there(bundle, &manifest)? {
-                    if let Some(kept) = image(bundle, &manifest, bytes)?
-                        && wanted.is_none_or(|wanted| fits(wanted, &kept.platform))
+                    if let Some(ready) = image(bundle, &manifest, bytes)?
+                        && wanted.is_none_or(|wanted| fits(wanted, &ready.platform))
                     {
                         // The store may know the image by another manifest.
                         bundle.keep_blob(entry)?;
                         members.manifests.push(BlobDigest(*entry.digest.as_bytes()));
                         members.manifests.extend(blobs(&manifest.layers));
-                        members.kept.push((entry.clone(), kept));
+                        members.ready.push((entry.clone(), ready));
                     }
                 } else if is_image {
                     let shown =

@@ -17,7 +17,9 @@ use kiln_ir::Platform;
 use kiln_oci::document::{DocumentError, MANIFEST_LIMIT_BYTES};
 use kiln_oci::layout::{DOCKER_MANIFEST_FILE, INDEX_FILE, LAYOUT_FILE, LayoutError, check_version};
 use kiln_oci::reference::Reference;
-use kiln_store::ImageId;
+use kiln_store::{
+    AS_PULLED, BlobDigest, Content, DiffId, ImageId, Lease, NewImage, NewIndex, Store, StoreError,
+};
 use kiln_tree::Stop;
 use kiln_tree::tar::ApplyError;
 
@@ -159,12 +161,38 @@ impl LoadError {
     }
 }
 
-/// An image in the store that has no names yet.
+/// An image whose contents are in the store, which does not know it yet.
 struct Found {
     id: ImageId,
     platforms: Vec<Platform>,
     names: Vec<Reference>,
     left_out: Vec<String>,
+    /// What makes the store know it.
+    steps: Vec<Step>,
+}
+
+/// Something that the store is to know once all that was handed in is found good.
+enum Step {
+    Archive(DiffId, BlobDigest),
+    Image(NewImage),
+    Manifest(ImageId, Vec<u8>),
+    Index(NewIndex),
+    Blobs(ImageId, Vec<BlobDigest>),
+}
+
+impl Step {
+    fn take(self, store: &Store, lease: &Lease) -> Result<(), StoreError> {
+        match self {
+            Step::Archive(diff_id, blob) => {
+                let content = Content::DiffId(diff_id);
+                store.put_compressed(&content, "", AS_PULLED, &blob, &diff_id)
+            }
+            Step::Image(image) => store.put_image(lease, &image),
+            Step::Manifest(id, manifest) => store.put_manifest(&id, &manifest),
+            Step::Index(index) => store.put_index(lease, &index),
+            Step::Blobs(id, blobs) => store.attach_blobs(&id, &blobs),
+        }
+    }
 }
 
 impl Executor {
@@ -191,11 +219,26 @@ impl Executor {
         platform: Option<&Platform>,
         stop: &Stop,
     ) -> Result<Vec<LoadedImage>, Error> {
+        let lease = self.store().lease();
+        let loaded = self.load_leased(source, shown_name, platform, &lease, stop);
+        // Documents are of no use beside what they made, and what was refused is of none at all. What cannot be
+        // removed now goes with the next `kiln prune`.
+        let _ = self.store().abandon(&lease);
+        loaded
+    }
+
+    fn load_leased(
+        &self,
+        source: LoadSource,
+        shown_name: &str,
+        platform: Option<&Platform>,
+        lease: &Lease,
+        stop: &Stop,
+    ) -> Result<Vec<LoadedImage>, Error> {
         let store = self.store();
-        let lease = store.lease();
         let bundle = match source {
-            LoadSource::Directory => Bundle::directory(store, &lease, stop, Path::new(shown_name)),
-            LoadSource::Archive(input) => Bundle::archive(store, &lease, stop, input, shown_name)?,
+            LoadSource::Directory => Bundle::directory(store, lease, stop, Path::new(shown_name)),
+            LoadSource::Archive(input) => Bundle::archive(store, lease, stop, input, shown_name)?,
         };
         let found = images(&bundle, platform)?;
         if found.is_empty() {
@@ -203,6 +246,9 @@ impl Executor {
         }
         let mut loaded = Vec::with_capacity(found.len());
         for image in found {
+            for step in image.steps {
+                step.take(store, lease)?;
+            }
             let mut names = Vec::with_capacity(image.names.len());
             for name in &image.names {
                 // A digest is not a name for anybody to give.

@@ -441,6 +441,64 @@ async fn refuse(archive: Vec<u8>, expected: &str) {
     check_words(&error, expected);
     assert!(executor.images().unwrap().is_empty());
     assert!(!directory.path().join("escaped").exists());
+    assert_eq!(held(&directory), [""; 0], "{expected}");
+}
+
+/// What the store holds on its disk, by the beginnings of its names.
+fn held(directory: &tempfile::TempDir) -> Vec<String> {
+    let mut held = Vec::new();
+    for part in ["layers", "blobs/sha256", "blobs/partial", "trash"] {
+        let entries = std::fs::read_dir(directory.path().join("store").join(part));
+        for entry in entries.into_iter().flatten() {
+            held.push(format!("{part}/{}", entry.unwrap().file_name().display()));
+        }
+    }
+    held
+}
+
+#[tokio::test]
+async fn of_several_images_none_is_kept_if_one_is_refused() {
+    let (one, two) = (layer("one"), layer("two"));
+    let (good, other) = (config("amd64", &[&one]), config("arm64", &[&two]));
+    let list = |second: &str| {
+        json!([
+            { "Config": "a", "RepoTags": ["a:1"], "Layers": ["l"] },
+            { "Config": "b", "RepoTags": ["b:1"], "Layers": [second] },
+        ])
+    };
+    let archive = |second: &str| {
+        Archive::new()
+            .file("a", &good)
+            .file("b", &other)
+            .file("l", &one)
+            .file("m", &two)
+            .json("manifest.json", &list(second))
+            .bytes()
+    };
+    refuse(archive("l"), "the image's config says").await;
+    // What is here already is not taken along.
+    let (directory, executor) = executor();
+    load(
+        &executor,
+        docker_archive(&good, &["l"]).file("l", &one).bytes(),
+        None,
+    )
+    .await
+    .unwrap();
+    let before = held(&directory);
+    load(&executor, archive("l"), None).await.unwrap_err();
+    assert_eq!(held(&directory), before);
+    let images = executor.images().unwrap();
+    assert_eq!(images.len(), 1);
+    // And nothing but images stays of what is good: a layer and its archive each.
+    load(&executor, archive("m"), None).await.unwrap();
+    assert_eq!(held(&directory).len(), 4, "{:?}", held(&directory));
+    // Of those that are not asked for, nothing.
+    let (directory, executor) = self::executor();
+    let loaded = load(&executor, archive("m"), Some("linux/arm64")).await;
+    assert_eq!(show(&loaded.unwrap()), ["b:1 linux/arm64"]);
+    assert_eq!(executor.images().unwrap().len(), 1);
+    assert_eq!(held(&directory).len(), 2, "{:?}", held(&directory));
 }
 
 fn docker_archive(config: &[u8], layers: &[&str]) -> Archive {

@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Removes the file of a blob that has no row, unless it has one again.
-    fn remove_rowless_blob(&self, digest: &BlobDigest) -> Result<(), StoreError> {
+    pub(crate) fn remove_rowless_blob(&self, digest: &BlobDigest) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
         let trash = self.database().write("delete a blob", |t| {
             let there = t

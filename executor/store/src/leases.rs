@@ -90,6 +90,12 @@ impl Store {
 }
 
 impl Lease {
+    /// The scope's number, if it may hold anything.
+    pub(crate) fn written(&self) -> Option<i64> {
+        let written = self.scope.written.load(Ordering::Relaxed);
+        written.then_some(self.scope.number)
+    }
+
     /// Holds `object` as a part of the caller's transaction, which has seen that it is there.
     pub(crate) fn hold(
         &self,

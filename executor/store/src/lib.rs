@@ -49,6 +49,7 @@ mod wholemounts;
 
 pub mod snapshot;
 
+mod abandon;
 mod sweep;
 mod usage;
 

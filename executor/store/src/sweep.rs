@@ -25,6 +25,20 @@ use crate::{BlobDigest, Content, StoreError};
 /// How many go in one transaction on a full disk.
 const FEW: usize = 16;
 
+/// What makes a row of `layer` one that nothing refers to; `?1` is the kind of its leases.
+pub(crate) const UNNEEDED_LAYER: &str = "
+    NOT EXISTS (SELECT 1 FROM record_layer r WHERE r.content = layer.content)
+    AND NOT EXISTS (SELECT 1 FROM image_layer i WHERE i.content = layer.content)
+    AND NOT EXISTS (SELECT 1 FROM pulled_layer p WHERE p.content = layer.content)
+    AND NOT EXISTS (SELECT 1 FROM lease l WHERE l.kind = ?1 AND l.object = layer.content)
+    AND NOT EXISTS (SELECT 1 FROM fold f WHERE f.content = layer.content)";
+
+/// The same of `blob`.
+pub(crate) const UNNEEDED_BLOB: &str = "
+    NOT EXISTS (SELECT 1 FROM compressed c WHERE c.blob = blob.digest)
+    AND NOT EXISTS (SELECT 1 FROM image_blob i WHERE i.blob = blob.digest)
+    AND NOT EXISTS (SELECT 1 FROM lease l WHERE l.kind = ?1 AND l.object = blob.digest)";
+
 /// What may go.
 ///
 /// Named images and whatever is leased stay under every policy. Always gone: layers and blobs that
@@ -268,32 +282,19 @@ impl Store {
     /// Deletes layers and blobs that nothing refers to; returns their bytes as their rows tell.
     fn free(t: &Transaction<'_>, report: &mut SweepReport) -> Result<u64, Abort> {
         let mut bytes = 0;
+        let sql = format!("DELETE FROM layer WHERE {UNNEEDED_LAYER} RETURNING content, size_bytes");
         let layers: Vec<(Vec<u8>, i64)> = t
-            .prepare_cached(
-                "DELETE FROM layer WHERE content NOT IN (SELECT content FROM record_layer)
-                 AND content NOT IN (SELECT content FROM image_layer)
-                 AND content NOT IN (SELECT content FROM pulled_layer)
-                 AND content NOT IN (SELECT object FROM lease WHERE kind = ?1)
-                 AND content NOT IN (SELECT content FROM fold)
-                 RETURNING content, size_bytes",
-            )?
+            .prepare_cached(&sql)?
             .query_map([Leased::Layer as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
         for (content, size) in layers {
             bytes += size.unsigned_abs();
             report.layers += 1;
-            t.prepare_cached("DELETE FROM compressed WHERE content = ?1")?
-                .execute([&content])?;
-            t.prepare_cached("DELETE FROM diff_id WHERE content = ?1")?
-                .execute([&content])?;
+            forget_archives(t, &content)?;
         }
+        let sql = format!("DELETE FROM blob WHERE {UNNEEDED_BLOB} RETURNING size_bytes");
         let blobs: Vec<i64> = t
-            .prepare_cached(
-                "DELETE FROM blob WHERE digest NOT IN (SELECT blob FROM compressed)
-                 AND digest NOT IN (SELECT blob FROM image_blob)
-                 AND digest NOT IN (SELECT object FROM lease WHERE kind = ?1)
-                 RETURNING size_bytes",
-            )?
+            .prepare_cached(&sql)?
             .query_map([Leased::Blob as i64], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for size in blobs {
@@ -398,6 +399,15 @@ impl Store {
             .map(|path| Ok((path.clone(), counted.all(path)?)))
             .collect()
     }
+}
+
+/// Forgets which blobs hold the archives of a layer that is gone.
+pub(crate) fn forget_archives(t: &Transaction<'_>, content: &[u8]) -> rusqlite::Result<()> {
+    t.prepare_cached("DELETE FROM compressed WHERE content = ?1")?
+        .execute([content])?;
+    t.prepare_cached("DELETE FROM diff_id WHERE content = ?1")?
+        .execute([content])?;
+    Ok(())
 }
 
 /// Lets layers that were folded of others go; they are made again when needed.

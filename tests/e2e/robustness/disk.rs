@@ -7,6 +7,8 @@ pub(super) fn cases() -> Vec<Case> {
     const ROOT: &[Capability] = &[Root, MountNamespace, Busybox];
     vec![
         case("a_full_disk", ROOT, a_full_disk),
+        case("a_full_disk_and_archives", ROOT, a_full_disk_and_archives),
+        case("a_full_disk_and_accounts", ROOT, a_full_disk_and_accounts),
         case("a_read_only_store", ROOT, a_read_only_store),
         case("a_newer_store", &[Containers], a_newer_store),
     ]
@@ -87,6 +89,92 @@ fn a_full_disk(world: &World) {
         "{}",
         ran.stderr
     );
+}
+
+/// What does not fit is refused and leaves nothing, in the store and beside an archive.
+fn a_full_disk_and_archives(world: &World) {
+    world.base();
+    // Small as an archive, and large once it is unpacked.
+    world.write("same/Dockerfile", "FROM demo/base\nCOPY big /\n");
+    world.write("same/big", vec![7; 20_000_000]);
+    world.write("noise/Dockerfile", "FROM demo/base\nCOPY big /\n");
+    let mut number = 1_u64;
+    let noise = (0..20_000_000 / 8).flat_map(|_| {
+        number = number
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (number ^ number >> 29).to_le_bytes()
+    });
+    world.write("noise/big", noise.collect::<Vec<u8>>());
+    for name in ["same", "noise"] {
+        world.kiln(&["build", "-q", "-t", name, name]).ok();
+        let file = format!("{name}.tar");
+        world.kiln(&["save", "-o", &file, name]).ok();
+    }
+    let ran = on_small_disk(
+        world,
+        &format!(
+            "held() {{ ls small/store/layers small/store/blobs/sha256; }}\n\
+             held > before\n\
+             kiln load -i same.tar; echo same $?\n\
+             kiln load < noise.tar; echo noise $?\n\
+             held > after; cmp before after; echo held $?\n\
+             ls small/store/trash\n\
+             kiln images\n\
+             export KILN_ROOT={}\n\
+             kiln save -o small/out.tar noise; echo save $?\n\
+             kiln save --format oci-dir -o small/layout noise; echo directory $?\n\
+             ls -A small | grep -v store\n\
+             kiln save --format oci-dir -o small/layout demo/base; echo again $?\n\
+             rm -r small/layout; export KILN_ROOT=$PWD/small/store\n\
+             kiln save -o out.tar demo/base && kiln rmi demo/base && kiln load -i out.tar; echo back $?\n",
+            world.store().display()
+        ),
+    );
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let whole = ran.whole();
+    for line in [
+        "same 1",
+        "noise 1",
+        "held 0",
+        "save 1",
+        "directory 1",
+        "again 0",
+        "back 0",
+    ] {
+        assert!(lines.contains(&line), "{line}: {whole}");
+    }
+    for part in ["out.tar", "same:latest", "noise:latest"] {
+        let told = lines.iter().any(|line| line.starts_with(part));
+        assert!(!told, "{part}: {whole}");
+    }
+    assert!(whole.contains("No space left on device"), "{whole}");
+}
+
+/// The file of accounts is the old one where there is no room for a new one.
+fn a_full_disk_and_accounts(world: &World) {
+    let registry = kiln_test_registry::Registry::start();
+    let host = registry.host();
+    let login = format!("echo secret | kiln login -u anna --password-stdin {host}");
+    let ran = on_small_disk(
+        world,
+        &format!(
+            "mkdir small/docker; export DOCKER_CONFIG=$PWD/small/docker\n\
+             echo '{{\"auths\":{{\"other.example\":{{\"auth\":\"YTpi\"}}}}}}' > small/docker/config.json\n\
+             cp small/docker/config.json before\n\
+             head -c 20000000 /dev/zero > small/fill 2>/dev/null\n\
+             {login}; echo full $?\n\
+             cmp before small/docker/config.json; echo same $?\n\
+             ls -A small/docker\n\
+             rm small/fill\n\
+             {login}; echo room $?\n\
+             grep -c -e YTpi -e YW5uYTpzZWNyZXQ= small/docker/config.json\n\
+             ls -A small/docker\n"
+        ),
+    );
+    let expected = "full 3\nsame 0\nconfig.json\nLogin Succeeded\nroom 0\n2\nconfig.json\n";
+    assert!(ran.stdout.ends_with(expected), "{}", ran.whole());
+    assert!(ran.stderr.contains("it is as it was"), "{}", ran.stderr);
 }
 
 fn a_read_only_store(world: &World) {

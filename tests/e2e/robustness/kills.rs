@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kiln_test_registry::Registry;
 use nix::sys::signal::Signal;
 
 use crate::support::Capability::{self, Containers};
@@ -18,6 +19,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("terminated_at_any_instant", NEEDS, |world| {
             stopped_at_any_instant(world, Signal::SIGTERM);
         }),
+        case("load_killed_at_any_instant", NEEDS, load_killed),
+        case("save_killed_at_any_instant", NEEDS, save_killed),
+        case("login_killed_at_any_instant", &[], login_killed),
     ]
 }
 
@@ -212,4 +216,119 @@ fn stopped_at_any_instant(world: &World, signal: Signal) {
         );
     }
     the_store_is_whole(world);
+}
+
+/// Builds `app` and saves it; returns the archive.
+fn saved(world: &World) -> Vec<u8> {
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN seq 20000 > /one\nRUN seq 30000 > /two\n");
+    world.kiln(&["build", "-q", "-t", "app", "ctx"]).ok();
+    world.kiln(&["save", "-o", "app.tar", "app"]).ok();
+    std::fs::read(world.path("app.tar")).unwrap()
+}
+
+/// Kills a command at instants within the time that it takes.
+fn kill_often(world: &World, arguments: &[&str], stdin: &str, mut check: impl FnMut()) {
+    let run = || world.kiln(arguments).stdin(stdin);
+    let whole = run().ok().took.mul_f64(1.1);
+    let mut random = Random::new(world);
+    for _ in 0..rounds(10) {
+        let running = run().spawn();
+        std::thread::sleep(whole.mul_f64(random.next()));
+        running.signal(Signal::SIGKILL);
+        let ran = running.wait();
+        assert!(
+            matches!(ran.status.code(), None | Some(0)),
+            "{}",
+            ran.whole()
+        );
+        check();
+    }
+    run().ok();
+}
+
+fn load_killed(world: &World) {
+    saved(world);
+    world.forget();
+    let remove = || {
+        let images = world.kiln(&["images", "-q"]).ok().stdout;
+        if images.trim().is_empty() {
+            return;
+        }
+        // What has its name is whole.
+        if world.kiln(&["inspect", "app"]).run().status.success() {
+            let ran = world.kiln(&["run", "app", "tail", "-n", "1", "/two"]).ok();
+            assert_eq!(ran.stdout, "30000\n");
+            world.kiln(&["rmi", "app"]).ok();
+        }
+    };
+    kill_often(world, &["load", "-i", "app.tar"], "", remove);
+    let ran = world.kiln(&["run", "app", "tail", "-n", "1", "/one"]).ok();
+    assert_eq!(ran.stdout, "20000\n");
+    nothing_is_left(world);
+    // Three layers with their archives, and nothing of those that were killed.
+    for (part, count) in [("layers", 3), ("blobs/sha256", 3)] {
+        let there = std::fs::read_dir(world.store().join(part)).unwrap();
+        assert_eq!(there.count(), count, "{part}");
+    }
+}
+
+fn save_killed(world: &World) {
+    let archive = saved(world);
+    let file = world.path("out.tar");
+    let whole = || match std::fs::read(&file) {
+        Ok(bytes) => {
+            assert!(bytes == archive, "an archive is half-written");
+            std::fs::remove_file(&file).unwrap();
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+    };
+    kill_often(world, &["save", "-o", "out.tar", "app"], "", whole);
+    assert!(std::fs::read(&file).unwrap() == archive);
+    // A directory that was left unfinished is gone on with, and an index lists what is there.
+    let layout = world.path("layout");
+    let whole = || {
+        let Ok(index) = std::fs::read(layout.join("index.json")) else {
+            return;
+        };
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let digest = index["manifests"][0]["digest"].as_str().unwrap();
+        let blob = layout.join("blobs").join(digest.replace(':', "/"));
+        assert!(blob.is_file(), "{index}");
+        std::fs::remove_dir_all(&layout).unwrap();
+    };
+    let line = ["save", "--format", "oci-dir", "-o", "layout", "app"];
+    kill_often(world, &line, "", whole);
+    world.forget();
+    world.kiln(&["load", "-i", "layout"]).ok();
+    nothing_is_left(world);
+}
+
+fn login_killed(world: &World) {
+    let registry = Registry::start();
+    let host = registry.host();
+    let others =
+        "{\n\t\"auths\": {\n\t\t\"other.example\": {\n\t\t\t\"auth\": \"YTpi\"\n\t\t}\n\t}\n}";
+    world.write("../home/config.json", others);
+    let login = ["login", "-u", "anna", "--password-stdin", &host];
+    let check = || {
+        let config: serde_json::Value =
+            serde_json::from_str(&world.read("../home/config.json")).unwrap();
+        assert_eq!(config["auths"]["other.example"]["auth"], "YTpi");
+        let entry = &config["auths"][&host]["auth"];
+        assert!(entry.is_null() || *entry == "YW5uYTpzZWNyZXQ=", "{config}");
+        world.write("../home/config.json", others);
+    };
+    kill_often(world, &login, "secret\n", check);
+    let config = world.read("../home/config.json");
+    assert!(
+        config.contains("YW5uYTpzZWNyZXQ=") && config.contains("YTpi"),
+        "{config}"
+    );
+    let left: Vec<_> = std::fs::read_dir(world.path("../home"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().contains("config.json"))
+        .collect();
+    assert_eq!(left, ["config.json"]);
 }

@@ -3,6 +3,7 @@
 
 mod fixture;
 
+mod abandon;
 mod blobs;
 mod cachemounts;
 mod child;
