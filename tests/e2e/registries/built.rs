@@ -1,8 +1,10 @@
 //! Builds that end in a registry: `--push`, `-o type=registry`, and what is left when that fails.
 
-use kiln_test_registry::Registry;
+use kiln_test_registry::{Fault, Registry};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::pulls::wait_for;
 use super::server::{DockerRegistry, base_layer, hide_port, with_base};
 use crate::support::{Capability::*, Case, Ran, World, case};
 
@@ -30,6 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("build_push_two_registries", &[Containers], two_registries),
         case("build_push_from_afar", &[Containers], from_afar),
         case("build_push_fails", &[Containers], fails),
+        case("build_push_interrupted", &[Containers], interrupted),
         case("build_push_refused", &[Containers], refused),
     ]
 }
@@ -351,4 +354,32 @@ fn refused(world: &World) {
     // Nothing was built for it.
     let builds = world.kiln(&["builds", "ls"]).ok().stdout;
     assert!(!builds.contains("ctx"), "{builds}");
+}
+
+/// A signal while a blob is on its way ends it at once; the image is kept where it was to be kept.
+fn interrupted(world: &World) {
+    small(world);
+    let registry = Registry::start();
+    let name = format!("{}/app:1", registry.host());
+    for (output, is_kept) in [("type=registry", false), ("type=image,push=true", true)] {
+        registry.inject(Fault::StallUpload {
+            path: "digest=".to_owned(),
+            bytes: 10,
+        });
+        let arguments = ["build", "-o", output, "-t", &name, "ctx"];
+        let running = world.kiln(&arguments).spawn();
+        wait_for("nothing was sent", || registry.pending_faults().is_empty());
+        running.signal(Signal::SIGINT);
+        let ran = running.wait();
+        assert_eq!(ran.status.code(), Some(130), "{}", ran.whole());
+        assert!(registry.manifest("app", "1").is_none());
+        assert_eq!(world.leftovers(), [""; 0]);
+        let inspected = world.kiln(&["inspect", &name]).run();
+        assert_eq!(inspected.status.success(), is_kept, "{}", inspected.whole());
+    }
+    // What was kept goes, and what was built is not built again.
+    world.kiln(&["push", &name]).ok();
+    assert!(registry.manifest("app", "1").is_some());
+    let again = build(world, &["--push", "-t", &name]);
+    assert!(!again.stderr.contains("  ran"), "{}", again.stderr);
 }

@@ -237,7 +237,7 @@ fn pull_of_other_bytes(world: &World) {
 }
 
 /// Waits for something that another process does.
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+pub(super) fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is() {
         assert!(Instant::now() < deadline, "{what}");
