@@ -459,6 +459,10 @@ fn list_for_another_registry(world: &World) {
     world.kiln(&["manifest", "push", "all", &other]).ok();
     check_list(&to, "all", "3", &["linux/arm64", "linux/amd64"]);
     assert_eq!(manifest(&to, "all", "3"), manifest(&from, "all", "2"));
+    // As an image that the store is to have all of, it is the same.
+    let whole = format!("{}/whole:1", to.host());
+    world.kiln(&["push", "all", &whole]).ok();
+    assert_eq!(manifest(&to, "whole", "1"), manifest(&to, "all", "3"));
     // And as an archive.
     world
         .kiln(&["save", "--format", "oci-dir", "-o", "layout", "all"])
@@ -494,6 +498,16 @@ fn list_is_changed(world: &World) {
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[1]["annotations"], serde_json::json!({ "c": "d" }));
     assert_eq!(entries[1]["platform"]["variant"], "v8");
+    // Both ways to a registry send the same.
+    let (one, two) = (Registry::start(), Registry::start());
+    for (line, registry) in [
+        (&["push", "all"][..], &one),
+        (&["manifest", "push", "all"], &two),
+    ] {
+        let target = format!("{}/all:1", registry.host());
+        world.kiln(&[line, &[&target]].concat()).ok();
+    }
+    assert_eq!(one.manifest("all", "1"), two.manifest("all", "1"));
     // It is an image like any other.
     let history = world
         .kiln(&["history", "--platform", "linux/amd64", "all"])
