@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A store of objects on free ports, with one bucket, ended when it is dropped.
 pub(super) struct Store {
     process: Child,
+    /// All that it listens on.
+    ports: Vec<u16>,
+    /// The one for objects.
     port: u16,
     log: PathBuf,
 }
@@ -67,7 +70,7 @@ impl Store {
             panic!("there are eight ports");
         };
         let log = File::create(world.path("weed.log")).unwrap();
-        let mut process = Command::new(find_program("weed").unwrap())
+        let process = Command::new(find_program("weed").unwrap())
             .arg("server")
             .args([
                 "-ip=127.0.0.1",
@@ -86,6 +89,14 @@ impl Store {
             .arg(format!("-filer.port.grpc={filer_grpc}"))
             .arg(format!("-s3.port={s3}"))
             .arg(format!("-s3.port.grpc={s3_grpc}"))
+            .arg(format!(
+                "-filer.localSocket={}",
+                world.path("filer.sock").display()
+            ))
+            .arg(format!(
+                "-s3.localSocket={}",
+                world.path("s3.sock").display()
+            ))
             .env_clear()
             .env("HOME", world.path("."))
             .current_dir(world.path("."))
@@ -94,23 +105,24 @@ impl Store {
             .stderr(log)
             .spawn()
             .unwrap();
+        let mut store = Store {
+            process,
+            port: s3,
+            log: world.path("weed.log"),
+            ports,
+        };
         let deadline = Instant::now() + PATIENCE;
         // A bucket needs one part of the store, an object all of them.
         let is_there = || put(s3, "/caches") && put(s3, "/caches/probe");
         while !is_there() {
-            if process.try_wait().unwrap().is_some() || Instant::now() > deadline {
-                let _ = process.kill();
-                let _ = process.wait();
+            if store.process.try_wait().unwrap().is_some() || Instant::now() > deadline {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
         // Somebody else may have answered there.
-        process.try_wait().unwrap().is_none().then_some(Store {
-            process,
-            port: s3,
-            log: world.path("weed.log"),
-        })
+        let is_running = store.process.try_wait().unwrap().is_none();
+        is_running.then_some(store)
     }
 
     pub(super) fn place(&self, more: &str) -> String {
@@ -190,6 +202,12 @@ impl Drop for Store {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // It makes these where no option says otherwise.
+        for port in &self.ports {
+            for part in ["master", "volume", "filer", "s3"] {
+                let _ = std::fs::remove_file(format!("/tmp/seaweedfs-{part}-grpc-{port}.sock"));
+            }
+        }
     }
 }
 
