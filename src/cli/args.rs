@@ -339,6 +339,21 @@ pub(crate) struct SourceArgs {
     pub(crate) context: Option<String>,
 }
 
+/// What the steps of a build are trusted with.
+#[derive(Debug, Args)]
+pub(crate) struct TrustArgs {
+    /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+    /// Let steps use an ssh agent: the one of SSH_AUTH_SOCK, that of a socket, or keys in files
+    #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
+    pub(crate) ssh: Vec<String>,
+    /// Let steps have what they ask for by name: network.host, security.insecure; frontend.exec lets
+    /// the file name a program of this host as its front end
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Outputs (-o), several in one build:
@@ -403,16 +418,8 @@ pub(crate) struct BuildArgs {
     /// given several times
     #[arg(long, value_name = "REF|SPEC")]
     pub(crate) cache_to: Vec<String>,
-    /// Let steps have a secret that nothing keeps: id=ID,src=FILE or id=ID,env=VARIABLE
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) secret: Vec<String>,
-    /// Let steps use an ssh agent: the one of SSH_AUTH_SOCK, that of a socket, or keys in files
-    #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
-    pub(crate) ssh: Vec<String>,
-    /// Let steps have what they ask for by name: network.host, security.insecure; frontend.exec lets
-    /// the file name a program of this host as its front end
-    #[arg(long, value_name = "ENTITLEMENT")]
-    pub(crate) allow: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
     #[command(flatten)]
     pub(crate) travel: TravelArgs,
     /// Run at most so many steps at once [default: 16, or twice the cores]

@@ -120,9 +120,9 @@ fn with_own_agent(args: &BuildArgs) -> Vec<String> {
         spec::is_remote(text) && (text.starts_with("ssh://") || !text.contains("://"))
     });
     let has_agent = std::env::var_os("SSH_AUTH_SOCK").is_some_and(|socket| !socket.is_empty());
-    match args.ssh.is_empty() && over_ssh && has_agent {
+    match args.trust.ssh.is_empty() && over_ssh && has_agent {
         true => vec!["default".to_owned()],
-        false => args.ssh.clone(),
+        false => args.trust.ssh.clone(),
     }
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
     }
     let kiln = host::open(Needs::Layers, &args.source)?;
     // For an ordinary user only the process within the namespace comes here.
-    trust::warn_of_unset(&args.secret);
+    trust::warn_of_unset(&args.trust.secret);
     let built = run(Run {
         kiln: &kiln,
         request,
@@ -308,8 +308,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         cache_to,
         inline_cache,
         tags: args.tags.iter().cloned().collect(),
-        secrets: trust::secrets(&args.secret, &with_own_agent(args))?,
-        allow: trust::allow(&args.allow)?,
+        secrets: trust::secrets(&args.trust.secret, &with_own_agent(args))?,
+        allow: trust::allow(&args.trust.allow)?,
         jobs: args.jobs.map(|jobs| jobs.max(1)),
         keep_going: args.keep_going,
         mounts_from: args.travel.from()?,

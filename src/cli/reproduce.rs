@@ -10,7 +10,7 @@ use kiln::{
 };
 use serde_json::{Value, json};
 
-use super::args::{Progress, RecordFormat, SourceArgs};
+use super::args::{Progress, RecordFormat, SourceArgs, TrustArgs};
 use super::build::{self, Run};
 use super::host::{self, Needs};
 use super::progress::words_visible;
@@ -34,15 +34,8 @@ pub(crate) struct ReproduceArgs {
     /// Name the second image; may be given several times
     #[arg(short = 't', long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,
-    /// Let steps have a secret, as of a build
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) secret: Vec<String>,
-    /// Let steps use an ssh agent, as of a build
-    #[arg(long, value_name = "ID[=SOCKET|KEY[,KEY]]")]
-    pub(crate) ssh: Vec<String>,
-    /// Let steps have what they ask for by name, as of a build
-    #[arg(long, value_name = "ENTITLEMENT")]
-    pub(crate) allow: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
     /// Run at most so many steps at once in the second build [default: 16, or twice the cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
@@ -87,7 +80,7 @@ pub(crate) fn reproduce(args: &ReproduceArgs) -> Done {
     let mut request = request(args)?;
     let kiln = host::open(Needs::Layers, args.source.offline)?;
     // For an ordinary user only the process within the namespace comes here.
-    trust::warn_of_unset(&args.secret);
+    trust::warn_of_unset(&args.trust.secret);
     let source = &mut request.source;
     let given = source.build_args.contains_key("SOURCE_DATE_EPOCH");
     if source.source_date_epoch.is_none() && !given {
@@ -173,8 +166,8 @@ fn request(args: &ReproduceArgs) -> Result<BuildRequest, Failure> {
         source,
         exports: vec![Export::Image { options }],
         tags: args.tags.iter().cloned().collect(),
-        secrets: trust::secrets(&args.secret, &args.ssh)?,
-        allow: trust::allow(&args.allow)?,
+        secrets: trust::secrets(&args.trust.secret, &args.trust.ssh)?,
+        allow: trust::allow(&args.trust.allow)?,
         ..BuildRequest::default()
     })
 }

@@ -188,7 +188,7 @@ impl<'a> Bundle<'a> {
                 Some(stored) => self.store.open_blob(&stored.digest)?,
                 None => return Ok(None),
             },
-            Files::Directory(directory) => match open(&directory.join(path))? {
+            Files::Directory(directory) => match open_regular(&directory.join(path))? {
                 Some(file) => file,
                 None => return Ok(None),
             },
@@ -255,7 +255,7 @@ impl<'a> Bundle<'a> {
             },
             Files::Directory(directory) => {
                 let path = directory.join(blob_path(&blob.digest));
-                let Some(file) = open(&path)? else {
+                let Some(file) = open_regular(&path)? else {
                     return Ok(false);
                 };
                 if self.store.lease_blob(self.lease, &wanted)? {
@@ -293,7 +293,7 @@ impl<'a> Bundle<'a> {
 }
 
 /// Opens a regular file; nothing if there is none.
-fn open(path: &Path) -> Result<Option<File>, Error> {
+pub(crate) fn open_regular(path: &Path) -> Result<Option<File>, Error> {
     match File::open(path) {
         Ok(file) => match file.metadata() {
             Ok(metadata) if metadata.is_file() => Ok(Some(file)),
@@ -313,7 +313,7 @@ fn open(path: &Path) -> Result<Option<File>, Error> {
 }
 
 /// A path of the archive, from the directory `above`; nothing if it leads out of it.
-fn inside(above: &str, path: &[u8]) -> Option<String> {
+pub(crate) fn inside(above: &str, path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     if path.len() > MOST_PATH_BYTES {
         return None;

@@ -28,6 +28,7 @@ use crate::executor::Executor;
 use crate::images::oci_platform;
 use crate::source::stoppable;
 use bundle::Bundle;
+pub(crate) use bundle::{inside, open_regular};
 
 /// The list of names in archives of docker before 1.10, which have no other.
 const ANCIENT_FILE: &str = "repositories";

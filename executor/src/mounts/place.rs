@@ -20,6 +20,7 @@ use super::format::{ARTIFACT, CONFIG, CONFIG_LIMIT_BYTES, Config, VERSION};
 use crate::archive;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::load::{inside, open_regular};
 use crate::source::blocking;
 
 /// More files than this are not an export.
@@ -117,7 +118,7 @@ enum Kind {
 struct Tar {
     file: File,
     path: PathBuf,
-    files: HashMap<Vec<u8>, (u64, u64)>,
+    files: HashMap<String, (u64, u64)>,
 }
 
 /// What an export holds.
@@ -272,7 +273,7 @@ impl Shelf {
             Kind::Registry { .. } => true,
             Kind::Directory(path) => std::fs::metadata(path.join(blob_path(&blob.digest)))
                 .is_ok_and(|found| found.is_file() && found.len() == blob.size),
-            Kind::Archive(tar) => tar.files.contains_key(blob_path(&blob.digest).as_bytes()),
+            Kind::Archive(tar) => tar.files.contains_key(&blob_path(&blob.digest)),
         }
     }
 
@@ -311,10 +312,8 @@ impl Shelf {
             Kind::Registry { .. } => Ok(None),
             Kind::Directory(path) => {
                 let path = path.join(name);
-                let file = match File::open(&path) {
-                    Ok(file) => file,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => return Err(Error::io("open", path)(error)),
+                let Some(file) = open_regular(&path)? else {
+                    return Ok(None);
                 };
                 let mut bytes = Vec::new();
                 let read = file.take(limit_bytes + 1).read_to_end(&mut bytes);
@@ -322,7 +321,7 @@ impl Shelf {
                 Ok(Some(bytes))
             }
             Kind::Archive(tar) => {
-                let Some((offset, size)) = tar.files.get(name.as_bytes()) else {
+                let Some((offset, size)) = tar.files.get(name) else {
                     return Ok(None);
                 };
                 let length = usize::try_from((*size).min(limit_bytes + 1)).unwrap_or(usize::MAX);
@@ -383,8 +382,9 @@ impl Tar {
             if !entry.header().entry_type().is_file() {
                 continue;
             }
-            let name = entry.path_bytes();
-            let name = name.strip_prefix(b"./").unwrap_or(&name).to_vec();
+            let Some(name) = inside("", &entry.path_bytes()) else {
+                continue;
+            };
             files.insert(name, (entry.raw_file_position(), entry.size()));
             if files.len() > MOST_FILES {
                 let text = format!("it has more than {MOST_FILES} files");

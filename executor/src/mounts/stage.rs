@@ -1,14 +1,14 @@
 //! Files of an export brought here, each under its digest until it is put where it belongs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use kiln_store::{Store, WorkDirectory};
+use kiln_store::{Store, WorkDirectory, open_or_create};
 use kiln_tree::{FileDigest, Stop};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -209,18 +209,11 @@ fn name((size, digest): &FileKey) -> String {
     name
 }
 
-fn open(path: &std::path::Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(Error::io("create", path))
+fn open(path: &Path) -> Result<File, Error> {
+    open_or_create(path).map_err(Error::io("create", path))
 }
 
-fn write(path: &std::path::Path, bytes: &[u8], at: u64) -> Result<(), Error> {
+fn write(path: &Path, bytes: &[u8], at: u64) -> Result<(), Error> {
     let file = open(path)?;
     file.write_all_at(bytes, at)
         .map_err(Error::io("write", path))

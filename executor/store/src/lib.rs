@@ -67,7 +67,7 @@ pub use locks::{KeyLock, LockAttempt};
 pub use records::{Nearest, NewRecord, Record, RecordId, Tombstone};
 pub use remotes::{Repository, RepositoryAttempt, WorkDirectory};
 pub use snapshot::{SealedLayer, Snapshot, Snapshotter, Strategy};
-pub use store::{Store, StoreOptions};
+pub use store::{Store, StoreOptions, open_or_create};
 pub use sweep::{Policy, SweepReport};
 pub use usage::{Usage, UsageLine};
 pub use wholemounts::{Beside, MountDraft, WholeMount, WholeMountAttempt};

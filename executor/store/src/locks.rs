@@ -4,15 +4,15 @@
 //! it works between threads too and ends with its holder. Who holds one is told by the file
 //! `locks.holders`, a hint: it is written after locking and believed only while the lock is held.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::StoreError;
-use crate::store::Store;
+use crate::store::{Store, open_or_create};
 
 /// Slots of `locks.holders`; two keys in one slot cost a pid that is not shown.
 const SLOTS: u64 = 65_536;
@@ -124,12 +124,5 @@ fn place(start: i64) -> u64 {
 }
 
 fn open(path: &std::path::Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(StoreError::io("open", path))
+    open_or_create(path).map_err(StoreError::io("open", path))
 }
