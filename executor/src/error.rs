@@ -443,6 +443,15 @@ pub enum Error {
         /// As asked for, or as the image says.
         user: String,
     },
+    /// A step did what takes more ids than there are.
+    #[error(
+        "one id is mapped here, root's, which is too few to tell whose a file is after this step"
+    )]
+    OneIdOwner {
+        /// Which file.
+        #[source]
+        source: kiln_tree::OwnerDoubt,
+    },
     /// A file over http cannot be had.
     #[error(transparent)]
     Web(#[from] kiln_oci::web::WebError),
@@ -625,7 +634,7 @@ impl Error {
             Error::File(FileError::ContextChanged { .. }) => {
                 "build again when nothing writes there".to_owned()
             }
-            Error::OneId { .. } => return kiln_sandbox::userns::single_id_fix(),
+            Error::OneId { .. } | Error::OneIdOwner { .. } => return kiln_sandbox::userns::single_id_fix(),
             Error::NoSecret { id } => {
                 format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")
             }

@@ -11,8 +11,9 @@ use kiln_ir::{
 };
 use kiln_sandbox::{Exit, MountSource, Network, Privileges, Rlimit, RootFs, Spec, Stdio, User};
 use kiln_solver::{Cancel, RunOutcome, StepFailure, StepSink, Stream};
-use kiln_store::{Content, LayerDraft, Lease, Snapshot};
-use kiln_tree::{Meta, Stop, TreePath, View, resolve};
+use kiln_store::{Content, LayerDraft, Lease, Snapshot, StoreError};
+use kiln_tree::seal::SealError;
+use kiln_tree::{Meta, OneId, OwnerDoubt, Stop, TreePath, View, resolve};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::OFlags;
 
@@ -129,6 +130,8 @@ struct Held {
     /// Sockets of agents, which lie in drafts.
     forwardings: Vec<Forwarding>,
     drafts: Vec<LayerDraft>,
+    /// What mounts show of layers.
+    seen: Vec<View>,
 }
 
 /// What all mounts of a step are made with.
@@ -203,6 +206,7 @@ fn run(
     fill_spec(&mut spec, &op, identity)?;
     spec.cgroup = cgroup_of(&op.meta.cgroup_parent, &limits, None)?;
     set_secrets(&mut spec, &op, &secrets)?;
+    spec.listen = executor.options().single_id;
     if let Some(platform) = &platform {
         executor.emulate(&mut spec, platform)?;
     }
@@ -228,6 +232,7 @@ fn run(
     let stopped = watch(&mut process, &out_read, &err_read, stop, &sink)?;
     let exit = process.wait()?;
     let out_of_memory = out_of_memory(&process, exit, &limits);
+    let heard = process.heard();
     drop(process);
     held.views.clear();
     held.forwardings.clear();
@@ -250,7 +255,12 @@ fn run(
             Exit::Signal(signal) => StepFailure::Signal(signal),
         }));
     }
-    seal(executor, lease, held.writable, stubs, &cancel)
+    let one_id = executor.options().single_id.then(|| OneId {
+        gave_owners: heard.gave_owners,
+        set_attributes: heard.set_attributes,
+        seen: std::mem::take(&mut held.seen),
+    });
+    seal(executor, lease, held.writable, stubs, one_id, &cancel)
 }
 
 /// Seals every snapshot that has an output number.
@@ -259,6 +269,7 @@ fn seal(
     lease: &Lease,
     writable: Vec<(Option<u32>, Snapshot)>,
     stubs: Vec<TreePath>,
+    one_id: Option<OneId>,
     cancel: &Cancel,
 ) -> Result<RunOutcome<Handle>, Error> {
     let store = executor.store();
@@ -267,11 +278,16 @@ fn seal(
         let Some(output) = output else { continue };
         let mut options = store.seal_options();
         options.stop = stop_of(cancel);
+        options.one_id.clone_from(&one_id);
         if index == 0 {
             options.stubs.clone_from(&stubs);
         }
         let mut layers = snapshot.layers().to_vec();
-        let sealed = executor.snapshotter()?.seal(snapshot, options)?;
+        let sealed = executor.snapshotter()?.seal(snapshot, options);
+        let sealed = sealed.map_err(|error| match owner_doubt(&error) {
+            Some(source) => Error::OneIdOwner { source },
+            None => error.into(),
+        })?;
         layers.push(sealed.commit(store, lease)?.content);
         let output = output as usize;
         if outputs.len() <= output {
@@ -281,6 +297,17 @@ fn seal(
         outputs[output] = Some((Handle::layers(layers), content));
     }
     Ok(RunOutcome::Done { outputs })
+}
+
+/// The file whose owner one id is too little to tell, if that is why sealing failed.
+fn owner_doubt(error: &StoreError) -> Option<OwnerDoubt> {
+    let StoreError::Tree { source, .. } = error else {
+        return None;
+    };
+    match source.downcast_ref()? {
+        SealError::Owner(doubt) => Some(doubt.clone()),
+        _ => None,
+    }
 }
 
 fn fill_spec(spec: &mut Spec, op: &ExecOp, identity: Identity) -> Result<(), Error> {
@@ -483,11 +510,13 @@ impl Mounting<'_> {
             let snapshotter = executor.snapshotter()?;
             if mount.readonly {
                 let view = snapshotter.view(lease, &layers, stop)?;
+                held.seen.push(view.lower().clone());
                 let source = source_of(&view)?;
                 held.views.push(view);
                 return Ok(source);
             }
             let snapshot = snapshotter.prepare(lease, &layers, stop)?;
+            held.seen.push(snapshot.lower().clone());
             let source = source_of(&snapshot)?;
             held.writable.push((mount.output, snapshot));
             return Ok(source);
@@ -501,6 +530,7 @@ impl Mounting<'_> {
             Some(Handle(Tree::Layers(layers))) => {
                 let mut source = open_layers(store, layers)?;
                 source.may_link = mount.readonly;
+                held.seen.push(store.layers_view(layers)?);
                 fill(executor, &source, &mount.selector, draft.fs(), stop)?
             }
             None => None,

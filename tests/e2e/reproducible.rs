@@ -10,12 +10,20 @@ use crate::support::{Case, UID, User, World, case, find_program};
 pub(crate) fn cases() -> Vec<Case> {
     const IDS: &[Capability] = &[Root, MountNamespace, OrdinaryUser, Setpriv, Uidmap, Busybox];
     const ONE: &[Capability] = &[Root, OrdinaryUser, Setpriv, Busybox];
+    const COPIES: &[Capability] = &[Root, MountNamespace, OrdinaryUser, Setpriv, Busybox];
     let lacks = ["setcap", "setfattr"]
         .into_iter()
         .find(|name| find_program(name).is_none());
     vec![
         case("whoever_builds", IDS, whoever_builds).lacks(lacks.map(str::to_owned)),
         case("with_one_id", ONE, with_one_id),
+        case("with_one_id_in_copies", COPIES, with_one_id_in_copies),
+        case("several_names", COPIES, several_names),
+        case(
+            "owners_that_one_id_cannot_tell",
+            ONE,
+            owners_that_one_id_cannot_tell,
+        ),
         case("what_needs_more_ids", ONE, what_needs_more_ids),
     ]
 }
@@ -207,22 +215,121 @@ const ONE_ID: &str = "
     COPY --from=made --chown=7:8 /again /again
     COPY --from=made /n /n
     ADD owned.tar /added
+    COPY --chmod=444 src/a /read/only
+    COPY --chown=9:9 --chmod=400 src/a /read/nobody
     RUN echo x > /new; rm -r /var; mkfifo /fifo; mv /n /moved; chmod 600 /c/d0/f0
+    RUN echo more >> /c/d1/f1; mv /c/d1/f4 /again; ln /c/d2/f2 /linked; rm /c/d2/f5
+    RUN echo made > /c/d1/made; echo other > /t; mv /t /c/d1/f7; rm /c/d1/f10; echo other > /c/d1/f10
+    RUN echo x >> /read/only; cat /read/nobody; echo x >> /read/nobody; touch /read/made
+    RUN echo x > /mine; chown 0:0 /mine; chown -R root:root /bin
     ";
 
-fn with_one_id(world: &World) {
-    context(world, "ctx", ONE_ID, false);
-    let user = User::new(world, "user");
-    user.ok(&format!(
-        "export SOURCE_DATE_EPOCH={EPOCH}
-         kiln import base.tar demo/base; kiln build -q --jobs 1 -o type=oci,dest=$HOME/one.tar ctx"
-    ));
+const ONE_ID_BUILD: &str = "kiln import base.tar demo/base; kiln info > $HOME/info.txt
+     kiln build -q --jobs 1 -o type=oci,dest=$HOME/one.tar ctx";
+
+/// Builds as root.
+fn build_as_root(world: &World) {
     as_root(
         world,
         "export KILN_ROOT=$PWD/root; $KILN import base.tar demo/base
          $KILN build -q -o type=oci,dest=root.tar ctx",
     );
+}
+
+fn with_one_id(world: &World) {
+    context(world, "ctx", ONE_ID, false);
+    let user = User::new(world, "user");
+    user.ok(&format!("export SOURCE_DATE_EPOCH={EPOCH}; {ONE_ID_BUILD}"));
+    build_as_root(world);
     check_same(world, "root.tar", "user/one.tar");
+}
+
+fn with_one_id_in_copies(world: &World) {
+    context(world, "ctx", ONE_ID, false);
+    let user = User::without_overlays(world, "user");
+    user.ok(&format!("export SOURCE_DATE_EPOCH={EPOCH}; {ONE_ID_BUILD}"));
+    let info = world.read("user-upper/info.txt");
+    assert!(info.contains("copy"), "{info}");
+    build_as_root(world);
+    check_same(world, "root.tar", "user-upper/one.tar");
+}
+
+/// Steps that change one name of a file of several, or give one more.
+const NAMES: &str = "
+    FROM demo/base
+    RUN for n in 1 2 3 4 5 6; do echo $n > /$n; ln /$n /$n.b; ln /$n /$n.c; done
+    RUN echo more >> /1.b; chmod 600 /2; mv /3.b /3.x; rm /4; ln /5.c /5.d; chmod 600 /6*
+    RUN cat /1 /1.b /1.c > /seen; ln /bin/busybox /bin/b2
+    ";
+
+fn several_names(world: &World) {
+    context(world, "ctx", NAMES, false);
+    let user = User::without_overlays(world, "user");
+    user.ok(&format!("export SOURCE_DATE_EPOCH={EPOCH}; {ONE_ID_BUILD}"));
+    build_as_root(world);
+    check_same(world, "root.tar", "user-upper/one.tar");
+    as_root(
+        world,
+        "mkdir lower upper work merged
+         exec unshare --mount sh -ec \"mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
+         export KILN_ROOT=$PWD/merged/store; $KILN import base.tar demo/base
+         $KILN build -q -o type=oci,dest=copied.tar ctx\"",
+    );
+    check_same(world, "root.tar", "copied.tar");
+}
+
+fn owners_that_one_id_cannot_tell(world: &World) {
+    let stepped = |step: &str| format!("FROM demo/base\nCOPY --chown=5:6 src /c/\nRUN {step}\n");
+    let bound = "FROM demo/base AS other\nCOPY --chown=5:6 src /c/\nFROM demo/base\n\
+                 RUN --mount=type=bind,from=other,source=/c,target=/m cp -p /m/a /copy\n";
+    let failing = [
+        (
+            stepped("cp -p /c/a /copy"),
+            "`/copy` is the same as `/c/a`, which belongs to 5:6",
+        ),
+        (
+            bound.to_owned(),
+            "`/copy` is the same as `/c/a`, which belongs to 5:6",
+        ),
+        (
+            stepped("chown 0:0 /c/a"),
+            "`/c/a` belongs to 5:6, and the step may have given it to root",
+        ),
+        (
+            stepped("echo x > /t && chown 0:0 /t && mv /t /c/a"),
+            "`/c/a` belonged to 5:6, and the step put another in its place",
+        ),
+        (
+            stepped("mv /c/link /x"),
+            "`/x` is the same as `/c/link`, which belongs to 5:6",
+        ),
+    ];
+    context(world, "ctx", "", false);
+    for user in [
+        User::new(world, "user"),
+        User::without_overlays(world, "copies"),
+    ] {
+        for (dockerfile, words) in &failing {
+            world.write("ctx/Dockerfile", dockerfile);
+            let ran = user.run("kiln import base.tar demo/base; kiln build ctx");
+            assert_eq!(ran.status.code(), Some(1), "{dockerfile}\n{}", ran.whole());
+            let line = format!("`{UID}:");
+            for words in [
+                *words,
+                "one id",
+                "hint: ",
+                &line,
+                "/etc/subuid",
+                "/etc/subgid",
+            ] {
+                assert!(
+                    ran.stderr.contains(words),
+                    "{dockerfile}\n{words}: {}",
+                    ran.stderr
+                );
+            }
+        }
+    }
 }
 
 fn what_needs_more_ids(world: &World) {

@@ -11,12 +11,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::{ForkResult, Pid};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::DumpableBehavior;
 
 use crate::apply::{self, Outcome, Terminal};
 use crate::bytestring::ByteString;
 use crate::error::Phase;
+use crate::listener::Listener;
 use crate::plan::{Format, Plan};
 use crate::porter;
 use crate::process::{self, Streams};
@@ -55,6 +57,7 @@ fn be_init() -> io::Result<()> {
         Ok(Started {
             child,
             children,
+            listener,
             master,
             stubs,
             notes,
@@ -64,7 +67,7 @@ fn be_init() -> io::Result<()> {
             wire::send(socket.as_fd(), &reply, &fds)?;
             drop(fds);
             drop(master);
-            watch(child, &children, socket.as_fd())
+            watch(child, &children, listener, socket.as_fd())
         }
         Err(fault) => wire::send(socket.as_fd(), &Reply::Failed(fault), &[]),
     }
@@ -73,6 +76,7 @@ fn be_init() -> io::Result<()> {
 struct Started {
     child: Pid,
     children: SignalFd,
+    listener: Listener,
     master: Option<OwnedFd>,
     stubs: Vec<(ByteString, bool)>,
     notes: Vec<String>,
@@ -111,6 +115,18 @@ fn start(
 
     let (ready, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| Fault::of(Phase::Fork, &error.into()))?;
+    let asked = match plan.process.listen {
+        true => {
+            let pair = rustix::net::socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            );
+            Some(pair.map_err(|error| Fault::of(Phase::Fork, &error.into()))?)
+        }
+        false => None,
+    };
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -124,8 +140,10 @@ fn start(
         Err(error) => return Err(Fault::of(Phase::Fork, &error.into())),
         Ok(ForkResult::Child) => {
             let emulator = emulator.as_ref().map(|(format, fd)| (*format, fd.as_fd()));
-            let fault =
-                process::become_program(&plan.process, bytes, &streams, emulator, null.as_fd());
+            let listener = asked.as_ref().map(|(_, theirs)| theirs.as_fd());
+            let null = null.as_fd();
+            let process = &plan.process;
+            let fault = process::become_program(process, bytes, &streams, emulator, null, listener);
             let text = serde_json::to_vec(&fault).unwrap_or_default();
             // Nobody is left to tell if this fails; the parent then sees the end of the pipe.
             let _ = rustix::io::write(&report, &text);
@@ -134,10 +152,20 @@ fn start(
         Ok(ForkResult::Parent { child }) => child,
     };
     drop((report, streams, emulator));
+    let listener = match asked {
+        None => Listener::deaf(),
+        Some((ours, theirs)) => {
+            drop(theirs);
+            // Nothing comes from a child that fails before; it tells why below.
+            let received = wire::receive::<()>(ours.as_fd()).map_err(failed(Phase::Seccomp))?;
+            Listener::new(received.and_then(|(_, attached)| attached.fds.into_iter().next()))
+        }
+    };
     await_execution(ready.as_fd(), socket)?;
     Ok(Started {
         child,
         children,
+        listener,
         master,
         stubs,
         notes,
@@ -177,21 +205,42 @@ fn await_execution(ready: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<(), 
 }
 
 /// Reaps what ends, passes signals on, and returns when the program or the caller is gone.
-fn watch(child: Pid, children: &SignalFd, socket: BorrowedFd<'_>) -> io::Result<()> {
+fn watch(
+    child: Pid,
+    children: &SignalFd,
+    mut listener: Listener,
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
     loop {
-        let mut wanted = [
+        let mut wanted = vec![
             PollFd::new(children, PollFlags::IN),
             PollFd::from_borrowed_fd(socket, PollFlags::IN),
         ];
+        let questions = listener.fd();
+        wanted.extend(questions.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match rustix::event::poll(&mut wanted, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [ended, asked] = wanted.map(|one| !one.revents().is_empty());
+        let [ended, asked] = [0, 1].map(|at: usize| !wanted[at].revents().is_empty());
+        let question = wanted.get(2).map_or(PollFlags::empty(), PollFd::revents);
+        drop(wanted);
+        match question {
+            flags if flags.contains(PollFlags::IN) => listener.answer(),
+            flags if !flags.is_empty() => listener.close(),
+            _ => {}
+        }
         if ended {
             // One signal may stand for many children: drain it, then reap all.
             while children.read_signal()?.is_some() {}
-            if let Some(reply) = reap(child)? {
+            if let Some(ended) = reap(child)? {
+                let reply = match ended {
+                    WaitStatus::Signaled(_, signal, _) => {
+                        Reply::Signaled(signal as i32, listener.heard())
+                    }
+                    WaitStatus::Exited(_, code) => Reply::Exited(code, listener.heard()),
+                    _ => unreachable!("BUG: the program has not ended"),
+                };
                 return wire::send(socket, &reply, &[]);
             }
         }
@@ -208,14 +257,14 @@ fn watch(child: Pid, children: &SignalFd, socket: BorrowedFd<'_>) -> io::Result<
     }
 }
 
-fn reap(child: Pid) -> io::Result<Option<Reply>> {
+/// Reaps what has ended; returns how the program did, if it has.
+fn reap(child: Pid) -> io::Result<Option<WaitStatus>> {
     loop {
         match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == child => {
-                return Ok(Some(Reply::Exited(code)));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                return Ok(Some(Reply::Signaled(signal as i32)));
+            Ok(ended @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)))
+                if pid == child =>
+            {
+                return Ok(Some(ended));
             }
             Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(None),
             Ok(_) | Err(nix::Error::EINTR) => {}

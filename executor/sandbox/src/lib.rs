@@ -27,6 +27,7 @@ pub mod cgroup;
 mod emulator;
 mod error;
 mod init;
+mod listener;
 mod mountfd;
 mod net;
 mod own_binary;
@@ -46,6 +47,7 @@ mod wire;
 
 pub use error::{Error, Phase};
 pub use init::init_if_requested;
+pub use listener::Heard;
 pub use probe::probe_report;
 pub use running::{Exit, Running};
 pub use spawn::spawn;

@@ -170,6 +170,9 @@ pub(crate) struct Process {
     /// What executes programs of another processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) emulator: Option<Format>,
+    /// Whether the first process hears of what changes owners and attributes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) listen: bool,
 }
 
 /// A binary format to register, with the descriptor of its interpreter.
@@ -398,6 +401,7 @@ pub(crate) fn plan(spec: Spec, host: Host<'_>) -> Result<Package, Error> {
         all_capabilities: !default,
         filter,
         emulator,
+        listen: spec.listen,
     };
     Ok(Package {
         plan: Plan {

@@ -13,6 +13,7 @@ use crate::capabilities;
 use crate::emulator;
 use crate::error::Phase;
 use crate::init::{self, CloseHow};
+use crate::listener;
 use crate::plan::{Format, Process};
 use crate::seccomp;
 use crate::wire::{self, Fault};
@@ -28,14 +29,17 @@ pub(crate) enum Streams {
 }
 
 /// Becomes the program; returns only to tell why that was not possible.
+///
+/// `listener` is where the descriptor goes at which the program is heard.
 pub(crate) fn become_program(
     process: &Process,
     bytes: &[u8],
     streams: &Streams,
     emulator: Option<(&Format, BorrowedFd<'_>)>,
     null: BorrowedFd<'_>,
+    listener: Option<BorrowedFd<'_>>,
 ) -> Fault {
-    match prepare(process, bytes, streams, emulator, null) {
+    match prepare(process, bytes, streams, emulator, null, listener) {
         Ok(()) => execute(process),
         Err(fault) => fault,
     }
@@ -47,6 +51,7 @@ fn prepare(
     streams: &Streams,
     emulator: Option<(&Format, BorrowedFd<'_>)>,
     null: BorrowedFd<'_>,
+    listener: Option<BorrowedFd<'_>>,
 ) -> Result<(), Fault> {
     let failed = |phase| move |error: io::Error| Fault::of(phase, &error);
     default_signals();
@@ -70,6 +75,11 @@ fn prepare(
 
     if !process.all_capabilities {
         capabilities::bound().map_err(failed(Phase::Capabilities))?;
+    }
+    if let Some(listener) = listener {
+        let fd = listener::install().ok();
+        let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        wire::send(listener, &(), &fds).map_err(failed(Phase::Seccomp))?;
     }
     if let Some((start, length)) = process.filter {
         let filter = start

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::cgroup::Made;
 use crate::error::Error;
+use crate::listener::Heard;
 use crate::spec::Stub;
 use crate::wire::{self, Reply, Request};
 
@@ -48,6 +49,7 @@ pub struct Running {
     pub(crate) notes: Vec<String>,
     pub(crate) killed: bool,
     pub(crate) exit: Option<Exit>,
+    pub(crate) heard: Heard,
     /// Removed after everything in it.
     pub(crate) cgroup: Option<Made>,
 }
@@ -66,6 +68,11 @@ impl Running {
     /// What this host did not allow and what was done instead, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What was heard until it ended, where the spec asks to listen; all that may be before.
+    pub fn heard(&self) -> Heard {
+        self.heard
     }
 
     /// Whether the kernel ended something in the sandbox since its cgroup had no more memory.
@@ -141,8 +148,14 @@ impl Running {
         // The answer was queued before the first process ended, and outlives it.
         let answer = wire::receive::<Reply>(self.socket.as_fd());
         let exit = match answer {
-            Ok(Some((Reply::Exited(code), _))) => Exit::Code(code),
-            Ok(Some((Reply::Signaled(signal), _))) => Exit::Signal(signal),
+            Ok(Some((Reply::Exited(code, heard), _))) => {
+                self.heard = heard;
+                Exit::Code(code)
+            }
+            Ok(Some((Reply::Signaled(signal, heard), _))) => {
+                self.heard = heard;
+                Exit::Signal(signal)
+            }
             _ if self.killed => Exit::Signal(libc::SIGKILL),
             _ => {
                 let how = match (status.exit_status(), status.terminating_signal()) {

@@ -124,36 +124,77 @@ fn compile() -> Option<Vec<u8>> {
         .filter_map(|call| u32::try_from(*call).ok())
         .collect();
     native.sort_unstable();
-    let program = program(NATIVE?, &native);
+    #[cfg(target_arch = "x86_64")]
+    let i386 = DENIED_I386;
+    #[cfg(not(target_arch = "x86_64"))]
+    let i386 = &[];
+    Some(bytes(&program(NATIVE?, &native, i386, REFUSING)))
+}
+
+fn bytes(program: &[sock_filter]) -> Vec<u8> {
     let bytes = program.iter().flat_map(|one| {
         let [c0, c1] = one.code.to_ne_bytes();
         let [k0, k1, k2, k3] = one.k.to_ne_bytes();
         [c0, c1, one.jt, one.jf, k0, k1, k2, k3]
     });
-    Some(bytes.collect())
+    bytes.collect()
 }
 
-/// The program for the sorted numbers of the native architecture.
-fn program(arch: u32, denied: &[u32]) -> Vec<sock_filter> {
+/// Whether calls of this architecture have the numbers that this binary knows.
+pub(crate) fn is_native(arch: u32) -> bool {
+    NATIVE == Some(arch)
+}
+
+/// Returns a filter that asks a listener about the sorted calls, natively and for i386, and about all that this
+/// crate has no list for; nothing where it does not know the architecture.
+pub(crate) fn asking(native: &[u32], i386: &[u32]) -> Option<Vec<u8>> {
+    Some(bytes(&program(NATIVE?, native, i386, ASKING)))
+}
+
+/// What a filter answers.
+#[derive(Clone, Copy)]
+struct Answers {
+    /// About calls that are listed.
+    listed: u32,
+    /// About calls of architectures and personalities that nothing is known of.
+    unknown: u32,
+}
+
+const REFUSING: Answers = Answers {
+    listed: libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+    unknown: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+};
+const ASKING: Answers = Answers {
+    listed: libc::SECCOMP_RET_USER_NOTIF,
+    unknown: libc::SECCOMP_RET_USER_NOTIF,
+};
+
+/// The program for the sorted numbers of the native architecture, and of i386.
+fn program(arch: u32, listed: &[u32], i386: &[u32], answers: Answers) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD, 0, 0, ARCH_AT)];
-    program.extend(only_for(arch, native(denied)));
+    program.extend(only_for(arch, native(listed, answers)));
     #[cfg(target_arch = "x86_64")]
-    program.extend(only_for(I386, search(DENIED_I386)));
-    program.push(refuse(libc::ENOSYS));
+    program.extend(only_for(I386, search(i386, answers.listed)));
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = i386;
+    program.push(instruction(RETURN, 0, 0, answers.unknown));
     program
 }
 
 #[cfg(target_arch = "x86_64")]
-fn native(denied: &[u32]) -> Vec<sock_filter> {
+fn native(listed: &[u32], answers: Answers) -> Vec<sock_filter> {
     const X32: u32 = 0x4000_0000;
-    let mut program = vec![instruction(AT_LEAST, 0, 1, X32), refuse(libc::ENOSYS)];
-    program.extend(search(denied));
+    let mut program = vec![
+        instruction(AT_LEAST, 0, 1, X32),
+        instruction(RETURN, 0, 0, answers.unknown),
+    ];
+    program.extend(search(listed, answers.listed));
     program
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn native(denied: &[u32]) -> Vec<sock_filter> {
-    search(denied)
+fn native(listed: &[u32], answers: Answers) -> Vec<sock_filter> {
+    search(listed, answers.listed)
 }
 
 /// Runs `rest` with the number loaded if the loaded architecture is `arch`, else what follows.
@@ -166,21 +207,21 @@ fn only_for(arch: u32, rest: Vec<sock_filter>) -> Vec<sock_filter> {
     program
 }
 
-/// Refuses the loaded number if it is one of the sorted ones, and allows it otherwise.
-fn search(denied: &[u32]) -> Vec<sock_filter> {
-    match denied {
+/// Gives the answer if the loaded number is one of the sorted ones, and allows it otherwise.
+fn search(listed: &[u32], answer: u32) -> Vec<sock_filter> {
+    match listed {
         [] => vec![instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW)],
         [one] => vec![
             instruction(EQUAL, 0, 1, *one),
-            refuse(libc::EPERM),
+            instruction(RETURN, 0, 0, answer),
             instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         ],
         many => {
             let (below, from) = many.split_at(many.len() / 2);
-            let left = search(below);
+            let left = search(below, answer);
             let mut program = vec![instruction(AT_LEAST, offset(left.len()), 0, from[0])];
             program.extend(left);
-            program.extend(search(from));
+            program.extend(search(from, answer));
             program
         }
     }
@@ -190,10 +231,6 @@ fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-fn refuse(errno: i32) -> sock_filter {
-    instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32)
-}
-
 /// The lists are constants, and a test compiles them.
 fn offset(instructions: usize) -> u8 {
     u8::try_from(instructions).expect("BUG: a list is too long for one jump")
@@ -201,6 +238,11 @@ fn offset(instructions: usize) -> u8 {
 
 /// Installs a filter of [`filter`] in this thread; the caller has `CAP_SYS_ADMIN`.
 pub(crate) fn install(filter: &[u8]) -> io::Result<()> {
+    install_with(filter, 0).map(drop)
+}
+
+/// The same with more flags; returns what the kernel returns.
+pub(crate) fn install_with(filter: &[u8], flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let mut program: Vec<libc::sock_filter> = filter
         .chunks_exact(INSTRUCTION)
         .map(|bytes| libc::sock_filter {
@@ -217,7 +259,7 @@ pub(crate) fn install(filter: &[u8]) -> io::Result<()> {
         filter: program.as_mut_ptr(),
     };
     // Without the flag, older kernels turn off speculation for whoever has a filter.
-    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: the program points to `len` instructions that live until after the call; the kernel
     // copies and checks them.
     let result = unsafe {
@@ -228,8 +270,8 @@ pub(crate) fn install(filter: &[u8]) -> io::Result<()> {
             &raw const program,
         )
     };
-    if result == 0 {
-        Ok(())
+    if result >= 0 {
+        Ok(result)
     } else {
         Err(io::Error::last_os_error())
     }
@@ -263,6 +305,27 @@ mod tests {
         libc::SECCOMP_RET_ERRNO | errno as u32
     }
 
+    #[cfg(target_arch = "x86_64")]
+    const DENIED_OF_I386: &[u32] = DENIED_I386;
+    #[cfg(not(target_arch = "x86_64"))]
+    const DENIED_OF_I386: &[u32] = &[];
+
+    #[test]
+    fn a_listener_is_asked_about_what_is_listed_and_what_is_unknown() {
+        let Some(arch) = NATIVE else { return };
+        let program = program(arch, &[5, 7, 9], &[6], ASKING);
+        for number in 0..20 {
+            let expected = match number {
+                5 | 7 | 9 => libc::SECCOMP_RET_USER_NOTIF,
+                _ => libc::SECCOMP_RET_ALLOW,
+            };
+            assert_eq!(judge(&program, arch, number), expected, "{number}");
+        }
+        assert_eq!(judge(&program, 7, 0), libc::SECCOMP_RET_USER_NOTIF);
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(judge(&program, I386, 6), libc::SECCOMP_RET_USER_NOTIF);
+    }
+
     #[test]
     fn exactly_the_listed_calls_are_refused() {
         let Some(arch) = NATIVE else { return };
@@ -270,7 +333,7 @@ mod tests {
         native.sort_unstable();
         native.dedup();
         assert_eq!(native.len(), DENIED.len());
-        let program = program(arch, &native);
+        let program = program(arch, &native, DENIED_OF_I386, REFUSING);
         let check = |arch, denied: &[u32]| {
             for number in 0..1000 {
                 let refused = denied.contains(&number);

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use crate::cgroup::{self, Made};
 use crate::error::Error;
+use crate::listener::Heard;
 use crate::mountfd::{self, Reach};
 use crate::plan::{self, Handle, Host, Package};
 use crate::running::Running;
@@ -72,6 +73,7 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
         notes: Vec::new(),
         killed: false,
         exit: None,
+        heard: Heard::EVERYTHING,
         cgroup,
     };
     // It waits for its plan, so that whatever it starts will be there, too.
@@ -94,7 +96,7 @@ pub fn spawn(spec: Spec) -> Result<Running, Error> {
             Ok(running)
         }
         Ok(Some((Reply::Failed(fault), _))) => Err(error(fault, program.unwrap_or_default(), cwd)),
-        Ok(Some((Reply::Exited(_) | Reply::Signaled(_), _)) | None) => {
+        Ok(Some((Reply::Exited(..) | Reply::Signaled(..), _)) | None) => {
             sent.map_err(starting("send the plan to the sandbox"))?;
             match running.wait() {
                 Err(lost) => Err(lost),

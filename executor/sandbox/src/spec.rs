@@ -48,6 +48,8 @@ pub struct Spec {
     ///
     /// The program is then in a user namespace of its own, in which ids are as outside.
     pub emulator: Option<Emulator>,
+    /// Whether to hear of what changes owners and attributes ([`crate::Running::heard`]).
+    pub listen: bool,
 }
 
 /// A binary format of the sandbox's own: programs that another one executes.
@@ -87,6 +89,7 @@ impl Spec {
             resolv_conf: None,
             hosts: None,
             emulator: None,
+            listen: false,
         }
     }
 }

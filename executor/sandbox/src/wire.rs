@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytestring::ByteString;
 use crate::error::Phase;
+use crate::listener::Heard;
 
 /// A socket buffer holds at least a few of these on every host.
 const CHUNK: usize = 32 << 10;
@@ -34,8 +35,9 @@ pub(crate) enum Reply {
         notes: Vec<String>,
     },
     Failed(Fault),
-    Exited(i32),
-    Signaled(i32),
+    /// It is gone; what was heard of the sandbox comes with it.
+    Exited(i32, Heard),
+    Signaled(i32, Heard),
 }
 
 /// From the caller to the sandbox, after the plan.

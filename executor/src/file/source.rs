@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 
-use kiln_tree::{FsError, Kind, Meta, Mtime, Ownership, TreePath, View, handle};
+use kiln_tree::{FsError, Kind, Meta, Mtime, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
@@ -167,20 +167,8 @@ impl Source for Layers {
         else {
             unreachable!("BUG: {:?} of a layer has no bytes", item.path);
         };
-        // Where owners are only recorded, the disk looks the same whoever owns the file.
-        let same_on_disk = match to.ownership() {
-            Ownership::Apply(_) => *meta == item.meta,
-            Ownership::Record => {
-                *meta
-                    == Meta {
-                        uid: meta.uid,
-                        gid: meta.gid,
-                        ..item.meta.clone()
-                    }
-            }
-        };
         let layer = (*index, self.directories[*index].as_fd());
-        if !(same_on_disk && self.may_link && to.link(layer, path, at)?) {
+        if !(*meta == item.meta && self.may_link && to.link(layer, path, at)?) {
             let file = self.open(item)?;
             to.copy(file.as_fd(), *size, at, meta)?;
         }

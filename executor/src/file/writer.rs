@@ -148,11 +148,6 @@ impl<'a> Writer<'a> {
         source.write(file.item, self, &file.at, &file.meta)
     }
 
-    /// What becomes of owners on disk.
-    pub(crate) fn ownership(&self) -> &'a Ownership {
-        self.disk.ownership
-    }
-
     /// Writes a file at `at` by copying the bytes of an open one.
     pub(crate) fn copy(
         &mut self,

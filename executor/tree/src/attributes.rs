@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::handle::{self, FsError, FsResult};
 use crate::manifest::Meta;
+use crate::owners;
 use crate::seal::IdMap;
 
 /// What happens on disk to the owners that a layer names.
@@ -14,7 +15,7 @@ use crate::seal::IdMap;
 pub enum Ownership {
     /// Files get them, mapped to the ids outside; an owner that is not mapped stays ours on disk.
     Apply(IdMap),
-    /// Only the manifest has them; on disk everything is ours to read and write.
+    /// On disk everything is ours. The manifest has them, and a note beside each file of others.
     Record,
 }
 
@@ -33,6 +34,9 @@ impl Ownership {
         for (name, value) in &meta.xattrs {
             let set = rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty());
             tolerate(set).map_err(failed("set xattr of"))?;
+        }
+        if *self == Self::Record {
+            owners::note(&file, (meta.uid, meta.gid))?;
         }
         rustix::fs::futimens(&file, &times(meta)).map_err(failed("set the time of"))
     }
@@ -74,8 +78,10 @@ impl Ownership {
     }
 
     fn mode(&self, meta: &Meta, is_directory: bool) -> Mode {
+        // Root of a namespace reads what nobody may read; whoever is not root anywhere could not go on.
         let ours = match (self, is_directory) {
             (Self::Apply(_), _) => 0,
+            (Self::Record, _) if rustix::process::geteuid().is_root() => 0,
             (Self::Record, true) => 0o700,
             (Self::Record, false) => 0o600,
         };

@@ -28,6 +28,8 @@ pub mod walk;
 pub mod manifest;
 pub mod view;
 
+mod owners;
+
 pub mod assemble;
 pub mod copy;
 pub mod materialised;
@@ -41,6 +43,7 @@ pub use digest::{FileDigest, LayerId, TreeDigest};
 pub use handle::FsError;
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta, Mtime, Xattrs};
 pub use marks::OverlayXattrs;
+pub use owners::{OneId, Owner, OwnerDoubt, Why};
 pub use path::{PathError, TreePath};
 pub use stop::Stop;
 pub use view::{Changes, Found, View};

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::handle::{FsError, FsResult};
+use crate::owners;
 
 /// The namespace of the overlay marks that are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl OverlayXattrs {
 
 /// Whether an xattr belongs to a layer's content.
 ///
-/// Not `*.overlay.*`, nor `security.*` but capabilities, nor `system.*` but POSIX ACLs.
+/// Not `*.overlay.*`, nor `security.*` but capabilities, nor `system.*` but POSIX ACLs, nor what kiln notes.
 pub fn is_content_xattr(name: &[u8]) -> bool {
     let (space, rest) = match name.iter().position(|&byte| byte == b'.') {
         Some(dot) => (&name[..dot], &name[dot + 1..]),
@@ -51,6 +52,7 @@ pub fn is_content_xattr(name: &[u8]) -> bool {
     };
     match space {
         _ if rest.starts_with(b"overlay.") || rest.is_empty() => false,
+        b"user" if name == owners::NOTE.as_bytes() => false,
         b"security" => rest == b"capability",
         b"system" => matches!(rest, b"posix_acl_access" | b"posix_acl_default"),
         b"user" | b"trusted" => true,
@@ -109,6 +111,7 @@ mod tests {
         for name in [
             "trusted.overlay.origin",
             "user.overlay.opaque",
+            "user.kiln.owner",
             "security.selinux",
             "security.overlay.x",
             "system.nfs4_acl",

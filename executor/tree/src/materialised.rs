@@ -13,6 +13,7 @@ use crate::digest::FileDigest;
 use crate::handle::{self, FsError, FsResult};
 use crate::manifest::{Entry, Kind, Manifest, Meta, Xattrs};
 use crate::marks::is_content_xattr;
+use crate::owners::{self, Owner, Sight, doubts, note_made};
 use crate::path::{self, TreePath};
 use crate::seal::{Job, SealError, SealOptions, hash_files};
 use crate::stop::Stop;
@@ -23,6 +24,15 @@ use crate::walk::{Descend, walk};
 /// it: the kernel's clock for files has ticks of up to 10 ms.
 const DOUBT_NANOS: i128 = 50_000_000;
 
+/// What becomes of files with several names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// They keep them.
+    Linked,
+    /// Each name gets a file of its own, so that a change of one leaves the others, as in an overlay.
+    Apart,
+}
+
 /// Writes out what `view` shows into the empty directory `into`, from its layers' directories.
 ///
 /// Errors once `stop` says so; what is written by then is the caller's to remove.
@@ -31,12 +41,14 @@ pub fn materialise(
     layers: &[OwnedFd],
     into: BorrowedFd<'_>,
     ownership: &Ownership,
+    names: Names,
     stop: &Stop,
 ) -> FsResult<()> {
     let mut writer = Materialiser {
         layers,
         into,
         ownership,
+        names,
         stop,
         first_names: HashMap::new(),
     };
@@ -72,6 +84,7 @@ struct Materialiser<'a> {
     layers: &'a [OwnedFd],
     into: BorrowedFd<'a>,
     ownership: &'a Ownership,
+    names: Names,
     stop: &'a Stop,
     /// Inodes that were written, to the path where.
     first_names: HashMap<(usize, &'a TreePath), &'a TreePath>,
@@ -85,7 +98,9 @@ impl<'a> Materialiser<'a> {
         if found.kind().is_directory() {
             return rustix::fs::mkdirat(dir, name, mode).map_err(failed("make directory"));
         }
-        if let Some(first) = self.first_names.get(&(found.layer, &found.inode.path)) {
+        if self.names == Names::Linked
+            && let Some(first) = self.first_names.get(&(found.layer, &found.inode.path))
+        {
             let (above, first) = path::split(first.as_bytes());
             let from = handle::open_beneath(self.into, above, handle::READ_DIRECTORY)?;
             return rustix::fs::linkat(from, first, dir, name, AtFlags::empty())
@@ -178,25 +193,33 @@ impl Stamp {
 }
 
 /// Takes a snapshot of a tree that nobody works in yet.
+///
+/// It returns when the clock for files shows a time that none of them has.
 pub fn record(tree: BorrowedFd<'_>, stop: &Stop) -> Result<Snapshot, FsError> {
     let mut stamps = HashMap::new();
     let root = root_stat(tree)?;
-    stamps.insert(
-        TreePath::ROOT,
-        Stamp::new(&root, content_xattrs(tree, b"")?),
-    );
+    let (xattrs, _) = content_xattrs(tree, b"")?;
+    stamps.insert(TreePath::ROOT, Stamp::new(&root, xattrs));
     walk(tree, |visit| {
         stop.check()?;
         let is_directory = handle::file_type(visit.stat) == FileType::Directory;
         let xattrs = match is_directory {
-            true => content_xattrs(visit.dir, visit.name)?,
+            true => content_xattrs(visit.dir, visit.name)?.0,
             false => Xattrs::new(),
         };
         stamps.insert(visit.path.clone(), Stamp::new(visit.stat, xattrs));
         Ok::<_, FsError>(Descend::Into)
     })?;
-    let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
-    let taken_nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    let newest = stamps.values().map(|stamp| stamp.ctime).max();
+    let taken_nanos = loop {
+        let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
+        let nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+        // A clock that was set back does not come there soon.
+        match newest.map_or(0, |newest| newest - nanos) {
+            0..=DOUBT_NANOS => std::thread::sleep(std::time::Duration::from_millis(1)),
+            _ => break nanos,
+        }
+    };
     Ok(Snapshot {
         stamps,
         taken_nanos,
@@ -205,21 +228,26 @@ pub fn record(tree: BorrowedFd<'_>, stop: &Stop) -> Result<Snapshot, FsError> {
 
 /// Reads a whole directory as one layer, its root's attributes included.
 pub fn scan_full(tree: BorrowedFd<'_>, options: &SealOptions) -> Result<Manifest, SealError> {
-    read(tree, &View::default(), None, options)
+    Ok(read(tree, &View::default(), None, options)?.0)
 }
 
 /// Returns what a step changed in a tree that was written out from `base`.
 ///
 /// A file whose stamp is as in the snapshot, and was old enough then, has what `base` says; any
-/// other is read. Stubs are left out of the manifest; the tree is not changed.
+/// other is read. Stubs are left out of the manifest; of the tree only notes of owners are changed.
 pub fn diff_against(
     tree: BorrowedFd<'_>,
     base: &View,
     snapshot: &Snapshot,
     options: &SealOptions,
 ) -> Result<Changes, SealError> {
-    let now = read(tree, base, Some(snapshot), options)?;
-    Ok(diff_dated(base, &View::new(vec![std::sync::Arc::new(now)])))
+    let (now, sights) = read(tree, base, Some(snapshot), options)?;
+    let changes = diff_dated(base, &View::new(vec![std::sync::Arc::new(now)]));
+    if let Some(one_id) = &options.one_id {
+        doubts(one_id, base, &changes.manifest, &sights)?;
+        note_made(tree, &changes.manifest, &sights)?;
+    }
+    Ok(changes)
 }
 
 fn read(
@@ -227,7 +255,7 @@ fn read(
     base: &View,
     snapshot: Option<&Snapshot>,
     options: &SealOptions,
-) -> Result<Manifest, SealError> {
+) -> Result<(Manifest, Vec<Sight>), SealError> {
     let stubs = options.stubs.iter().collect();
     let mut reader = TreeReader {
         base,
@@ -237,12 +265,14 @@ fn read(
         entries: Vec::new(),
         unhashed: Vec::new(),
         inodes: HashMap::new(),
+        sights: Vec::new(),
     };
     // A scratch root that nobody changed has no entry, as in the base.
     let root = root_stat(tree)?;
-    let xattrs = content_xattrs(tree, b"")?;
+    let (xattrs, note) = content_xattrs(tree, b"")?;
     let stamp = Stamp::new(&root, xattrs.clone());
-    let meta = reader.meta(&TreePath::ROOT, &root, xattrs, &stamp);
+    let meta = reader.meta(&TreePath::ROOT, &root, (xattrs, note), &stamp);
+    reader.saw(&TreePath::ROOT, note, &stamp);
     let known = snapshot.is_some() && base.get(b"").is_none();
     if options.root && !(known && meta.same_but_time(&Meta::new(0o755))) {
         reader
@@ -253,15 +283,16 @@ fn read(
         let file_type = handle::file_type(visit.stat);
         let is_directory = file_type == FileType::Directory;
         let at = |error: FsError| error.at(visit.path.as_bytes());
-        let xattrs = content_xattrs(visit.dir, visit.name).map_err(at)?;
+        let (xattrs, note) = content_xattrs(visit.dir, visit.name).map_err(at)?;
         let stamp_xattrs = if is_directory {
             xattrs.clone()
         } else {
             Xattrs::new()
         };
         let stamp = Stamp::new(visit.stat, stamp_xattrs);
+        reader.saw(visit.path, note, &stamp);
         if is_directory {
-            let meta = reader.meta(visit.path, visit.stat, xattrs, &stamp);
+            let meta = reader.meta(visit.path, visit.stat, (xattrs, note), &stamp);
             reader
                 .entries
                 .push(Entry::new(visit.path.clone(), Kind::DIRECTORY, meta));
@@ -271,10 +302,11 @@ fn read(
             FileType::Symlink => handle::read_link(visit.dir, visit.name).map_err(at)?,
             _ => Vec::new(),
         };
-        reader.file(visit.path, visit.stat, xattrs, &stamp, target);
+        reader.file(visit.path, visit.stat, (xattrs, note), &stamp, target);
         Ok::<_, SealError>(Descend::Into)
     })?;
-    reader.finish(tree)
+    let sights = std::mem::take(&mut reader.sights);
+    Ok((reader.finish(tree)?, sights))
 }
 
 struct TreeReader<'a> {
@@ -286,29 +318,55 @@ struct TreeReader<'a> {
     /// Indices of the files to hash.
     unhashed: Vec<usize>,
     inodes: HashMap<(u64, u64), TreePath>,
+    /// What was touched, where notes tell owners.
+    sights: Vec<Sight>,
 }
 
 impl TreeReader<'_> {
-    fn meta(&self, path: &TreePath, stat: &Stat, xattrs: Xattrs, stamp: &Stamp) -> Meta {
-        let below = self.base.get(path.as_bytes()).map(|found| found.meta());
-        let before = self.snapshot.and_then(|snapshot| snapshot.stamps.get(path));
-        if let (Some(below), Some(before)) = (below, before)
+    fn saw(&mut self, path: &TreePath, note: Option<Owner>, stamp: &Stamp) {
+        let wanted = self.options.one_id.is_some() && !self.options.owners.contains_key(path);
+        if wanted && self.before(path) != Some(stamp) {
+            let path = path.clone();
+            self.sights.push(Sight { path, note });
+        }
+    }
+
+    fn before(&self, path: &TreePath) -> Option<&Stamp> {
+        self.snapshot.and_then(|snapshot| snapshot.stamps.get(path))
+    }
+
+    fn meta(
+        &self,
+        path: &TreePath,
+        stat: &Stat,
+        (xattrs, note): (Xattrs, Option<Owner>),
+        stamp: &Stamp,
+    ) -> Meta {
+        let below = self.base.get(path.as_bytes());
+        let file_type = handle::file_type(stat);
+        let by_note = || {
+            let below = below.as_ref().map(|found| (found.kind(), found.meta()));
+            owners::owner(note, file_type, below)
+        };
+        let before = self.before(path);
+        if let (Some(found), Some(before)) = (below, before)
             && before.same_attributes(stamp)
-            && (handle::file_type(stat) == FileType::Directory || below.xattrs == xattrs)
+            && (file_type == FileType::Directory || found.meta().xattrs == xattrs)
         {
-            return Meta {
-                mtime: handle::mtime(stat),
-                ..below.clone()
-            };
+            let mut meta = found.meta().clone();
+            meta.mtime = handle::mtime(stat);
+            if self.options.one_id.is_some() && before != stamp {
+                (meta.uid, meta.gid) = by_note();
+            }
+            return meta;
         }
         let ids = &self.options.ids;
-        let (uid, gid) = match (self.options.owners.get(path), below) {
+        let (uid, gid) = match (self.options.owners.get(path), &self.options.one_id) {
             (Some(&owner), _) => owner,
-            (None, Some(below)) if self.options.owners_from_lower => (below.uid, below.gid),
-            (None, None) if self.options.owners_from_lower => (0, 0),
-            _ => (ids.uid_inside(stat.st_uid), ids.gid_inside(stat.st_gid)),
+            (None, Some(_)) => by_note(),
+            (None, None) => (ids.uid_inside(stat.st_uid), ids.gid_inside(stat.st_gid)),
         };
-        let mode = match handle::file_type(stat) {
+        let mode = match file_type {
             FileType::Symlink => 0o777,
             _ => stat.st_mode & 0o7777,
         };
@@ -325,7 +383,7 @@ impl TreeReader<'_> {
         &mut self,
         path: &TreePath,
         stat: &Stat,
-        xattrs: Xattrs,
+        attributes: (Xattrs, Option<Owner>),
         stamp: &Stamp,
         target: Vec<u8>,
     ) {
@@ -340,7 +398,7 @@ impl TreeReader<'_> {
             return;
         }
         let below = self.base.get(path.as_bytes());
-        let meta = self.meta(path, stat, xattrs, stamp);
+        let meta = self.meta(path, stat, attributes, stamp);
         let unchanged = below.filter(|_| self.unchanged(path, stamp));
         let (major, minor) = (
             rustix::fs::major(stat.st_rdev),
@@ -429,8 +487,11 @@ fn root_stat(tree: BorrowedFd<'_>) -> FsResult<Stat> {
     rustix::fs::fstat(tree).map_err(|source| FsError::new("stat", b"", source))
 }
 
-fn content_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> FsResult<Xattrs> {
+/// The attributes that are content, and the owner that a note tells.
+fn content_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> FsResult<(Xattrs, Option<Owner>)> {
     let mut xattrs = handle::xattrs(dir, name)?;
+    let note = xattrs.get(owners::NOTE.as_bytes());
+    let note = note.and_then(|value| owners::read(value));
     xattrs.retain(|key, _| is_content_xattr(key));
-    Ok(xattrs)
+    Ok((xattrs, note))
 }

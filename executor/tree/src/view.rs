@@ -1,6 +1,6 @@
 //! What an ordered list of layers looks like when they lie on top of each other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use crate::manifest::{Entry, Kind, Manifest, Meta};
@@ -324,8 +324,8 @@ pub fn diff(lower: &View, upper: &View) -> Changes {
     differences(lower, upper, Times::Ignored)
 }
 
-/// As [`diff`], for an upper view that was made from the lower one: there a file with a new time was
-/// touched.
+/// As [`diff`], for a tree that was made from the lower view with one name for each file: there a file with a
+/// new time was touched, and one with several names got them, which an overlay shows as a change of each.
 pub(crate) fn diff_dated(lower: &View, upper: &View) -> Changes {
     differences(lower, upper, Times::OfFiles)
 }
@@ -343,6 +343,14 @@ fn differences(lower: &View, upper: &View, times: Times) -> Changes {
     let mut old = lower.iter().peekable();
     let mut new = upper.iter().peekable();
     let mut removed: Option<&TreePath> = None;
+    let named_twice: HashSet<&TreePath> = match times {
+        Times::Ignored => HashSet::new(),
+        Times::OfFiles => upper
+            .iter()
+            .filter(|found| matches!(found.entry.kind, Kind::Hardlink { .. }))
+            .map(|found| &found.inode.path)
+            .collect(),
+    };
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => break,
@@ -367,6 +375,7 @@ fn differences(lower: &View, upper: &View, times: Times) -> Changes {
                         && (times == Times::Ignored
                             || after.kind().is_directory()
                             || before.meta().mtime.agrees(&after.meta().mtime))
+                        && !named_twice.contains(&after.inode.path)
                 });
                 // A file in place of a directory takes all that was in it along.
                 if before.is_some() && !after.kind().is_directory() {

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use kiln_tree::materialised::{diff_against, materialise, record, scan_full};
+use kiln_tree::materialised::{Names, diff_against, materialise, record, scan_full};
 use kiln_tree::seal::{SealOptions, Sealed, seal};
-use kiln_tree::{Kind, Manifest, OverlayXattrs, Ownership, TreePath, View};
+use kiln_tree::{Kind, Manifest, OneId, OverlayXattrs, Ownership, TreePath, View};
 
 fn open(path: &Path) -> OwnedFd {
     fs::File::open(path).unwrap().into()
@@ -169,6 +169,7 @@ fn check_copy(step: &str, expected: &[&str]) {
         &[open(&lower)],
         open(&tree).as_fd(),
         &ownership,
+        Names::Apart,
         &never,
     )
     .unwrap();
@@ -269,6 +270,30 @@ fn links_and_devices() {
 }
 
 #[test]
+fn a_change_of_one_name_leaves_the_others() {
+    let passing = "/etc dir passing";
+    check("echo more >> etc/b", &[passing, "/etc/b file 7"]);
+    check("chmod 600 etc/b2", &[passing, "/etc/b2 file 2"]);
+    check(
+        "chmod 600 etc/b*",
+        &[passing, "/etc/b file 2", "/etc/b2 file 2"],
+    );
+    check(
+        "mv etc/b etc/x",
+        &[passing, "/etc/b deleted", "/etc/x file 2"],
+    );
+    check("rm etc/b2", &[passing, "/etc/b2 deleted"]);
+    check(
+        "ln etc/a etc/c",
+        &[passing, "/etc/a file 2", "/etc/c = /etc/a"],
+    );
+    check(
+        "ln etc/b2 etc/c",
+        &[passing, "/etc/b2 file 2", "/etc/c = /etc/b2"],
+    );
+}
+
+#[test]
 fn xattrs() {
     let Some(bench) = Bench::new(LOWER) else {
         return;
@@ -363,22 +388,122 @@ fn stubs_go_if_untouched() {
     assert!(!bench.dir.path().join("upper/etc").exists());
 }
 
-#[test]
-fn owners() {
-    let Some(bench) = Bench::new("echo a > a; chown 33:34 a; echo b > b") else {
+/// Files of 33:34 and of root, and a directory of group 50 that gives its group.
+const OWNED: &str = "umask 022; mkdir -p d/e s; echo a > d/a; echo r > d/ro; chmod 444 d/ro; echo b > b; \
+                     ln -s x d/l; chown -R -h 33:34 d; chgrp 50 s; chmod 2775 s";
+
+/// What was heard: nothing, or that owners were given.
+const QUIET: bool = false;
+const GAVE: bool = true;
+
+/// Seals a step where one id is mapped, in an overlay and in a copied tree; `expected` is the owners of what
+/// the layer lists, or what is doubtful.
+fn check_owners(gave_owners: bool, step: &str, expected: Result<&[&str], &str>) {
+    let Some(bench) = Bench::new(OWNED) else {
         return;
     };
-    bench.step("echo x > a; chown 0:0 a; echo n > n; chown 5:5 n");
-    let one_id = SealOptions {
-        owners_from_lower: true,
+    let never = kiln_tree::Stop::NEVER;
+    let lower = bench.view();
+    let noted = bench.dir.path().join("noted");
+    let tree = bench.dir.path().join("tree");
+    for (into, names) in [(&noted, Names::Linked), (&tree, Names::Apart)] {
+        fs::create_dir(into).unwrap();
+        let from = [open(&bench.dir.path().join("lower"))];
+        let into = open(into);
+        materialise(
+            &lower,
+            &from,
+            into.as_fd(),
+            &Ownership::Record,
+            names,
+            &never,
+        )
+        .unwrap();
+    }
+    // The lower layer as one id has it: with notes, and with none of the owners.
+    fs::remove_dir_all(bench.dir.path().join("lower")).unwrap();
+    fs::rename(&noted, bench.dir.path().join("lower")).unwrap();
+    let options = SealOptions {
+        one_id: Some(OneId {
+            gave_owners,
+            set_attributes: false,
+            seen: Vec::new(),
+        }),
         ..SealOptions::default()
     };
-    let manifest = bench.seal_with(&one_id).manifest;
-    let owner = |path: &[u8]| {
-        let meta = &manifest.get(path).unwrap().meta;
-        (meta.uid, meta.gid)
-    };
-    assert_eq!((owner(b"a"), owner(b"n")), ((33, 34), (0, 0)));
+    bench.step(step);
+    let upper = open(&bench.dir.path().join("upper"));
+    let overlay = seal(upper.as_fd(), &lower, &options).map(|sealed| sealed.manifest);
+    let before = record(open(&tree).as_fd(), &never).unwrap();
+    sh(&tree, step);
+    let copied = diff_against(open(&tree).as_fd(), &lower, &before, &options);
+    let copied = copied.map(|changes| changes.manifest);
+    for (strategy, sealed) in [("overlay", overlay), ("copy", copied)] {
+        let owners = sealed.map(|manifest| {
+            let listed = manifest.entries().iter();
+            let listed =
+                listed.filter(|entry| entry.kind != Kind::Whiteout && !entry.kind.is_passing());
+            let line = |entry: &kiln_tree::Entry| {
+                let meta = &manifest.resolve(entry).meta;
+                format!("{} {:o} {}:{}", entry.path, meta.mode, meta.uid, meta.gid)
+            };
+            listed.map(line).collect::<Vec<_>>()
+        });
+        match (owners, expected) {
+            (Ok(owners), Ok(expected)) => assert_eq!(owners, expected, "{strategy}: {step}"),
+            (Err(error), Err(expected)) => {
+                assert!(
+                    error.to_string().starts_with(expected),
+                    "{strategy}: {step}: {error}"
+                );
+            }
+            (found, _) => panic!("{strategy}: {step}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn owners_go_with_their_files() {
+    check_owners(QUIET, "true", Ok(&[]));
+    check_owners(QUIET, "echo x >> d/a", Ok(&["/d/a 644 33:34"]));
+    check_owners(QUIET, "echo x >> d/ro", Ok(&["/d/ro 444 33:34"]));
+    check_owners(QUIET, "chmod 755 d/ro", Ok(&["/d/ro 755 33:34"]));
+    check_owners(QUIET, "mv d/a moved", Ok(&["/moved 644 33:34"]));
+    check_owners(QUIET, "mv d/a b", Ok(&["/b 644 33:34"]));
+    check_owners(GAVE, "mv b x", Ok(&["/x 644 0:0"]));
+    check_owners(QUIET, "mv d/ro d/a", Ok(&["/d/a 444 33:34"]));
+    check_owners(QUIET, "ln d/a x", Ok(&["/d/a 644 33:34", "/x 644 33:34"]));
+    check_owners(QUIET, "echo n > d/n", Ok(&["/d/n 644 0:0"]));
+    check_owners(QUIET, "echo n > n; mv n d/a", Ok(&["/d/a 644 0:0"]));
+    check_owners(
+        QUIET,
+        "rm d/a; echo n > d/a; chmod 644 d/a",
+        Ok(&["/d/a 644 0:0"]),
+    );
+    check_owners(
+        GAVE,
+        "echo n > n; chown 0:0 n; chmod 600 b",
+        Ok(&["/b 600 0:0", "/n 644 0:0"]),
+    );
+}
+
+#[test]
+fn owners_that_cannot_be_told() {
+    let given = "`/d/a` belongs to 33:34, and the step may have given it to root";
+    check_owners(GAVE, "chown 0:0 d/a", Err(given));
+    let given = "`/d/a` belongs to 33:34, and the step may have given it to root, and so with ";
+    check_owners(GAVE, "chown -R -h 0:0 d; touch d/x", Err(given));
+    let copied = "`/copy` is the same as `/d/a`, which belongs to 33:34";
+    check_owners(QUIET, "cp -p d/a copy", Err(copied));
+    check_owners(QUIET, "mkdir x; cp -p d/a copy; rmdir x", Err(copied));
+    let replaced = "`/d/a` belonged to 33:34, and the step put another in its place";
+    check_owners(GAVE, "echo n > n; chown 0:0 n; mv n d/a", Err(replaced));
+    let link = "`/moved` is the same as `/d/l`, which belongs to 33:34";
+    check_owners(QUIET, "mv d/l moved", Err(link));
+    let replaced = "`/d/l` belonged to 33:34, and the step put another in its place";
+    check_owners(QUIET, "ln -sfn y d/l", Err(replaced));
+    let inherited = "`/s/n` is new in `/s`, which gives its group 50 to what is made there";
+    check_owners(QUIET, "echo n > s/n", Err(inherited));
 }
 
 #[test]

@@ -52,6 +52,27 @@ impl<'w> User<'w> {
         }
     }
 
+    /// A user whose files are on an overlay, in a mount namespace of its own: no other overlay can have its
+    /// upper directory there. What the user writes is in the directory `STORE-upper` afterwards.
+    pub(crate) fn without_overlays(world: &'w World, store: &'static str) -> User<'w> {
+        let user = User::new(world, store);
+        let below = |end: &str| {
+            let path = world.path(&format!("{store}-{end}"));
+            std::fs::create_dir_all(&path).unwrap();
+            let id: u32 = UID.parse().unwrap();
+            std::os::unix::fs::chown(&path, Some(id), Some(id)).unwrap();
+            path.display().to_string()
+        };
+        let (lower, upper, work) = (below("lower"), below("upper"), below("work"));
+        let merged = world.path(store);
+        let inside = format!(
+            "mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {} && exec \"$@\"",
+            merged.display()
+        );
+        let before = format!("exec unshare --mount sh -c '{inside}' sh \"$@\"");
+        User { before, ..user }
+    }
+
     pub(crate) fn run(&self, script: &str) -> Ran {
         let home = self.world.path(self.store);
         let home = home.to_str().unwrap();

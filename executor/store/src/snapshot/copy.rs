@@ -6,7 +6,7 @@ use std::path::Path;
 use kiln_tree::copy::remove_tree;
 use kiln_tree::handle::{self, FsError, READ_DIRECTORY};
 use kiln_tree::marks::{make_opaque, make_whiteout};
-use kiln_tree::materialised::{diff_against, materialise, record};
+use kiln_tree::materialised::{Names, diff_against, materialise, record};
 use kiln_tree::seal::SealOptions;
 use kiln_tree::walk::{Descend, walk};
 use kiln_tree::{Kind, Manifest, OverlayXattrs, Stop, TreePath};
@@ -47,6 +47,10 @@ impl Copied {
             .map(|content| self.store.open_layer(content))
             .collect::<Result<_, _>>()?;
         let work = WorkDirectory::new(&self.store)?;
+        let names = match writable {
+            true => Names::Apart,
+            false => Names::Linked,
+        };
         let path = work.make("fs")?;
         let tree = open_directory(&path)?;
         materialise(
@@ -54,6 +58,7 @@ impl Copied {
             &directories,
             tree.as_fd(),
             &self.store.options().ownership,
+            names,
             stop,
         )
         .map_err(failed("copy layers to", &path))?;

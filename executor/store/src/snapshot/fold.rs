@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use kiln_tree::Stop;
-use kiln_tree::materialised::materialise;
+use kiln_tree::materialised::{Names, materialise};
 use rusqlite::OptionalExtension;
 
 use crate::store::Store;
@@ -79,12 +79,18 @@ fn fold_all(
         .collect::<Result<_, _>>()?;
     let draft = store.begin_layer()?;
     let ownership = &store.options().ownership;
-    materialise(&view, &directories, draft.fs(), ownership, stop).map_err(|source| {
-        StoreError::Tree {
-            action: "fold layers into",
-            path: draft.fs_path(),
-            source: Box::new(source),
-        }
+    materialise(
+        &view,
+        &directories,
+        draft.fs(),
+        ownership,
+        Names::Linked,
+        stop,
+    )
+    .map_err(|source| StoreError::Tree {
+        action: "fold layers into",
+        path: draft.fs_path(),
+        source: Box::new(source),
     })?;
     let manifest = view.flatten().manifest;
     let content = Content::Layer(manifest.id());

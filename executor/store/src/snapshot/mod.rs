@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_tree::seal::SealOptions;
-use kiln_tree::{Manifest, Stop, TreePath, View};
+use kiln_tree::{Manifest, OneId, Ownership, Stop, TreePath, View};
 
 pub use copy::Copied;
 pub use overlay::Overlay;
@@ -183,7 +183,7 @@ impl Store {
         SealOptions {
             marks: options.overlay_xattrs,
             ids: options.ids.clone(),
-            owners_from_lower: options.ownership == kiln_tree::Ownership::Record,
+            one_id: (options.ownership == Ownership::Record).then(OneId::default),
             threads: options.threads,
             ..SealOptions::default()
         }

@@ -6,6 +6,7 @@ use crate::digest::FileDigest;
 use crate::handle::FsError;
 use crate::manifest::{Manifest, ManifestError};
 use crate::marks::OverlayXattrs;
+use crate::owners::{OneId, OwnerDoubt};
 use crate::path::TreePath;
 use crate::seal::ids::IdMap;
 use crate::stop::Stop;
@@ -30,9 +31,9 @@ pub struct SealOptions {
     pub ids: IdMap,
     /// Owners (uid, gid) that hold whatever the disk says.
     pub owners: HashMap<TreePath, (u32, u32)>,
-    /// Owners on disk mean nothing, because only one id is mapped: a path that the lower view has
-    /// keeps its owner, a new one is root's.
-    pub owners_from_lower: bool,
+    /// Owners on disk mean nothing, because only one id is mapped: notes tell them, and what they
+    /// cannot tell is an error.
+    pub one_id: Option<OneId>,
     /// Mount points that the sandbox made, with the directories made on the way to them: removed
     /// where they are still empty.
     pub stubs: Vec<TreePath>,
@@ -53,7 +54,7 @@ impl Default for SealOptions {
             known: HashMap::new(),
             ids: IdMap::identity(),
             owners: HashMap::new(),
-            owners_from_lower: false,
+            one_id: None,
             stubs: Vec::new(),
             implied: HashSet::new(),
             root: true,
@@ -89,6 +90,9 @@ pub enum SealError {
         /// The mark, without its namespace.
         mark: &'static str,
     },
+    /// One id is mapped, and an owner that is needed cannot be told.
+    #[error(transparent)]
+    Owner(#[from] OwnerDoubt),
     /// A file's size changed while it was read.
     #[error("`{0}` changed while it was sealed; is a process of the step still running?")]
     Changed(TreePath),

@@ -8,10 +8,11 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use crate::handle;
 use crate::manifest::{Entry, Kind, Manifest, Meta, Xattrs};
 use crate::marks::{OverlayXattrs, is_content_xattr};
+use crate::owners::{self, Owner, Sight, doubts, note_made};
 use crate::path::{self, TreePath};
 use crate::seal::hashing::{Job, hash_files};
 use crate::seal::options::{SealError, SealOptions, Sealed};
-use crate::view::View;
+use crate::view::{Found, View};
 use crate::walk::{Descend, Visit, walk};
 
 /// Turns the upper directory of a finished step into a layer.
@@ -40,17 +41,21 @@ pub fn seal(
         above: Vec::new(),
         inodes: HashMap::new(),
         unmark: Vec::new(),
+        sights: Vec::new(),
     };
     reader.read_root(upper)?;
     walk(upper, |visit| reader.read(visit))?;
     reader.hash(upper)?;
     let unmark = std::mem::take(&mut reader.unmark);
+    let sights = std::mem::take(&mut reader.sights);
     let (entries, dropped) = reader.decide();
+    let manifest = Manifest::new(entries)?;
+    if let Some(one_id) = &options.one_id {
+        doubts(one_id, lower, &manifest, &sights)?;
+        note_made(upper, &manifest, &sights)?;
+    }
     clean(upper, &dropped, &unmark, options.marks)?;
-    Ok(Sealed {
-        manifest: Manifest::new(entries)?,
-        dropped,
-    })
+    Ok(Sealed { manifest, dropped })
 }
 
 /// Something in the upper directory, before it is known whether it counts.
@@ -91,20 +96,18 @@ struct Reader<'a> {
     inodes: HashMap<(u64, u64), usize>,
     /// Directories with an opaque mark that means nothing.
     unmark: Vec<TreePath>,
+    /// All that is there, where notes tell owners.
+    sights: Vec<Sight>,
 }
 
 impl Reader<'_> {
     fn read_root(&mut self, upper: BorrowedFd<'_>) -> Result<(), SealError> {
         let stat =
             rustix::fs::fstat(upper).map_err(|source| handle::FsError::new("stat", b"", source))?;
-        let (xattrs, _) = self.xattrs(upper, b"", &TreePath::ROOT)?;
+        let (xattrs, marks) = self.xattrs(upper, b"", &TreePath::ROOT)?;
         let below = self.lower.get(b"");
-        let meta = self.meta(
-            &TreePath::ROOT,
-            &stat,
-            xattrs,
-            below.map(|found| found.meta()),
-        );
+        let meta = self.meta(&TreePath::ROOT, &stat, xattrs, marks.owner, below);
+        self.saw(&TreePath::ROOT, marks.owner);
         let plain = Meta::new(0o755);
         let expected = below.map_or(&plain, |found| found.meta());
         let same = !self.options.root || expected.same_but_time(&meta);
@@ -161,7 +164,8 @@ impl Reader<'_> {
             });
             return Ok(Descend::Past);
         }
-        let meta = self.meta(path, visit.stat, content, below.map(|found| found.meta()));
+        let meta = self.meta(path, visit.stat, content, marks.owner, below);
+        self.saw(path, marks.owner);
         if file_type == FileType::Directory {
             let merged = below.is_some_and(|found| found.kind().is_directory());
             let opaque = marks.opaque && merged;
@@ -280,14 +284,29 @@ impl Reader<'_> {
         })
     }
 
-    fn meta(&self, path: &TreePath, stat: &Stat, xattrs: Xattrs, below: Option<&Meta>) -> Meta {
+    fn saw(&mut self, path: &TreePath, note: Option<Owner>) {
+        if self.options.one_id.is_some() && !self.options.owners.contains_key(path) {
+            let path = path.clone();
+            self.sights.push(Sight { path, note });
+        }
+    }
+
+    fn meta(
+        &self,
+        path: &TreePath,
+        stat: &Stat,
+        xattrs: Xattrs,
+        note: Option<Owner>,
+        below: Option<Found<'_>>,
+    ) -> Meta {
         let ids = &self.options.ids;
-        let disk = (ids.uid_inside(stat.st_uid), ids.gid_inside(stat.st_gid));
-        let (uid, gid) = match (self.options.owners.get(path), below) {
+        let (uid, gid) = match (self.options.owners.get(path), &self.options.one_id) {
             (Some(&owner), _) => owner,
-            (None, Some(below)) if self.options.owners_from_lower => (below.uid, below.gid),
-            (None, None) if self.options.owners_from_lower => (0, 0),
-            _ => disk,
+            (None, Some(_)) => {
+                let below = below.as_ref().map(|found| (found.kind(), found.meta()));
+                owners::owner(note, handle::file_type(stat), below)
+            }
+            (None, None) => (ids.uid_inside(stat.st_uid), ids.gid_inside(stat.st_gid)),
         };
         // What a link's own mode bits are is up to the file system.
         let mode = match handle::file_type(stat) {
@@ -311,6 +330,10 @@ impl Reader<'_> {
     ) -> Result<(Xattrs, Marks), SealError> {
         let mut all = handle::xattrs(dir, name).map_err(|error| error.at(path.as_bytes()))?;
         let mut marks = Marks::default();
+        if self.options.one_id.is_some() {
+            let note = all.get(owners::NOTE.as_bytes());
+            marks.owner = note.and_then(|value| owners::read(value));
+        }
         for (key, value) in &all {
             match self.options.marks.mark(key) {
                 Some(b"opaque") => marks.opaque = value == b"y",
@@ -398,6 +421,8 @@ const UNHASHED: crate::digest::FileDigest = crate::digest::FileDigest([0; 32]);
 struct Marks {
     opaque: bool,
     whiteout: bool,
+    /// The owner that a note tells.
+    owner: Option<Owner>,
 }
 
 fn is_whiteout(stat: &Stat, marks: &Marks) -> bool {
