@@ -8,10 +8,10 @@ use kiln::{
     MountsPlace,
 };
 
-use super::args::RecordFormat;
+use super::args::{Progress, RecordFormat};
 use super::host::{self, Needs};
 use super::images::columns;
-use super::progress::{words_bytes, words_visible};
+use super::progress::{EXPORT, IMPORT, Transfers, words_bytes, words_visible};
 use super::{Done, Failure, print, report};
 
 #[derive(Debug, Subcommand)]
@@ -25,7 +25,8 @@ pub(crate) enum MountsCommand {
     /// Send cache mounts to a registry, a directory or a file: only what is not there yet
     ///
     /// A mount that a step uses is waited for. What is there of other ids stays; of the same id the
-    /// younger one counts, so that several jobs can export to one name. A file is written anew.
+    /// younger one counts, so that several jobs can export to one name. A file is written anew beside the old
+    /// one, with what that holds.
     #[command(after_help = PLACES, override_usage = "kiln mounts export [OPTIONS] [ID]... <DEST>")]
     Export {
         /// Their ids [default: all], then where to
@@ -34,6 +35,8 @@ pub(crate) enum MountsCommand {
         /// Leave these files out, in patterns as .dockerignore has them
         #[arg(long, value_name = "PATTERN")]
         exclude: Vec<String>,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Bring cache mounts here, in the place of those that are: only what is not here yet
     ///
@@ -48,6 +51,8 @@ pub(crate) enum MountsCommand {
         merge: bool,
         /// Where from
         src: String,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Remove cache mounts; one that a step uses stays
     Rm {
@@ -58,6 +63,17 @@ pub(crate) enum MountsCommand {
         #[arg(long, conflicts_with = "ids")]
         all: bool,
     },
+}
+
+/// What is to be seen of a transfer.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Shown {
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    progress: Progress,
+    /// Print nothing but the result
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 const PLACES: &str = "\
@@ -109,22 +125,31 @@ fn places(texts: &[String], flag: &str) -> Result<Vec<MountsPlace>, Failure> {
 pub(crate) fn mounts(command: &MountsCommand) -> Done {
     match command {
         MountsCommand::Ls { format } => ls(*format),
-        MountsCommand::Export { words, exclude } => {
+        MountsCommand::Export {
+            words,
+            exclude,
+            shown,
+        } => {
             let (dest, ids) = words.split_last().expect("BUG: clap lets no words pass");
             let request = ExportMounts {
                 ids: ids.to_vec(),
                 place: MountsPlace::parse(dest)?,
                 exclude: exclude.clone(),
             };
-            export(&request)
+            export(&request, shown)
         }
-        MountsCommand::Import { id, merge, src } => {
+        MountsCommand::Import {
+            id,
+            merge,
+            src,
+            shown,
+        } => {
             let request = ImportMounts {
                 ids: id.clone(),
                 place: MountsPlace::parse(src)?,
                 merge: *merge,
             };
-            import(&request)
+            import(&request, shown)
         }
         MountsCommand::Rm { ids, all } => rm(ids, *all),
     }
@@ -222,11 +247,15 @@ fn waits(event: MountsEvent) {
     }
 }
 
-fn export(request: &ExportMounts) -> Done {
+fn export(request: &ExportMounts, shown: &Shown) -> Done {
     let kiln = host::open(Needs::Layers, false)?;
+    let view = Transfers::new(EXPORT, shown.progress, shown.quiet);
+    let observer = view.observer();
     let exported = run(&kiln, async |kiln| {
-        kiln.export_mounts(request, &waits).await
-    })?;
+        kiln.export_mounts(request, &waits, &observer).await
+    });
+    view.finish(matches!(&exported, Ok(exported) if exported.sent_bytes > 0));
+    let exported = exported?;
     let mut lines: String = exported.mounts.iter().map(exported_line).collect();
     if exported.mounts.is_empty() {
         lines.push_str("there are no cache mounts\n");
@@ -257,11 +286,16 @@ fn exported_line(mount: &ExportedMount) -> String {
     )
 }
 
-fn import(request: &ImportMounts) -> Done {
+fn import(request: &ImportMounts, shown: &Shown) -> Done {
     let kiln = host::open(Needs::Layers, false)?;
+    let view = Transfers::new(IMPORT, shown.progress, shown.quiet);
+    let observer = view.observer();
     let imported = run(&kiln, async |kiln| {
-        kiln.import_mounts(request, &waits).await
-    })?;
+        kiln.import_mounts(request, &waits, &observer).await
+    });
+    let came = |mounts: &Vec<ImportedMount>| mounts.iter().any(|mount| mount.fetched_bytes > 0);
+    view.finish(imported.as_ref().is_ok_and(came));
+    let imported = imported?;
     let mut lines: String = imported.iter().map(imported_line).collect();
     if imported.is_empty() {
         lines.push_str("the export has no cache mounts\n");

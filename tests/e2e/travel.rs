@@ -1,9 +1,11 @@
 //! Cache mounts on their way from one host to another: what comes back, what is sent, who waits.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_test_registry::{Fault, Registry};
+use tokio::sync::Barrier;
 
 use crate::support::Capability::{self, Busybox, Containers, OrdinaryUser, Root, Setpriv};
 use crate::support::{Case, Ran, User, World, case};
@@ -22,6 +24,13 @@ pub(crate) fn cases() -> Vec<Case> {
         case("several_steps_at_once", NEEDS, several_steps_at_once),
         case("what_cannot_be_had", NEEDS, what_cannot_be_had),
         case("jobs_that_export_at_once", NEEDS, jobs_that_export_at_once),
+        case(
+            "jobs_that_replace_every_name_at_once",
+            NEEDS,
+            jobs_that_replace_every_name_at_once,
+        ),
+        case("a_file_is_added_to", NEEDS, a_file_is_added_to),
+        case("a_pack_that_was_begun", NEEDS, a_pack_that_was_begun),
         case("a_registry_that_fails", NEEDS, a_registry_that_fails),
         case("killed_while_it_imports", NEEDS, killed_while_it_imports),
         case("listed_and_removed", NEEDS, listed_and_removed),
@@ -100,7 +109,8 @@ fn from_host_to_host(world: &World) {
         .stdout;
     assert!(told.ends_with(", nothing new\n"), "{told}");
     let log = registry.log().split_off(sent);
-    assert!(log.iter().all(|request| request.method == "GET"), "{log:?}");
+    let asks = |method: &str| matches!(method, "GET" | "HEAD");
+    assert!(log.iter().all(|request| asks(&request.method)), "{log:?}");
     // And after a small change as much as changed.
     world
         .dockerfile("FROM demo/base\nRUN --mount=type=cache,id=go,target=/c echo more > /c/more\n");
@@ -234,7 +244,7 @@ fn several_steps_at_once(world: &World) {
     let log = registry.log().split_off(begun);
     let manifests = log
         .iter()
-        .filter(|request| request.path.contains("/manifests/"));
+        .filter(|request| request.method == "GET" && request.path.contains("/manifests/"));
     assert_eq!(manifests.count(), 1, "{log:?}");
 }
 
@@ -297,10 +307,6 @@ fn jobs_that_export_at_once(world: &World) {
         let ran = job.wait();
         assert_eq!(ran.status.code(), Some(0), "{}", ran.whole());
     }
-    // Each was seen by its own job at the end; one that came in between may have to come again.
-    for job in jobs {
-        on(world, job, &["mounts", "export", &reference]).ok();
-    }
     let told = other(world, &["mounts", "import", &reference]).stdout;
     let ids: Vec<&str> = told
         .lines()
@@ -318,6 +324,137 @@ fn jobs_that_export_at_once(world: &World) {
         .ok()
         .stdout;
     assert_eq!(listed.lines().count(), 4, "{listed}");
+}
+
+/// Fills a cache mount of the id `job` in a store of its own.
+fn job(world: &World, job: &str) {
+    base_on(world, job);
+    let step = format!("RUN --mount=type=cache,id={job},target=/c echo {job} > /c/f");
+    world.dockerfile(&format!("FROM demo/base\n{step}\n"));
+    on(world, job, &["build", "-q", "ctx"]).ok();
+}
+
+/// The ids that an import brings to a new host.
+fn imported(world: &World, store: &str, place: &str) -> Vec<String> {
+    let told = on(world, store, &["mounts", "import", "-q", place])
+        .ok()
+        .stdout;
+    let ids = told
+        .lines()
+        .filter_map(|line| line.split([' ', ':']).nth(1));
+    ids.map(str::to_owned).collect()
+}
+
+fn jobs_that_replace_every_name_at_once(world: &World) {
+    let registry = Registry::start();
+    let reference = format!("{}/team/cache:go", registry.host());
+    for name in ["a", "b", "c"] {
+        job(world, name);
+    }
+    on(world, "a", &["mounts", "export", &reference]).ok();
+    for name in ["go-kiln-1", "go-kiln-2", "go"] {
+        let barrier = Arc::new(Barrier::new(2));
+        for _ in 0..2 {
+            registry.inject(Fault::TogetherUpload {
+                path: format!("/manifests/{name}"),
+                barrier: Arc::clone(&barrier),
+            });
+        }
+    }
+    let running = ["b", "c"].map(|job| on(world, job, &["mounts", "export", &reference]).spawn());
+    for job in running {
+        let ran = job.wait();
+        assert_eq!(ran.status.code(), Some(0), "{}", ran.whole());
+    }
+    assert!(registry.pending_faults().is_empty());
+    assert_eq!(imported(world, "other", &reference), ["a", "b", "c"]);
+}
+
+fn a_file_is_added_to(world: &World) {
+    for name in ["a", "b"] {
+        job(world, name);
+    }
+    let inode = || std::fs::metadata(world.path("cache.tar")).unwrap();
+    let inode = || std::os::unix::fs::MetadataExt::ino(&inode());
+    // What somebody made to have the name.
+    world.write("cache.tar", "");
+    on(world, "a", &["mounts", "export", "cache.tar"]).ok();
+    on(world, "b", &["mounts", "export", "cache.tar"]).ok();
+    assert_eq!(imported(world, "other", "cache.tar"), ["a", "b"]);
+    let before = inode();
+    let told = on(world, "b", &["mounts", "export", "cache.tar"])
+        .ok()
+        .stdout;
+    assert!(told.ends_with(", nothing new\n"), "{told}");
+    assert_eq!(inode(), before);
+    // All at once, with a new picture of each.
+    for name in ["a", "b", "other"] {
+        let step = format!("RUN --mount=type=cache,id=new-{name},target=/c seq 1 5000 > /c/f");
+        world.dockerfile(&format!("FROM demo/base\n{step}\n"));
+        if name == "other" {
+            base_on(world, name);
+        }
+        on(world, name, &["build", "-q", "ctx"]).ok();
+    }
+    let running =
+        ["a", "b", "other"].map(|job| on(world, job, &["mounts", "export", "cache.tar"]).spawn());
+    for job in running {
+        let ran = job.wait();
+        assert_eq!(ran.status.code(), Some(0), "{}", ran.whole());
+    }
+    let all = imported(world, "third", "cache.tar");
+    assert_eq!(all, ["a", "b", "new-a", "new-b", "new-other"]);
+    // What is something else stays.
+    world.write("else.tar", "no archive");
+    let ran = on(world, "a", &["mounts", "export", "else.tar"]).run();
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.whole());
+    assert_eq!(world.read("else.tar"), "no archive");
+}
+
+fn a_pack_that_was_begun(world: &World) {
+    world.base();
+    world.dockerfile(
+        "FROM demo/base\n\
+         RUN --mount=type=cache,id=go,target=/c dd if=/dev/urandom of=/c/f bs=1M count=3 2> /dev/null\n",
+    );
+    world.build();
+    let registry = Registry::start();
+    let reference = format!("{}/team/cache:go", registry.host());
+    let told = world
+        .kiln(&["mounts", "export", "--progress=plain", &reference])
+        .ok();
+    assert!(told.stderr.contains(" sent"), "{}", told.stderr);
+    let (_, manifest) = registry.manifest("team/cache", "go").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let pack = manifest["layers"][1]["digest"].as_str().unwrap().to_owned();
+    let path = format!("/blobs/{pack}");
+    registry.inject(Fault::CutAfter {
+        path: path.clone(),
+        bytes: 2 << 20,
+    });
+    registry.inject(Fault::Status {
+        path: path.clone(),
+        status: 404,
+        retry_after: None,
+    });
+    let ran = on(world, "other", &["mounts", "import", &reference]).run();
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.whole());
+    assert!(registry.pending_faults().is_empty());
+    let before = registry.log().len();
+    let told = on(
+        world,
+        "other",
+        &["mounts", "import", "--progress=plain", &reference],
+    )
+    .ok();
+    assert!(told.stderr.contains(" fetched"), "{}", told.stderr);
+    let log = registry.log().split_off(before);
+    let asked = log.iter().filter(|request| request.path.ends_with(&path));
+    let ranges: Vec<_> = asked.map(|request| request.range.clone()).collect();
+    assert_eq!(ranges, [Some(format!("bytes={}-", 2 << 20))], "{log:?}");
+    // Nothing of it is left when the mount is whole.
+    let hex = pack.trim_start_matches("sha256:");
+    assert!(!world.path("other/blobs/sha256").join(hex).exists());
 }
 
 fn a_registry_that_fails(world: &World) {

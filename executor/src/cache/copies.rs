@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use kiln_oci::reference::Reference;
 
 use super::document::{Cache, Limits};
 use super::error::CacheError;
@@ -168,8 +169,7 @@ impl Home {
     fn copies(&self) -> Vec<Home> {
         let copy = |number: usize| match (&self.way, &self.place) {
             (Way::Registry(client, reference), CachePlace::Registry { .. }) => {
-                let tag = reference.tag().filter(|_| reference.digest().is_none())?;
-                let copy = reference.with_tag(&format!("{tag}-kiln-{number}")).ok()?;
+                let copy = copy_of(reference, number)?;
                 Some(Home {
                     place: CachePlace::Registry {
                         reference: copy.to_string(),
@@ -194,8 +194,18 @@ impl Home {
     }
 }
 
+fn copy_of(reference: &Reference, number: usize) -> Option<Reference> {
+    let tag = reference.tag().filter(|_| reference.digest().is_none())?;
+    reference.with_tag(&format!("{tag}-kiln-{number}")).ok()
+}
+
+/// The tags beside that of a reference which have copies of what lies there.
+pub(crate) fn copies_of(reference: &Reference) -> impl Iterator<Item = Reference> {
+    (1..=COPIES).filter_map(|number| copy_of(reference, number))
+}
+
 /// Whether a name may not be used, or something else has it.
-pub(super) fn is_refusal(error: &Error) -> bool {
+pub(crate) fn is_refusal(error: &Error) -> bool {
     use kiln_oci::registry::Error as Registry;
     use kiln_oci::s3::S3Error;
     match error {

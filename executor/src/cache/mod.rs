@@ -18,9 +18,11 @@ mod tests;
 
 pub(crate) use collect::inline_cache;
 pub use collect::{CacheContent, CacheMode};
+pub(crate) use copies::{copies_of, is_refusal};
 pub(crate) use document::CachedRecord;
 pub use elsewhere::{CacheNotices, CacheSource, Elsewhere, PATIENCE};
 pub use error::{CacheError, DocumentError};
 pub(crate) use place::INLINE_KEY;
 pub use place::{CachePlace, DEFAULT_TAG, S3Place};
+pub(crate) use publish::pause;
 pub use publish::{CachePublished, CacheTarget, MOST_AGE, MOST_BYTES};

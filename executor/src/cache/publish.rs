@@ -670,7 +670,7 @@ fn artifact(ours: &Cache, flavor: Flavor) -> Export {
 }
 
 /// Waits a little, longer each time, and never as long as anybody else.
-async fn pause(attempt: u32) {
+pub(crate) async fn pause(attempt: u32) {
     let most = FIRST_PAUSE * (1 << attempt.min(5));
     let share = RandomState::new().hash_one(attempt) % 1024;
     tokio::time::sleep(most.mul_f64(0.5 + share as f64 / 2048.0)).await;

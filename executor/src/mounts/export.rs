@@ -19,6 +19,7 @@ use super::{MountsEvent, Tell, files_error, picture};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::source::stoppable;
+use crate::transfer::{TransferEvent, TransferObserver};
 
 /// What is to be exported.
 #[derive(Debug, Clone)]
@@ -66,7 +67,7 @@ struct Taken {
 }
 
 impl Executor {
-    /// Exports cache mounts: to a registry or a directory only what is not there yet.
+    /// Exports cache mounts: only what is not there yet, but for a stream.
     ///
     /// Each mount is taken from all others while it is read, as by a step that locks it. What the
     /// destination has of other ids stays, and of an id the younger picture counts.
@@ -74,6 +75,7 @@ impl Executor {
         &self,
         request: &ExportMounts,
         tell: Tell<'_>,
+        observer: &TransferObserver,
     ) -> Result<MountsExported, Error> {
         let excluded = PatternList::new(&request.exclude).map_err(|source| Error::Pattern {
             of: "what is to be excluded",
@@ -92,13 +94,7 @@ impl Executor {
             return Err(MountsError::NoSuchMount { id: id.clone() }.into());
         }
         let lease = self.store().lease();
-        // An archive is written as a whole; nothing of an older one is of use.
-        let shelf = match request.place {
-            MountsPlace::Registry(_) | MountsPlace::Directory(_) => {
-                Some(Shelf::open(self, &request.place).await?)
-            }
-            MountsPlace::Archive(_) | MountsPlace::Stream => None,
-        };
+        let shelf = Shelf::to_add_to(self, &request.place).await?;
         let before = match &shelf {
             Some(shelf) => shelf.contents().await?,
             None => None,
@@ -110,6 +106,7 @@ impl Executor {
                 (Some(shelf), Some(contents)) => old_tree(shelf, contents, &id).await,
                 _ => None,
             };
+            observer.tell(TransferEvent::Doing(format!("packing {id}")));
             let taken = self.take_picture(&lease, &id, old, &excluded, tell).await?;
             tell(MountsEvent::Packed(taken.told.clone()));
             mounts.push(taken.told.clone());
@@ -120,7 +117,8 @@ impl Executor {
         let (sent_bytes, digest) = match ours.is_empty() && shelf.is_some() {
             true => (0, None),
             false => {
-                let (sent, digest) = self.publish_mounts(&request.place, shelf, &ours).await?;
+                let published = self.publish_mounts(&request.place, shelf, &ours, observer);
+                let (sent, digest) = published.await?;
                 (sent, Some(digest.to_string()))
             }
         };

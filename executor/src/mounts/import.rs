@@ -19,6 +19,7 @@ use super::{MountsEvent, Tell, files_error, picture};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::source::stoppable;
+use crate::transfer::TransferObserver;
 
 /// So often a mount may change while what it lacks is fetched; after that it is held meanwhile.
 const MOST_LOOKS: usize = 3;
@@ -68,6 +69,7 @@ impl Executor {
         &self,
         request: &ImportMounts,
         tell: Tell<'_>,
+        observer: &TransferObserver,
     ) -> Result<Vec<ImportedMount>, Error> {
         let shelf = Shelf::open(self, &request.place).await?;
         let nothing = || MountsError::NothingThere {
@@ -87,7 +89,8 @@ impl Executor {
         }
         let mut done = Vec::new();
         for mount in wanted {
-            if let Some(imported) = self.import_mount(&shelf, mount, existing, tell).await? {
+            let imported = self.import_mount(&shelf, mount, existing, tell, observer);
+            if let Some(imported) = imported.await? {
                 tell(MountsEvent::Imported(imported.clone()));
                 done.push(imported);
             }
@@ -102,6 +105,7 @@ impl Executor {
         mount: &ExportedTree,
         existing: Existing,
         tell: Tell<'_>,
+        observer: &TransferObserver,
     ) -> Result<Option<ImportedMount>, Error> {
         let blob = shelf.blob(&mount.tree, mount.tree.size).await?;
         let packs = mount.packs.clone();
@@ -113,7 +117,7 @@ impl Executor {
             mount,
             existing,
             tell,
-            stage: Some(Stage::new(self.store())?),
+            stage: Some(Stage::new(self, observer)?),
             tree: std::sync::Arc::new(tree),
         };
         import.run().await
@@ -327,21 +331,21 @@ fn place(
     }
     let options = executor.store().options();
     let draft: MountDraft = executor.store().begin_mount()?;
-    let written = {
-        let mut sources = Sources::new(here.as_ref(), stage, &target, stop);
-        assemble(
-            &target,
-            draft.directory(),
-            &options.ownership,
-            stop,
-            |entry, dir, name| sources.put(entry, dir, name),
-        )
-    };
+    let mut sources = Sources::new(here.as_ref(), stage, &target, stop);
+    let written = assemble(
+        &target,
+        draft.directory(),
+        &options.ownership,
+        stop,
+        |entry, dir, name| sources.put(entry, dir, name),
+    );
     written.map_err(|error| files_error("write", id)(error.into()))?;
+    let stage = sources.stage;
     // A record of another directory than the one that is there says nothing that is wrong of both.
     let record = executor.options().single_id.then(|| target.encode());
     whole.keep_beside(RECORDED, record.as_deref())?;
     whole.replace(draft)?;
+    stage.done()?;
     Ok(imported)
 }
 

@@ -14,14 +14,18 @@ use kiln_oci::document::{Descriptor, Index, MANIFEST_LIMIT_BYTES, Manifest, Root
 use kiln_oci::layout::{INDEX_FILE, LAYOUT_FILE, blob_path, check_version, read_index};
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::Client;
+use kiln_store::{BlobDigest, Lease};
 
 use super::error::MountsError;
-use super::format::{ARTIFACT, CONFIG, CONFIG_LIMIT_BYTES, Config, VERSION};
+use super::format::{ARTIFACT, CONFIG, CONFIG_LIMIT_BYTES, Config, PACK_LIMIT_BYTES, VERSION};
+use super::publish::read_pack;
 use crate::archive;
+use crate::cache::copies_of;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::load::{inside, open_regular};
-use crate::source::blocking;
+use crate::source::{blocking, bring_blob};
+use crate::transfer::{BlobState, TransferObserver};
 
 /// More files than this are not an export.
 const MOST_FILES: usize = 1 << 20;
@@ -165,6 +169,60 @@ impl Shelf {
         Ok(Shelf { shown, kind })
     }
 
+    /// Opens a place that is to be added to; none if it is written as a whole, or there is no file yet.
+    pub(super) async fn to_add_to(
+        executor: &Executor,
+        place: &MountsPlace,
+    ) -> Result<Option<Shelf>, Error> {
+        let is_there = match place {
+            MountsPlace::Registry(_) | MountsPlace::Directory(_) => true,
+            MountsPlace::Stream => false,
+            // An empty file is what somebody made to have the name.
+            MountsPlace::Archive(path) => match std::fs::metadata(path) {
+                Ok(found) => found.len() > 0,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(Error::io("open", path)(error)),
+            },
+        };
+        match is_there {
+            true => Shelf::open(executor, place).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// All names of a place in a registry, in the order in which they are written: copies, then its own. There
+    /// is only this one elsewhere.
+    pub(super) fn names(&self) -> Vec<Shelf> {
+        let mut names = Vec::new();
+        if let Kind::Registry { client, reference } = &self.kind {
+            names.extend(copies_of(reference).map(|copy| Shelf {
+                shown: copy.familiar(),
+                kind: Kind::Registry {
+                    client: client.clone(),
+                    reference: copy,
+                },
+            }));
+        }
+        names.push(self.clone());
+        names
+    }
+
+    /// The name in a registry, if it is one.
+    pub(super) fn reference(&self) -> Option<&Reference> {
+        match &self.kind {
+            Kind::Registry { reference, .. } => Some(reference),
+            Kind::Directory(_) | Kind::Archive(_) => None,
+        }
+    }
+
+    /// What a registry has under this name now; none if it is nothing, or not a registry.
+    pub(super) async fn version(&self) -> Result<Option<Sha256Digest>, Error> {
+        match &self.kind {
+            Kind::Registry { client, reference } => Ok(client.own_digest(reference).await?),
+            Kind::Directory(_) | Kind::Archive(_) => Ok(None),
+        }
+    }
+
     /// How it is called in errors.
     pub(super) fn shown(&self) -> &str {
         &self.shown
@@ -179,10 +237,25 @@ impl Shelf {
             }
             Kind::Registry { .. } | Kind::Archive(_) => None,
         };
-        self.contents_held().await
+        let Some(mut contents) = self.contents_held().await? else {
+            return Ok(None);
+        };
+        let mut copies = self.names();
+        copies.pop();
+        for copy in copies {
+            // One that cannot be read is as good as none.
+            match copy.version().await {
+                Ok(Some(version)) if version != contents.root => {}
+                _ => continue,
+            }
+            if let Ok(Some(other)) = copy.contents_held().await {
+                contents.config = contents.config.with(&other.config.mounts);
+            }
+        }
+        Ok(Some(contents))
     }
 
-    /// Reads what is there, for whoever keeps others from writing to it.
+    /// Reads what is there under this name alone, for whoever keeps others from writing to it.
     pub(super) async fn contents_held(&self) -> Result<Option<Contents>, Error> {
         let root = match &self.kind {
             Kind::Registry { client, reference } => match client.manifest(reference).await {
@@ -264,6 +337,41 @@ impl Shelf {
             }
         })
         .await
+    }
+
+    /// Brings a pack: from a registry by way of the store, so that one that was begun is gone on with.
+    pub(super) async fn pack(
+        &self,
+        executor: &Executor,
+        lease: &Lease,
+        pack: &Descriptor,
+        observer: &TransferObserver,
+    ) -> Result<Bytes, Error> {
+        // Compressed, nothing grows much beyond what it is.
+        let limit = PACK_LIMIT_BYTES + (1 << 20);
+        let Kind::Registry { reference, .. } = &self.kind else {
+            observer.blob(pack, BlobState::Moving(0));
+            let bytes = self.blob(pack, limit).await?;
+            observer.blob(pack, BlobState::Moved);
+            return Ok(bytes);
+        };
+        if pack.size > limit {
+            let reason = format!("a pack has {} bytes, more than {limit}", pack.size);
+            return Err(self.hostile(reason).into());
+        }
+        let digest = BlobDigest(*pack.digest.as_bytes());
+        let was_here = executor.store().blob_size(&digest)?.is_some();
+        let moved = |bytes| observer.blob(pack, BlobState::Moving(bytes));
+        bring_blob(executor, lease, reference, pack, &moved).await?;
+        observer.blob(
+            pack,
+            match was_here {
+                true => BlobState::Present,
+                false => BlobState::Moved,
+            },
+        );
+        let (store, digest) = (executor.store().clone(), pack.digest);
+        blocking(move || read_pack(&store, &digest)).await
     }
 
     /// Whether a blob is there, as far as can be told without reading it.

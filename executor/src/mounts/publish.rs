@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,13 +11,13 @@ use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, MANIFEST_LIMIT_BYTES, annotation};
 use kiln_oci::layout::{self, Document, INDEX_FILE, blob_path, oci_layout, read_index};
 use kiln_oci::media_type::OCI_MANIFEST;
-use kiln_oci::reference::Reference;
-use kiln_store::{BlobDigest, Store};
+use kiln_store::{BlobDigest, Lease, Store};
 use kiln_tree::Stop;
 
 use super::error::MountsError;
-use super::format::{ARTIFACT, CONFIG, Config, ExportedTree, Pack, VERSION};
+use super::format::{ARTIFACT, CONFIG, Config, ExportedTree, PACK, Pack, VERSION};
 use super::place::{Contents, MountsPlace, Shelf, is_export, with_entry};
+use crate::cache::{is_refusal, pause};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::Destination;
@@ -27,7 +27,7 @@ use crate::source::{blocking, stoppable};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// So often an export is added to what somebody else wrote meanwhile.
-const TRIES: usize = 10;
+const TRIES: u32 = 30;
 /// What an export is called in the index of a layout.
 const NAME: &str = "kiln-mounts";
 
@@ -103,11 +103,11 @@ impl Executor {
         place: &MountsPlace,
         shelf: Option<Shelf>,
         ours: &Ours,
+        observer: &TransferObserver,
     ) -> Result<(u64, Sha256Digest), Error> {
         match (place, shelf) {
-            (MountsPlace::Registry(reference), Some(shelf)) => {
-                let reference = Reference::parse(reference)?;
-                self.push_mounts(&reference, &shelf, ours).await
+            (MountsPlace::Registry(_), Some(shelf)) => {
+                self.push_mounts(&shelf, ours, observer).await
             }
             (MountsPlace::Directory(path), Some(shelf)) => {
                 let directory = path.clone();
@@ -115,31 +115,132 @@ impl Executor {
                 // Nobody else writes there until this ends.
                 let before = shelf.contents_held().await?;
                 let (store, path, ours) = (self.store().clone(), path.clone(), ours.clone());
+                let observer = observer.clone();
                 stoppable(move |stop| {
                     let _lock = lock;
-                    write_directory(&store, &path, before, &ours, stop)
+                    write_directory(&store, &path, before, &ours, &observer, stop)
                 })
                 .await
             }
-            (MountsPlace::Archive(_) | MountsPlace::Stream, _) | (_, None) => {
-                let destination = match place {
-                    MountsPlace::Archive(path) => Destination::File(path.clone()),
-                    _ => Destination::Stdout,
-                };
+            (MountsPlace::Archive(path), _) => self.add_to_archive(place, path, ours).await,
+            (MountsPlace::Stream, _) | (_, None) => {
                 let (store, ours) = (self.store().clone(), ours.clone());
-                stoppable(move |stop| write_archive(&store, &destination, &ours, stop)).await
+                let config = nothing().with(&ours.mounts);
+                stoppable(move |stop| {
+                    write_archive(&store, &Destination::Stdout, &config, &ours, stop)
+                })
+                .await
             }
         }
     }
 
-    async fn push_mounts(
+    /// Writes an archive with what there is in the one that has the name, beside it, and renames it.
+    async fn add_to_archive(
         &self,
-        reference: &Reference,
-        shelf: &Shelf,
+        place: &MountsPlace,
+        path: &Path,
         ours: &Ours,
     ) -> Result<(u64, Sha256Digest), Error> {
+        let above = match path.parent() {
+            Some(above) if above != Path::new("") => above.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        // The file itself is another one after each export.
+        let lock = blocking(move || {
+            let directory = File::open(&above).map_err(Error::io("open", &above))?;
+            directory.lock().map_err(Error::io("lock", &above))?;
+            Ok(directory)
+        })
+        .await?;
+        let shelf = Shelf::to_add_to(self, place).await?;
+        let before = match &shelf {
+            Some(shelf) => shelf.contents_held().await?,
+            None => None,
+        };
+        let before = before.map_or_else(nothing, |before| before.config);
+        let config = before.with(&ours.mounts);
+        let lease = self.store().lease();
+        let whole = self.with_theirs(shelf.as_ref(), &config, ours, &lease);
+        let (whole, brought) = whole.await?;
+        let destination = Destination::File(path.to_owned());
+        let store = self.store().clone();
+        let written = stoppable(move |stop| {
+            let _lock = lock;
+            write_archive(&store, &destination, &config, &whole, stop)
+        })
+        .await;
+        drop(lease);
+        for pack in brought {
+            self.store().delete_blob(&pack)?;
+        }
+        let (_, digest) = written?;
+        Ok((ours.bytes(), digest))
+    }
+
+    /// Adds to what is ours all else that a config names; tells which packs were brought here for it.
+    async fn with_theirs(
+        &self,
+        shelf: Option<&Shelf>,
+        config: &Config,
+        ours: &Ours,
+        lease: &Lease,
+    ) -> Result<(Ours, Vec<BlobDigest>), Error> {
+        let gone = || MountsError::Contended {
+            place: shelf.map_or_else(
+                || "the archive".to_owned(),
+                |shelf| shelf.shown().to_owned(),
+            ),
+            tries: 1,
+        };
+        let mut whole = ours.clone();
+        let mut brought = Vec::new();
+        for mount in &config.mounts {
+            let tree = &mount.tree;
+            if !whole
+                .trees
+                .iter()
+                .any(|(known, _)| known.digest == tree.digest)
+            {
+                let shelf = shelf.ok_or_else(gone)?;
+                let bytes = shelf.blob(tree, tree.size).await?;
+                whole.trees.push((tree.clone(), bytes));
+            }
+            for pack in &mount.packs {
+                if whole.packs.iter().any(|known| known.digest == pack.digest) {
+                    continue;
+                }
+                let shelf = shelf.ok_or_else(gone)?;
+                let silent = TransferObserver::silent();
+                let bytes = shelf.pack(self, lease, &pack.descriptor(), &silent).await?;
+                let (store, lease) = (self.store().clone(), lease.clone());
+                let kept = blocking(move || {
+                    use std::io::Write as _;
+                    let mut writer = store.write_blob(None)?;
+                    writer
+                        .write_all(&bytes)
+                        .map_err(Error::io("write a blob into", store.root()))?;
+                    Ok(writer.finish(&lease)?)
+                });
+                brought.push(kept.await?);
+                whole.packs.push(pack.clone());
+            }
+        }
+        Ok((whole, brought))
+    }
+
+    /// Adds to what lies in a registry, which replaces whatever is there: so it lies under several names, as
+    /// caches do, and what is taken away from one comes back from the others.
+    async fn push_mounts(
+        &self,
+        shelf: &Shelf,
+        ours: &Ours,
+        observer: &TransferObserver,
+    ) -> Result<(u64, Sha256Digest), Error> {
+        let reference = shelf
+            .reference()
+            .expect("BUG: a place in a registry has a name");
         let sent = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&sent);
+        let (counter, told) = (Arc::clone(&sent), observer.clone());
         let observer = TransferObserver::new(move |event| {
             if let TransferEvent::Blob {
                 size_bytes,
@@ -149,41 +250,113 @@ impl Executor {
             {
                 counter.fetch_add(size_bytes, Ordering::Relaxed);
             }
+            told.tell(event);
         });
-        let mut is_sent = false;
-        // A registry has no way to say `if it is still this one`: what others wrote is looked at right
-        // before the name is given, and right after.
-        for _ in 0..TRIES {
-            let there = shelf.contents().await?;
-            let root = there.as_ref().map(|there| there.root);
-            let config = there.map_or_else(nothing, |there| there.config);
+        // All that takes long comes before the names.
+        let alone = layout_of(&nothing().with(&ours.mounts), ours);
+        self.send_blobs(&alone, reference, &observer).await?;
+        let mut names = shelf.names();
+        let mut void: Option<Vec<Sha256Digest>> = None;
+        for attempt in 0..TRIES {
+            let lying = look(&mut names).await?;
+            let own = lying.last().is_some_and(Option::is_some);
+            let void = void.get_or_insert_with(|| match own {
+                true => Vec::new(),
+                // What copies say from before somebody removed the name counts for nothing.
+                false => lying.iter().flatten().map(|copy| copy.root).collect(),
+            });
+            let says = lying
+                .iter()
+                .flatten()
+                .filter(|name| !void.contains(&name.root));
+            let config = says.fold(nothing(), |config, name| config.with(&name.config.mounts));
             let export = layout_of(&config.with(&ours.mounts), ours);
-            if !is_sent {
-                // All that takes long comes before the name.
-                let untagged = reference.at(export.root.digest);
-                self.send(&export, &[untagged], &observer).await?;
-                is_sent = true;
-                let now = shelf.contents().await?;
-                if now.map(|now| now.root) != root {
-                    continue;
+            if !self.write_names(&mut names, &lying, &export).await? {
+                pause(attempt).await;
+                continue;
+            }
+            // Whoever looked before this was written may write after it: looked at once at once, and once a
+            // little later.
+            if all_cover(&look(&mut names).await?, ours) {
+                pause(0).await;
+                if all_cover(&look(&mut names).await?, ours) {
+                    return Ok((sent.load(Ordering::Relaxed), export.root.digest));
                 }
             }
-            let named = std::slice::from_ref(reference);
-            self.send(&export, named, &observer).await?;
-            let now = shelf.contents().await?;
-            if now.is_some_and(|now| now.config.covers(&ours.mounts)) {
-                return Ok((sent.load(Ordering::Relaxed), export.root.digest));
-            }
+            pause(attempt).await;
         }
         Err(MountsError::Contended {
             place: shelf.shown().to_owned(),
-            tries: TRIES,
+            tries: TRIES as usize,
         }
         .into())
     }
+
+    /// Writes an export under all names; `false` if somebody else wrote to one after it was looked at.
+    async fn write_names(
+        &self,
+        names: &mut Vec<Shelf>,
+        lying: &[Option<Contents>],
+        export: &layout::Export,
+    ) -> Result<bool, Error> {
+        let silent = TransferObserver::silent();
+        for at in 0..names.len() {
+            let version = names[at].version().await?;
+            if version != lying[at].as_ref().map(|name| name.root) {
+                return Ok(false);
+            }
+            if version == Some(export.root.digest) {
+                continue;
+            }
+            let is_own = at + 1 == names.len();
+            let name = names[at].reference().cloned();
+            match self.send(export, name.as_slice(), &silent).await {
+                Ok(_) => {}
+                // Goes on without copies, where none may be made.
+                Err(error) if !is_own && is_refusal(&error) => {
+                    names.drain(..names.len() - 1);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
 }
 
-fn read_pack(store: &Store, digest: &Sha256Digest) -> Result<Bytes, Error> {
+/// Reads all names; one that something else has is left alone.
+async fn look(names: &mut Vec<Shelf>) -> Result<Vec<Option<Contents>>, Error> {
+    let mut lying = Vec::with_capacity(names.len());
+    let mut kept = Vec::with_capacity(names.len());
+    let own = names.len() - 1;
+    for (at, name) in names.iter().enumerate() {
+        let is_own = at == own;
+        match name.contents_held().await {
+            Ok(contents) => {
+                lying.push(contents);
+                kept.push(name.clone());
+            }
+            Err(error) if is_own || !is_left_alone(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    *names = kept;
+    Ok(lying)
+}
+
+fn is_left_alone(error: &Error) -> bool {
+    matches!(error, Error::Mounts(_)) || is_refusal(error)
+}
+
+fn all_cover(lying: &[Option<Contents>], ours: &Ours) -> bool {
+    let covers = |name: &Option<Contents>| {
+        let config = name.as_ref().map(|name| &name.config);
+        config.is_some_and(|config| config.covers(&ours.mounts))
+    };
+    lying.iter().all(covers)
+}
+
+pub(super) fn read_pack(store: &Store, digest: &Sha256Digest) -> Result<Bytes, Error> {
     use std::io::Read;
     let mut bytes = Vec::new();
     let mut blob = store.open_blob(&BlobDigest(*digest.as_bytes()))?;
@@ -195,11 +368,11 @@ fn read_pack(store: &Store, digest: &Sha256Digest) -> Result<Bytes, Error> {
 fn write_archive(
     store: &Store,
     destination: &Destination,
+    config: &Config,
     ours: &Ours,
     stop: &Stop,
 ) -> Result<(u64, Sha256Digest), Error> {
-    let config = nothing().with(&ours.mounts);
-    let export = layout_of(&config, ours);
+    let export = layout_of(config, ours);
     let digest = export.root.digest;
     let mut output = Output::create(destination)?;
     archive::write(store, &oci_layout(&[export]), 0, &mut output, stop)?;
@@ -237,6 +410,7 @@ fn write_directory(
     directory: &Path,
     before: Option<Contents>,
     ours: &Ours,
+    observer: &TransferObserver,
     stop: &Stop,
 ) -> Result<(u64, Sha256Digest), Error> {
     let there = before
@@ -283,11 +457,15 @@ fn write_directory(
                 if stop.is_set() {
                     return Err(Error::Cancelled);
                 }
+                let blob = Descriptor::new(PACK, digest, size);
                 let there = fs::metadata(&path);
                 if there.is_ok_and(|there| there.is_file() && there.len() == size) {
+                    observer.blob(&blob, BlobState::Present);
                     continue;
                 }
+                observer.blob(&blob, BlobState::Moving(0));
                 write_whole(&path, &read_pack(store, &digest)?)?;
+                observer.blob(&blob, BlobState::Moved);
                 written += size;
             }
         }

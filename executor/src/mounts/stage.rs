@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use kiln_store::{Store, WorkDirectory, open_or_create};
+use kiln_store::{BlobDigest, Lease, WorkDirectory, open_or_create};
 use kiln_tree::{FileDigest, Stop};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::format::{ExportedTree, PACK_LIMIT_BYTES, Part, Tree, regular};
+use super::format::{ExportedTree, Part, Tree, regular};
 use super::packing::unpack;
 use super::place::Shelf;
 use super::{MountsEvent, Tell};
 use crate::error::Error;
+use crate::executor::Executor;
 use crate::source::{blocking, stoppable};
+use crate::transfer::{BlobState, TransferObserver};
 
 /// Packs that are fetched at once.
 const AT_ONCE: usize = 4;
@@ -30,6 +32,11 @@ pub(super) type FileKey = (u64, FileDigest);
 pub(super) struct Stage {
     directory: WorkDirectory,
     files: HashSet<FileKey>,
+    executor: Executor,
+    /// Packs that were brought here: kept until the mount is whole, so that another try need not bring them.
+    lease: Lease,
+    packs: Vec<BlobDigest>,
+    observer: TransferObserver,
     /// Bytes of packs that were fetched.
     pub(super) fetched_bytes: u64,
 }
@@ -41,12 +48,31 @@ type Targets = Vec<(String, u64)>;
 type Packs = BTreeMap<u32, Vec<(u32, Targets)>>;
 
 impl Stage {
-    pub(super) fn new(store: &Store) -> Result<Stage, Error> {
+    pub(super) fn new(executor: &Executor, observer: &TransferObserver) -> Result<Stage, Error> {
         Ok(Stage {
-            directory: store.work_directory("stage")?,
+            directory: executor.store().work_directory("stage")?,
             files: HashSet::new(),
+            executor: executor.clone(),
+            lease: executor.store().lease(),
+            packs: Vec::new(),
+            observer: observer.clone(),
             fetched_bytes: 0,
         })
+    }
+
+    /// Forgets the packs: all that they held is where it belongs.
+    pub(super) fn done(self) -> Result<(), Error> {
+        let Stage {
+            executor,
+            lease,
+            packs,
+            ..
+        } = self;
+        drop(lease);
+        for pack in packs {
+            executor.store().delete_blob(&pack)?;
+        }
+        Ok(())
     }
 
     pub(super) fn has(&self, file: &FileKey) -> bool {
@@ -85,12 +111,19 @@ impl Stage {
             });
         };
         told(0);
+        for number in packs.keys() {
+            let pack = &mount.packs[*number as usize];
+            self.observer.blob(&pack.descriptor(), BlobState::Waiting);
+            self.packs.push(BlobDigest(*pack.digest.as_bytes()));
+        }
         let gate = Arc::new(Semaphore::new(AT_ONCE));
         let current = AtomicU64::new(0);
         let mut tasks = JoinSet::new();
         for (number, chunks) in packs {
             let pack = mount.packs[number as usize].clone();
             let (shelf, gate) = (shelf.clone(), Arc::clone(&gate));
+            let (executor, lease) = (self.executor.clone(), self.lease.clone());
+            let observer = self.observer.clone();
             let directory = self.directory.path().to_owned();
             let digests: HashMap<u32, FileDigest> = chunks
                 .iter()
@@ -106,9 +139,8 @@ impl Stage {
             tasks.spawn(async move {
                 // The gate is never closed.
                 let _turn = gate.acquire_owned().await;
-                // Compressed, nothing grows much beyond what it is.
-                let limit = PACK_LIMIT_BYTES + (1 << 20);
-                let blob: Bytes = shelf.blob(&pack.descriptor(), limit).await?;
+                let blob = pack.descriptor();
+                let blob: Bytes = shelf.pack(&executor, &lease, &blob, &observer).await?;
                 blocking(move || {
                     let bytes = unpack(&blob, &pack).map_err(|reason| shelf.hostile(reason))?;
                     for (chunk, targets) in chunks {

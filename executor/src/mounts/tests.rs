@@ -9,6 +9,7 @@ use kiln_store::{CacheMountAttempt, Sharing};
 
 use super::*;
 use crate::executor::tests::executor;
+use crate::transfer::TransferObserver;
 
 struct Host {
     directory: tempfile::TempDir,
@@ -48,7 +49,10 @@ impl Host {
             exclude: Vec::new(),
         };
         runtime()
-            .block_on(self.executor.export_mounts(&request, &|_| {}))
+            .block_on(
+                self.executor
+                    .export_mounts(&request, &|_| {}, &TransferObserver::silent()),
+            )
             .unwrap()
     }
 
@@ -58,7 +62,11 @@ impl Host {
             place: MountsPlace::parse(place).unwrap(),
             merge,
         };
-        runtime().block_on(self.executor.import_mounts(&request, &|_| {}))
+        runtime().block_on(self.executor.import_mounts(
+            &request,
+            &|_| {},
+            &TransferObserver::silent(),
+        ))
     }
 
     fn import(&self, place: &str) -> Vec<ImportedMount> {
@@ -331,7 +339,10 @@ fn what_is_excluded_stays() {
         exclude: vec!["tmp".to_owned(), "*.log".to_owned()],
     };
     runtime()
-        .block_on(one.executor.export_mounts(&request, &|_| {}))
+        .block_on(
+            one.executor
+                .export_mounts(&request, &|_| {}, &TransferObserver::silent()),
+        )
         .unwrap();
     two.import(&one.place("cache.tar"));
     let mount = two.mount("a");
@@ -377,7 +388,10 @@ fn a_mount_in_use_is_waited_for() {
                 fs::write(used.as_ref().unwrap().path().join("f"), "last").unwrap();
             }
         };
-        one.executor.export_mounts(&request, &told).await.unwrap()
+        one.executor
+            .export_mounts(&request, &told, &TransferObserver::silent())
+            .await
+            .unwrap()
     });
     assert_eq!(exported.mounts[0].bytes, 4);
     assert_eq!(one.executor.mounts().unwrap()[0].user, None);
@@ -550,7 +564,8 @@ fn something_else_is_neither_read_nor_replaced() {
         place: MountsPlace::parse(&place).unwrap(),
         exclude: Vec::new(),
     };
-    let exporting = one.executor.export_mounts(&request, &|_| {});
+    let silent = TransferObserver::silent();
+    let exporting = one.executor.export_mounts(&request, &|_| {}, &silent);
     let refused = runtime().block_on(exporting).unwrap_err();
     assert!(matches!(refused, Error::NotALayout { .. }), "{refused:?}");
     let offline = one.try_import("registry.example/cache", false).unwrap_err();

@@ -12,6 +12,7 @@ use super::place::{Contents, MountsPlace, Shelf};
 use super::{ExportMounts, MountsEvent, MountsExported, Tell};
 use crate::error::{Error, words};
 use crate::executor::Executor;
+use crate::transfer::TransferObserver;
 
 /// What a build does about its cache mounts: where those that are not here come from, and where those
 /// that its steps used go.
@@ -85,8 +86,9 @@ impl TravellingMounts {
                     waiting(WaitsFor::CacheMount(id), pid);
                 }
             };
+            let silent = TransferObserver::silent();
             executor
-                .import_mount(shelf, mount, Existing::Keep, &tell)
+                .import_mount(shelf, mount, Existing::Keep, &tell, &silent)
                 .await?;
             return Ok(());
         }
@@ -135,7 +137,8 @@ impl TravellingMounts {
             place: place.clone(),
             exclude: Vec::new(),
         };
-        executor.export_mounts(&request, tell).await
+        let silent = TransferObserver::silent();
+        executor.export_mounts(&request, tell, &silent).await
     }
 
     /// The mounts that steps used; one that somebody removed meanwhile has nothing to send.

@@ -18,7 +18,7 @@ use kiln::{Event, Warnings};
 use super::args::Progress;
 
 pub(crate) use table::Ending;
-pub(crate) use transfers::{PULL, PUSH, Transfers};
+pub(crate) use transfers::{EXPORT, IMPORT, PULL, PUSH, Transfers};
 pub(crate) use words::{
     bytes as words_bytes, duration as words_duration, plain as words_plain,
     visible as words_visible,

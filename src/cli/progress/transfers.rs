@@ -33,6 +33,18 @@ pub(crate) const PULL: Way = Way {
     done: "fetched",
 };
 
+/// Cache mounts to wherever they are exported.
+pub(crate) const EXPORT: Way = Way {
+    doing: "exporting",
+    done: "sent",
+};
+
+/// Cache mounts from there.
+pub(crate) const IMPORT: Way = Way {
+    doing: "importing",
+    done: "fetched",
+};
+
 /// Shows a transfer while it goes on.
 pub(crate) struct Transfers {
     inner: Arc<Mutex<Inner>>,
