@@ -18,10 +18,11 @@ use super::{Done, Failure, print, report, trust};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The first build runs one step at a time, on one processor, with another host name; both run
-without cache, with empty cache mounts, in different seconds. They share what is pinned: images,
-files and commits from elsewhere. Standard output gets the digest of the manifest if both made
-the same image, which is what a push of it would send; else what differs, layer by layer.
+The first build runs one step at a time, on one processor, with another host name and another
+proxy setting; both run without cache, with empty cache mounts, in different seconds. They share
+what is pinned: images, files and commits from elsewhere. Standard output gets the digest of the
+manifest if both made the same image, which is what a push of it would send; else what differs,
+layer by layer.
 
 Examples:
   SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) kiln reproduce .
@@ -70,6 +71,8 @@ pub(crate) struct DiffArgs {
 
 /// The host name that steps of the first build have.
 const OTHER_NAME: &str = "kiln-reproduce-elsewhere";
+/// What steps of the first build need no proxy for; nobody can have the name.
+const OTHER_HOST: &str = "kiln-reproduce.invalid";
 /// What the epoch is where nobody says it: without one, every image has the time at which it was built.
 const EPOCH: i64 = 0;
 /// So many files of a layer are shown; JSON has all.
@@ -204,6 +207,7 @@ fn build_twice(
         tags: Default::default(),
         conditions: Conditions {
             host_name: Some(OTHER_NAME.to_owned()),
+            no_proxy: Some(OTHER_HOST.to_owned()),
             caches: Some(caches(1)),
         },
         ..request.clone()
@@ -216,6 +220,7 @@ fn build_twice(
         jobs: args.jobs.map(usize::from),
         conditions: Conditions {
             host_name: None,
+            no_proxy: None,
             caches: Some(caches(2)),
         },
         ..request.clone()

@@ -9,6 +9,8 @@ use kiln_ir::{ExecOp, Graph, Input, MountKind, NodeId, Op, Plan};
 pub struct Conditions {
     /// The host name of steps that ask for none.
     pub host_name: Option<String>,
+    /// A host that is reached without a proxy, in variables that steps have of whoever builds.
+    pub no_proxy: Option<String>,
     /// Stands before the ids of all cache mounts, so that they are empty at first and nobody else's.
     pub caches: Option<String>,
 }
@@ -80,6 +82,13 @@ impl Conditions {
         if let (true, Some(name)) = (op.meta.hostname.is_empty(), &self.host_name) {
             op.meta.hostname.clone_from(name);
         }
+        if let Some(host) = &self.no_proxy {
+            let no = &mut op.meta.proxy.get_or_insert_default().no;
+            if !no.is_empty() {
+                no.push(',');
+            }
+            no.push_str(host);
+        }
         for mount in &mut op.mounts {
             if let (MountKind::Cache { id, .. }, Some(prefix)) = (&mut mount.kind, &self.caches) {
                 id.insert_str(0, prefix);
@@ -104,6 +113,7 @@ result %1
         assert_eq!(Conditions::default().apply(plan.clone(), []), plan);
         let conditions = Conditions {
             host_name: Some("elsewhere".to_owned()),
+            no_proxy: Some("host.invalid".to_owned()),
             caches: Some("cold/".to_owned()),
         };
         let changed = conditions.apply(plan.clone(), []);
@@ -121,6 +131,8 @@ result %1
         let (before, mut after) = (exec(&plan), exec(&changed));
         assert_eq!(after.meta.hostname, "elsewhere");
         after.meta.hostname.clear();
+        let proxy = after.meta.proxy.take().unwrap();
+        assert_eq!(proxy.no, "host.invalid");
         assert_eq!(before, after);
         assert_eq!(changed.order().len(), plan.order().len());
     }
