@@ -261,7 +261,7 @@ fn doubt<'a>(
         return None;
     }
     let others = others.get_or_insert_with(|| Others::of(lower, &one_id.seen));
-    if let Some(found) = others.like(&entry.kind, &entry.meta) {
+    if let Some(found) = others.like(&entry.kind, &entry.meta, one_id.gave_owners) {
         return Some((of(found.meta()), Why::Copied(found.entry.path.clone())));
     }
     let parent = sight.path.parent().filter(|_| below.is_none())?;
@@ -273,7 +273,7 @@ fn doubt<'a>(
 /// What belongs to others than root, by what a copy of it has in common with it.
 #[derive(Default)]
 struct Others<'a> {
-    files: HashMap<(u64, FileDigest), Found<'a>>,
+    files: HashMap<(u64, FileDigest), Vec<Found<'a>>>,
     links: HashMap<&'a [u8], Found<'a>>,
     /// Directories and empty files, which hold nothing: a copy that keeps owners keeps times, too.
     times: BTreeMap<(bool, Mtime), Found<'a>>,
@@ -293,7 +293,8 @@ impl<'a> Others<'a> {
                         .or_insert(found);
                 }
                 Kind::File { size, digest } => {
-                    others.files.entry((*size, *digest)).or_insert(found);
+                    let alike = others.files.entry((*size, *digest)).or_default();
+                    alike.push(found);
                 }
                 Kind::Directory { .. } => {
                     others
@@ -310,10 +311,17 @@ impl<'a> Others<'a> {
         others
     }
 
-    fn like(&self, kind: &Kind, meta: &Meta) -> Option<Found<'a>> {
+    /// Finds what something new may be a copy of that keeps the owner.
+    ///
+    /// Whoever keeps owners gives the copy away, or keeps the time with the owner where none needs to be given.
+    fn like(&self, kind: &Kind, meta: &Meta, gave_owners: bool) -> Option<Found<'a>> {
         match kind {
             Kind::File { size: 0, .. } => self.at(false, &meta.mtime),
-            Kind::File { size, digest } => self.files.get(&(*size, *digest)).copied(),
+            Kind::File { size, digest } => {
+                let mut alike = self.files.get(&(*size, *digest))?.iter();
+                let is_kept = |found: &&Found<'_>| found.meta().mtime.agrees(&meta.mtime);
+                alike.find(|found| gave_owners || is_kept(found)).copied()
+            }
             Kind::Directory { .. } => self.at(true, &meta.mtime),
             Kind::Symlink { target } => self.links.get(&target[..]).copied(),
             kind => self
@@ -479,13 +487,10 @@ mod tests {
     fn copies_are_known_by_what_they_hold() {
         let copied = |of| Some(((5, 6), Why::Copied(path(of))));
         let at = |kind, seconds| Some(entry("new", kind, ROOT, seconds));
-        check(
-            QUIET,
-            "new",
-            None,
-            at(file("theirs"), 9),
-            copied("dir/file"),
-        );
+        let theirs = |seconds| at(file("theirs"), seconds);
+        check(QUIET, "new", None, theirs(2), copied("dir/file"));
+        check(GAVE, "new", None, theirs(9), copied("dir/file"));
+        check(QUIET, "new", None, theirs(9), None);
         check(QUIET, "new", None, at(file("ours"), 9), None);
         check(QUIET, "new", None, at(file(""), 3), copied("dir/none"));
         check(QUIET, "new", None, at(file(""), 9), None);

@@ -474,6 +474,7 @@ fn owners_go_with_their_files() {
     check_owners(QUIET, "mv d/ro d/a", Ok(&["/d/a 444 33:34"]));
     check_owners(QUIET, "ln d/a x", Ok(&["/d/a 644 33:34", "/x 644 33:34"]));
     check_owners(QUIET, "echo n > d/n", Ok(&["/d/n 644 0:0"]));
+    check_owners(QUIET, "cp d/a copy", Ok(&["/copy 644 0:0"]));
     check_owners(QUIET, "echo n > n; mv n d/a", Ok(&["/d/a 644 0:0"]));
     check_owners(
         QUIET,
