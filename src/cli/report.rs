@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use kiln::diagnostic::{Diagnostic, Severity};
+use kiln::span::{LineIndex, Span};
 use kiln::{Error, FailedStep, Findings, LockError};
 
 use super::progress::{colours, words_plain, words_visible};
@@ -131,9 +132,10 @@ fn renderer(colours: bool) -> Renderer {
 
 fn draw_findings(findings: &Findings, colours: bool) -> String {
     let renderer = renderer(colours);
+    let index = LineIndex::new(&findings.text);
     let mut text = String::new();
     for diagnostic in &findings.diagnostics {
-        text.push_str(&renderer.render(&[group(findings, diagnostic)]));
+        text.push_str(&renderer.render(&[group(findings, &index, diagnostic)]));
         text.push_str("\n\n");
     }
     text
@@ -142,9 +144,10 @@ fn draw_findings(findings: &Findings, colours: bool) -> String {
 /// Draws findings, each with the page that describes it.
 pub(crate) fn findings_with_links(findings: &Findings, colours: bool) -> String {
     let renderer = renderer(colours);
+    let index = LineIndex::new(&findings.text);
     let mut text = String::new();
     for diagnostic in &findings.diagnostics {
-        let mut group = group(findings, diagnostic);
+        let mut group = group(findings, &index, diagnostic);
         if let Some(url) = &diagnostic.url {
             group = group.element(Level::NOTE.message(url.as_str()));
         }
@@ -154,26 +157,29 @@ pub(crate) fn findings_with_links(findings: &Findings, colours: bool) -> String 
     text
 }
 
-fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
+fn group<'a>(findings: &'a Findings, index: &LineIndex, diagnostic: &'a Diagnostic) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let place = |start: u32, end: u32| {
-        let length = findings.text.len();
-        let start = (start as usize).min(length);
-        start..(end as usize).clamp(start, length)
+    // Only the lines that are shown: a renderer looks at all that it is given, for each finding.
+    let labels = diagnostic.labels.iter().map(|(span, _)| *span);
+    let all = labels.fold(diagnostic.span, Span::join);
+    let (from, lines) = lines_of(&findings.text, all);
+    let place = |span: Span| {
+        let within = |offset: u32| (offset as usize).saturating_sub(from).min(lines.len());
+        within(span.start)..within(span.end)
     };
-    let primary: Annotation<'a> =
-        AnnotationKind::Primary.span(place(diagnostic.span.start, diagnostic.span.end));
+    let primary: Annotation<'a> = AnnotationKind::Primary.span(place(diagnostic.span));
     let title = level
         .primary_title(diagnostic.message.as_str())
         .id(diagnostic.code);
-    let mut snippet = Snippet::source(findings.text.as_str())
+    let mut snippet = Snippet::source(lines)
+        .line_start(index.line(from as u32) as usize)
         .path(findings.file_name.as_str())
         .annotation(primary);
     for (span, words) in &diagnostic.labels {
-        let context = AnnotationKind::Context.span(place(span.start, span.end));
+        let context = AnnotationKind::Context.span(place(*span));
         snippet = snippet.annotation(context.label(words.as_str()));
     }
     // What is about no file has no place to show.
@@ -185,6 +191,17 @@ fn group<'a>(findings: &'a Findings, diagnostic: &'a Diagnostic) -> Group<'a> {
         group = group.element(Level::HELP.message(help.as_str()));
     }
     group
+}
+
+/// Returns the whole lines that a span touches, and where they begin.
+fn lines_of(text: &str, span: Span) -> (usize, &str) {
+    let start = (span.start as usize).min(text.len());
+    let end = (span.end as usize).clamp(start, text.len());
+    let (before, after) = (&text.as_bytes()[..start], &text.as_bytes()[end..]);
+    let is_break = |byte: &u8| *byte == b'\n';
+    let from = before.iter().rposition(is_break).map_or(0, |at| at + 1);
+    let to = after.iter().position(is_break);
+    (from, &text[from..to.map_or(text.len(), |at| end + at + 1)])
 }
 
 fn draw_output(lines: &[String]) -> String {
@@ -220,4 +237,25 @@ fn draw_step(step: &FailedStep, colours: bool) -> String {
         text.push_str(&format!("hint: {hint}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, start: u32, end: u32, expected: (usize, &str)) {
+        let found = lines_of(text, Span::new(start, end));
+        assert_eq!(found, expected, "{start}..{end} of {text:?}");
+    }
+
+    #[test]
+    fn lines_that_are_shown() {
+        check("a\nbc\nd\n", 2, 3, (2, "bc\n"));
+        check("a\nbc\nd\n", 3, 6, (2, "bc\nd\n"));
+        check("a\nbc\nd\n", 0, 0, (0, "a\n"));
+        check("a\nbc", 4, 4, (2, "bc"));
+        check("a\n", 2, 2, (2, ""));
+        check("é\nü", 1, 9, (0, "é\nü"));
+        check("", 3, 5, (0, ""));
+    }
 }
