@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
             login_to_a_part_with_skopeo,
         ),
         case("helpers_that_fail", &[], helpers_that_fail),
-        case("login_of_a_user", &[Root, Setpriv], login_of_a_user),
+        case("login_of_a_user", &[OrdinaryUser, Setpriv], login_of_a_user),
         case("login_without_a_place", &[], login_without_a_place),
         case(
             "docker_and_podman_see_it",

@@ -225,12 +225,16 @@ fn no_podman() -> Option<String> {
         // In a directory of its own, since the one that it has may be somebody's.
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root");
+        // A podman that lists images may not be let unpack one.
+        let archive = directory.path().join("empty.tar");
+        std::fs::write(&archive, [0; 1024]).unwrap();
         let output = std::process::Command::new(podman)
             .arg("--root")
             .arg(&root)
             .arg("--runroot")
             .arg(directory.path().join("run"))
-            .args(["--storage-driver", "vfs", "images"])
+            .args(["--storage-driver", "vfs", "import"])
+            .arg(&archive)
             .output();
         output.is_ok_and(|output| output.status.success())
     });

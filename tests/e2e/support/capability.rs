@@ -16,7 +16,7 @@ pub(crate) enum Capability {
     Root,
     /// Root may mount in a mount namespace of its own (in a `chroot` below no mount point it may not).
     MountNamespace,
-    /// An ordinary user may make user namespaces, tried from root through `setpriv`.
+    /// An ordinary user may make user namespaces and run this kiln, tried from root through `setpriv`.
     OrdinaryUser,
     /// The base image is busybox, not the host's coreutils.
     Busybox,
@@ -76,7 +76,7 @@ impl Capability {
             Self::Containers => "root or user namespaces",
             Self::Root => "root",
             Self::MountNamespace => "a mount namespace of its own",
-            Self::OrdinaryUser => "user namespaces of an ordinary user",
+            Self::OrdinaryUser => "user namespaces of an ordinary user, who may run this kiln",
             Self::Busybox => "a static busybox",
             Self::Skopeo => "skopeo",
             Self::Umoci => "umoci",
@@ -118,10 +118,11 @@ impl Capability {
                 nix::unistd::geteuid().is_root() && succeeds("unshare", &["--mount", "true"])
             }
             Self::OrdinaryUser => {
-                let unshare = ["unshare", "--user", "--map-root-user", "--mount", "true"];
+                let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
+                let kiln = [env!("CARGO_BIN_EXE_kiln"), "--version"];
                 let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
                 nix::unistd::geteuid().is_root()
-                    && succeeds("setpriv", &[&user[..], &unshare[..]].concat())
+                    && succeeds("setpriv", &[&user[..], &unshare[..], &kiln[..]].concat())
             }
             Self::Busybox => base::has_busybox(),
             Self::Runc => {
