@@ -270,14 +270,7 @@ impl Executor {
                 .filter(|other| other.name() == target.name())
                 .cloned()
                 .collect();
-            let sending = Sending {
-                executor: self,
-                store: self.store(),
-                client: self.registry()?,
-                export,
-                repository: Reference::parse(&target.name())?,
-                observer,
-            };
+            let sending = self.sending(export, target, observer)?;
             pushed.extend(sending.run(&same).await?);
         }
         let place = |name: &PushedName| {
@@ -297,16 +290,25 @@ impl Executor {
         target: &Reference,
         observer: &TransferObserver,
     ) -> Result<(), Error> {
-        let sending = Sending {
+        let sending = self.sending(export, target, observer)?;
+        sending.all(sending.blobs()).await?;
+        sending.remember()
+    }
+
+    fn sending<'a>(
+        &'a self,
+        export: &'a Export,
+        target: &Reference,
+        observer: &'a TransferObserver,
+    ) -> Result<Sending<'a>, Error> {
+        Ok(Sending {
             executor: self,
             store: self.store(),
             client: self.registry()?,
             export,
             repository: Reference::parse(&target.name())?,
             observer,
-        };
-        sending.all(sending.blobs()).await?;
-        sending.remember()
+        })
     }
 }
 

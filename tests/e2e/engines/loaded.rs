@@ -212,12 +212,7 @@ fn into_the_first(world: &World) {
 /// What another engine has packed goes on as it is.
 fn and_back(world: &World) {
     let docker = DockerdProcess::start(&world.path("d"));
-    let made = docker.ask(
-        "POST",
-        "/images/create?fromSrc=-&repo=foreign",
-        world.base_archive(),
-    );
-    assert_eq!(made.status, 200);
+    docker.import("foreign", world.base_archive());
     world.dockerfile("FROM foreign\nRUN echo > /one\n");
     let load = || {
         world

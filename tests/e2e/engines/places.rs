@@ -82,12 +82,7 @@ fn sent(ran: &Ran) -> usize {
 /// FROM and `--load`, by somebody whom only a group lets in.
 fn of_a_group(world: &World) {
     let docker = DockerdProcess::start(&world.path("d"));
-    let made = docker.ask(
-        "POST",
-        "/images/create?fromSrc=-&repo=theirs",
-        world.base_archive(),
-    );
-    assert_eq!(made.status, 200);
+    docker.import("theirs", world.base_archive());
     give_to_group(&world.path("d/docker.sock"));
     std::fs::set_permissions(world.path("d"), PermissionsExt::from_mode(0o755)).unwrap();
     for (store, ids) in [("one", false), ("many", true)] {
@@ -149,12 +144,7 @@ fn with_tls(world: &World) -> (DockerdProcess, Authority) {
     authority.write_server(&path("server.pem"), &path("server-key.pem"));
     authority.write_client(&path("cert.pem"), &path("key.pem"));
     let docker = DockerdProcess::start_with_tls(&world.path("d"), &world.path("tls"));
-    let made = docker.ask(
-        "POST",
-        "/images/create?fromSrc=-&repo=theirs",
-        world.base_archive(),
-    );
-    assert_eq!(made.status, 200);
+    docker.import("theirs", world.base_archive());
     (docker, authority)
 }
 
@@ -264,12 +254,7 @@ fn with_ssh(world: &World) -> SshServer {
 
 fn over_ssh(world: &World) {
     let docker = DockerdProcess::start(&world.path("d"));
-    let made = docker.ask(
-        "POST",
-        "/images/create?fromSrc=-&repo=theirs",
-        world.base_archive(),
-    );
-    assert_eq!(made.status, 200);
+    docker.import("theirs", world.base_archive());
     let server = with_ssh(world);
     let socket = world.path("d/docker.sock");
     let far = |name: &str, place: &str| {
@@ -298,12 +283,7 @@ fn over_ssh(world: &World) {
 
 fn over_ssh_of_a_user(world: &World) {
     let docker = DockerdProcess::start(&world.path("d"));
-    let made = docker.ask(
-        "POST",
-        "/images/create?fromSrc=-&repo=theirs",
-        world.base_archive(),
-    );
-    assert_eq!(made.status, 200);
+    docker.import("theirs", world.base_archive());
     let server = with_ssh(world);
     let user = User::with_ids(world, "mine");
     world.write("ctx/Dockerfile", "FROM theirs\nCOPY a /a\n");

@@ -120,6 +120,12 @@ impl Dockerd {
             .unwrap_or_else(|| panic!("no answer to {method} {path}"))
     }
 
+    /// Gives it an image of one layer, the archive.
+    pub(crate) fn import(&self, name: &str, archive: &[u8]) {
+        let path = format!("/images/create?fromSrc=-&repo={name}");
+        assert_eq!(self.ask("POST", &path, archive).status, 200);
+    }
+
     /// A document about an image.
     pub(crate) fn json(&self, path: &str) -> serde_json::Value {
         let answer = self.ask("GET", path, b"");
