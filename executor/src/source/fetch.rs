@@ -74,11 +74,15 @@ pub(crate) async fn fetch(
         });
     }
     while let Some(done) = tasks.join_next().await {
-        match done {
-            Ok(result) => result?,
-            Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+        let failure = match done {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error,
+            Err(error) if error.is_cancelled() => Error::Cancelled,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        };
+        // None of the others goes on, or is heard of, after the failure.
+        tasks.shutdown().await;
+        return Err(failure);
     }
     if let Place::Registry { reference, blobs } = &image.place {
         let blobs: Vec<BlobDigest> = blobs

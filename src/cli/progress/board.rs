@@ -35,6 +35,10 @@ impl Step {
         self.started.is_some() && self.ended.is_none()
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(self.ended, Some((StepStatus::Failed, _)))
+    }
+
     /// Whether anything of it is on its way from a cache elsewhere.
     pub(super) fn is_coming(&self) -> bool {
         let mut transfers = self.transfers.values();
@@ -100,7 +104,9 @@ impl Board {
                 done_bytes,
                 total_bytes,
             } => {
-                if let Some(step) = self.steps.get_mut(*step) {
+                // What was on its way when the step failed is of no use.
+                let step = self.steps.get_mut(*step);
+                if let Some(step) = step.filter(|step| !step.has_failed()) {
                     // What is brought from a cache elsewhere, of a step that is known to be cached.
                     if !step.is_running() {
                         step.started.get_or_insert(now);

@@ -206,6 +206,18 @@ fn what_a_cache_elsewhere_brings_has_a_bar() {
 }
 
 #[test]
+fn pieces_that_come_after_a_failure_are_not_shown() {
+    let mut script = Script::new(&[("base", "FROM debian")]);
+    script.starts(0);
+    script.moves(0, "sha256:0a", 1_000, Some(2_000));
+    script.ends(0, StepStatus::Failed, "");
+    let before = script.frames(24);
+    script.moves(0, "sha256:0b", 2_000, Some(2_000));
+    assert_eq!(script.frames(24), before);
+    assert!(!script.board.steps[0].is_brought);
+}
+
+#[test]
 fn long_names_leave_room_for_the_rest() {
     let long = "a-stage-with-a-name-that-nobody-would-ever-want-to-type-twice";
     let text = format!("RUN echo {}", "and so on ".repeat(30));
