@@ -74,6 +74,11 @@ fn named_by_the_caller(world: &World) {
     let built = world.kiln(&args).args(&["-o", "out", "ctx"]).ok();
     assert_eq!(world.read("out/word"), "hello from a file");
     world.snapshot(&built.table());
+    // A build argument goes before what the file says.
+    world.write("app.conf", "# syntax=docker/dockerfile:1\nhello once more\n");
+    let built = world.kiln(&["build", "--build-arg", "BUILDKIT_SYNTAX=demo/front:1"]);
+    built.args(&["-f", "app.conf", "-o", "other", "ctx"]).ok();
+    assert_eq!(world.read("other/word"), "hello once more");
 }
 
 fn reaches_nothing(world: &World) {
