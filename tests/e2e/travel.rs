@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_test_registry::{Fault, Registry};
+use nix::sys::signal::Signal;
 use tokio::sync::Barrier;
 
+use crate::interrupts::wait_until;
 use crate::support::Capability::{self, Busybox, Containers, OrdinaryUser, Root, Setpriv};
 use crate::support::{Case, Ran, User, World, case};
 
@@ -33,6 +35,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a_pack_that_was_begun", NEEDS, a_pack_that_was_begun),
         case("a_registry_that_fails", NEEDS, a_registry_that_fails),
         case("killed_while_it_imports", NEEDS, killed_while_it_imports),
+        case("an_export_interrupted", NEEDS, |world| {
+            export_stopped(world, Signal::SIGINT);
+        }),
+        case("an_export_killed", NEEDS, |world| {
+            export_stopped(world, Signal::SIGKILL);
+        }),
         case("listed_and_removed", NEEDS, listed_and_removed),
         case("something_else_is_there", NEEDS, something_else_is_there),
         case(
@@ -512,7 +520,7 @@ fn killed_while_it_imports(world: &World) {
     for pause in [0, 5, 10, 20, 40, 60, 80, 120] {
         let running = on(world, "other", &["mounts", "import", "cache.tar"]).spawn();
         std::thread::sleep(Duration::from_millis(pause));
-        running.signal(nix::sys::signal::Signal::SIGKILL);
+        running.signal(Signal::SIGKILL);
         running.wait();
         let now = seen_by(world, "other");
         assert!(now == before || now == expected, "{now}");
@@ -525,6 +533,74 @@ fn killed_while_it_imports(world: &World) {
     other(world, &["prune"]);
     let work = std::fs::read_dir(world.path("other/work")).unwrap();
     assert_eq!(work.count(), 0);
+}
+
+/// Stops an export while a pack is on its way, and while each of its names is about to be put: what lay
+/// there is whole, and the next export takes it up.
+fn export_stopped(world: &World, signal: Signal) {
+    world.base();
+    let write = |name: &str| {
+        world.dockerfile(&format!(
+            "FROM demo/base\n\
+             RUN --mount=type=cache,id=go,target=/c seq 1 90000 | sed s/^/{name}/ > /c/{name}\n"
+        ));
+        world.build();
+    };
+    let mine = world.store();
+    let mine = mine.to_str().unwrap();
+    let registry = Registry::start();
+    let reference = format!("{}/team/cache:go", registry.host());
+    let places = [reference.as_str(), "./cache", "cache.tar"];
+    write("0");
+    for place in places {
+        world.kiln(&["mounts", "export", place]).ok();
+    }
+    let mut old = seen_by(world, mine);
+    base_on(world, "other");
+    let there = |place: &str| {
+        other(world, &["mounts", "import", place]);
+        let seen = seen_by(world, "other");
+        other(world, &["mounts", "rm", "--all"]);
+        seen
+    };
+    let paths = [
+        "/blobs/uploads/",
+        "/manifests/go-kiln-1",
+        "/manifests/go-kiln-2",
+        "/manifests/go",
+    ];
+    for (path, name) in paths.into_iter().zip(["1", "2", "3", "4"]) {
+        write(name);
+        let new = seen_by(world, mine);
+        registry.inject(Fault::StallUpload {
+            path: path.to_owned(),
+            bytes: 1,
+        });
+        let export = world.kiln(&["mounts", "export", &reference]).spawn();
+        wait_until("nothing was sent", || registry.pending_faults().is_empty());
+        export.signal(signal);
+        let ended = export.wait();
+        assert!(!ended.status.success(), "{}", ended.whole());
+        let seen = there(&reference);
+        assert!(seen == old || seen == new, "{path}: {seen}");
+        old = seen;
+    }
+    let new = seen_by(world, mine);
+    for place in &places[1..] {
+        let old = there(place);
+        for pause in [0, 5, 10, 20, 40] {
+            let export = world.kiln(&["mounts", "export", place]).spawn();
+            std::thread::sleep(Duration::from_millis(pause));
+            export.signal(signal);
+            export.wait();
+            let seen = there(place);
+            assert!(seen == old || seen == new, "{place}: {seen}");
+        }
+    }
+    for place in places {
+        world.kiln(&["mounts", "export", place]).ok();
+        assert_eq!(there(place), new);
+    }
 }
 
 fn listed_and_removed(world: &World) {

@@ -75,7 +75,10 @@ fn named_by_the_caller(world: &World) {
     assert_eq!(world.read("out/word"), "hello from a file");
     world.snapshot(&built.table());
     // A build argument goes before what the file says.
-    world.write("app.conf", "# syntax=docker/dockerfile:1\nhello once more\n");
+    world.write(
+        "app.conf",
+        "# syntax=docker/dockerfile:1\nhello once more\n",
+    );
     let built = world.kiln(&["build", "--build-arg", "BUILDKIT_SYNTAX=demo/front:1"]);
     built.args(&["-f", "app.conf", "-o", "other", "ctx"]).ok();
     assert_eq!(world.read("other/word"), "hello once more");
