@@ -554,6 +554,6 @@ fn declared_args(dockerfile: &Dockerfile) -> BTreeSet<String> {
         .flat_map(|stage| stage.instructions.iter().flat_map(in_stage));
     global
         .chain(local)
-        .map(|declaration| declaration.name.text)
+        .map(|declaration| declaration.name.text.to_string())
         .collect()
 }

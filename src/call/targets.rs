@@ -75,8 +75,8 @@ impl Targets {
                 name: stage.name(),
                 is_default: index + 1 == stages.len(),
                 description: stage.description.clone(),
-                base: from.kind.image.text.clone(),
-                platform: from.kind.platform.as_ref().map(|word| word.text.clone()),
+                base: from.kind.image.text.to_string(),
+                platform: from.kind.platform.as_ref().map(|word| word.text.to_string()),
                 lines: from.lines,
             }
         });

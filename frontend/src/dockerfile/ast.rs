@@ -6,6 +6,9 @@ use super::lint::CheckConfig;
 pub use super::mount::{Mount, MountError, MountField, MountKey, MountKind, RunMount, Sharing};
 use super::span::{LineRange, Span};
 
+/// A text of the tree, shared with the source where it stands there as it is.
+pub type Text = arcstr::Substr;
+
 /// A whole Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dockerfile {
@@ -66,7 +69,7 @@ pub struct Instruction<K = Kind> {
     pub keyword: Word,
     /// The whole instruction as one logical line: continuations joined, comments inside removed,
     /// keyword and flags included, heredoc bodies not.
-    pub text: String,
+    pub text: Text,
     /// Everything from the keyword to the end, heredoc bodies included.
     pub span: Span,
     /// The lines of `span`.
@@ -79,7 +82,7 @@ pub struct Instruction<K = Kind> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Comment {
     /// The text after `#`, trimmed.
-    pub text: String,
+    pub text: Text,
     /// The comment from `#` to the end of its line.
     pub span: Span,
 }
@@ -90,7 +93,7 @@ pub struct Comment {
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Word {
     /// The text, continuations removed.
-    pub text: String,
+    pub text: Text,
     /// Where it is.
     pub span: Span,
 }
@@ -105,13 +108,13 @@ impl std::fmt::Debug for Word {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Kind {
     /// `ADD`
-    Add(Add),
+    Add(Box<Add>),
     /// `ARG`
     Arg(Arg),
     /// `CMD`
     Cmd(Command),
     /// `COPY`
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// `ENTRYPOINT`
     Entrypoint(Command),
     /// `ENV`
@@ -403,7 +406,7 @@ pub struct Heredoc {
     /// Whether leading tabs are meant to go: the marker has a dash.
     pub strip_tabs: bool,
     /// The body as written, every line with its line break, tabs kept.
-    pub body: String,
+    pub body: Text,
     /// Where the body is, its delimiter's line not included.
     pub body_span: Span,
 }
@@ -413,7 +416,7 @@ impl Heredoc {
     /// has a dash.
     pub fn content(&self) -> String {
         if !self.strip_tabs {
-            return self.body.clone();
+            return self.body.to_string();
         }
         self.body
             .split_inclusive('\n')

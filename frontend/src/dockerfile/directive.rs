@@ -91,7 +91,7 @@ fn directive(line: Physical<'_>, mark: &str) -> Option<(&'static str, Word)> {
     Some((
         name,
         Word {
-            text: value.to_owned(),
+            text: value.into(),
             span: Span::new((end - value.len()) as u32, end as u32),
         },
     ))
@@ -118,7 +118,7 @@ fn marked_syntax(text: &str, start: usize, mark: &str) -> Option<Word> {
         let (name, mut value) = directive(line, mark).filter(|_| line.text.starts_with(mark))?;
         if name == "syntax" {
             let length = value.text.find(' ').unwrap_or(value.text.len());
-            value.text.truncate(length);
+            value.text = value.text.substr(..length);
             value.span.end = value.span.start + length as u32;
             return Some(value);
         }
@@ -132,7 +132,7 @@ fn json_syntax(text: &str, start: usize) -> Option<Word> {
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
     Some(Word {
-        text: object.get("syntax")?.as_str()?.to_owned(),
+        text: object.get("syntax")?.as_str()?.into(),
         span: Span::new(start as u32, (start + text.len()) as u32),
     })
 }

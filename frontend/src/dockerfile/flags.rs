@@ -111,10 +111,9 @@ impl Flags {
 
     /// Returns the value of a flag; an empty one is none.
     pub(super) fn value(&mut self, name: &str) -> Option<Word> {
-        self.values(name)
-            .into_iter()
-            .next()
-            .filter(|value| !value.text.is_empty())
+        let mut given = self.given.iter_mut();
+        let value = given.find(|given| given.name == name)?.value.take();
+        value.filter(|value| !value.text.is_empty())
     }
 
     /// Returns the values of a flag.

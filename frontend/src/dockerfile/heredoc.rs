@@ -1,6 +1,6 @@
 //! Heredocs: markers such as `<<-"EOF"` in a line, and the bodies below it.
 
-use super::ast::{Heredoc, Word};
+use super::ast::{Heredoc, Text, Word};
 use super::expand::{Expander, Expansion};
 use super::lines::{Lines, Logical};
 use super::span::Span;
@@ -73,10 +73,11 @@ fn quotes(text: &str) -> usize {
 ///
 /// The error is the marker whose delimiter never comes.
 pub(super) fn read(line: &Logical, lines: &mut Lines<'_>) -> Result<Vec<Heredoc>, Word> {
-    let mut heredocs = Vec::new();
     if !line.text.contains("<<") {
-        return Ok(heredocs);
+        return Ok(Vec::new());
     }
+    // Most lines that have one have no other.
+    let mut heredocs = Vec::with_capacity(1);
     let mut searched = 0;
     for word in expansion(&line.text, true, true).words {
         let Some(marker) = marker(&word) else {
@@ -88,7 +89,7 @@ pub(super) fn read(line: &Logical, lines: &mut Lines<'_>) -> Result<Vec<Heredoc>
         };
         searched = place.end;
         let written = Word {
-            text: word,
+            text: word.into(),
             span: line.span(place),
         };
         let heredoc = body(marker, written, lines)?;
@@ -105,14 +106,14 @@ fn body(marker: Marker, written: Word, lines: &mut Lines<'_>) -> Result<Heredoc,
             false => line.text,
         };
         if text == marker.name {
-            let body = lines.between(start, line.start).to_owned();
+            let body = lines.between(start, line.start).into();
             return Ok(heredoc(marker, written, body, start as u32));
         }
     }
     Err(written)
 }
 
-fn heredoc(marker: Marker, written: Word, body: String, start: u32) -> Heredoc {
+fn heredoc(marker: Marker, written: Word, body: Text, start: u32) -> Heredoc {
     Heredoc {
         marker: written,
         name: marker.name,
@@ -130,7 +131,7 @@ fn heredoc(marker: Marker, written: Word, body: String, start: u32) -> Heredoc {
 pub(super) fn source(word: &Word, heredocs: &[Heredoc]) -> Option<Heredoc> {
     let marker = marker(&word.text)?;
     let body = heredocs.iter().rfind(|heredoc| heredoc.name == marker.name);
-    let mut heredoc = heredoc(marker, word.clone(), String::new(), word.span.end);
+    let mut heredoc = heredoc(marker, word.clone(), Text::new(), word.span.end);
     if let Some(found) = body {
         heredoc.body.clone_from(&found.body);
         heredoc.body_span = found.body_span;

@@ -95,10 +95,10 @@ impl Builder<'_> {
     /// Builds any other instruction but ONBUILD; `name` is in upper case.
     pub(super) fn kind(mut self, name: &'static str) -> Result<Kind> {
         Ok(match name {
-            "ADD" => Kind::Add(self.add()?),
+            "ADD" => Kind::Add(Box::new(self.add()?)),
             "ARG" => Kind::Arg(self.arg()?),
             "CMD" => Kind::Cmd(self.plain_command()?),
-            "COPY" => Kind::Copy(self.copy()?),
+            "COPY" => Kind::Copy(Box::new(self.copy()?)),
             "ENTRYPOINT" => Kind::Entrypoint(self.plain_command()?),
             "ENV" => Kind::Env(self.pairs(name)?),
             "EXPOSE" => Kind::Expose(self.expose()?),
@@ -302,7 +302,7 @@ impl Builder<'_> {
             match (key.as_str(), text) {
                 ("name", Some(text)) => {
                     name = Some(Word {
-                        text: text.to_owned(),
+                        text: text.into(),
                         span,
                     });
                 }
@@ -317,7 +317,7 @@ impl Builder<'_> {
                 // A name may hold `=` itself: `vendor.example/gpu=0`.
                 _ if index == 0 => {
                     name = Some(Word {
-                        text: field.text.clone().into_owned(),
+                        text: (*field.text).into(),
                         span,
                     });
                 }
@@ -360,15 +360,15 @@ impl Builder<'_> {
             let message = format!("{name} cannot accept a heredoc as a destination");
             return Err(self.error("heredoc-destination", destination.span, message));
         }
-        let (mut sources, mut heredocs) = (Vec::new(), Vec::new());
-        for word in words {
-            match heredoc::source(&word, self.heredocs) {
-                Some(heredoc) => heredocs.push(heredoc),
-                None => sources.push(word),
-            }
-        }
+        let mut heredocs = Vec::new();
+        words.retain(|word| {
+            let heredoc = heredoc::source(word, self.heredocs);
+            let is_path = heredoc.is_none();
+            heredocs.extend(heredoc);
+            is_path
+        });
         Ok(Transfer {
-            sources,
+            sources: words,
             heredocs,
             destination,
             chown: flags.value("chown"),
@@ -427,7 +427,7 @@ impl Builder<'_> {
             return Err(self.at_least_one("ARG"));
         }
         let descriptions = Descriptions::new(self.comments);
-        let mut declarations = Vec::new();
+        let mut declarations = Vec::with_capacity(words.len());
         for range in words {
             let (name, default) = match self.cut(range.clone()) {
                 Some((name, default)) => (name, Some(default)),
@@ -475,7 +475,7 @@ impl Builder<'_> {
                 legacy: true,
             });
         }
-        let mut pairs = Vec::new();
+        let mut pairs = Vec::with_capacity(words.len());
         for range in words {
             let Some((key, value)) = self.cut(range.clone()) else {
                 let word = self.line.word(range);
@@ -514,7 +514,7 @@ impl Builder<'_> {
             return Err(self.at_least_one("VOLUME"));
         }
         for word in &mut words {
-            word.text = word.text.trim().to_owned();
+            word.text = word.text.substr_using(str::trim);
             if word.text.is_empty() {
                 let message = "VOLUME specified can not be an empty string";
                 return Err(self.error("empty-volume", word.span, message));

@@ -1,10 +1,11 @@
 //! The JSON form of arguments: an array of strings, with the place of each.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
 
-use super::ast::Word;
+use super::ast::{Text, Word};
 use super::lines::Logical;
 
 /// What arguments that may be JSON turned out to be.
@@ -28,9 +29,15 @@ pub(super) fn form(line: &Logical, range: Range<usize>) -> Form {
         Some(strings) => Form::Strings(
             strings
                 .into_iter()
-                .map(|(text, place)| Word {
-                    text,
-                    span: line.span(range.start + place.start..range.start + place.end),
+                .map(|(text, place)| {
+                    let place = range.start + place.start..range.start + place.end;
+                    match text {
+                        Cow::Borrowed(_) => line.word(place),
+                        Cow::Owned(text) => Word {
+                            text: Text::from(text),
+                            span: line.span(place),
+                        },
+                    }
                 })
                 .collect(),
         ),
@@ -40,7 +47,7 @@ pub(super) fn form(line: &Logical, range: Range<usize>) -> Form {
 }
 
 /// Decodes an array of strings; each comes with the range between its quotes.
-fn strings(text: &str) -> Option<Vec<(String, Range<usize>)>> {
+fn strings(text: &str) -> Option<Vec<(Cow<'_, str>, Range<usize>)>> {
     let mut strings = Vec::new();
     let mut at = skip_blank(text, 1);
     if text[at..].starts_with(']') {
@@ -64,12 +71,17 @@ fn skip_blank(text: &str, at: usize) -> usize {
 }
 
 /// Decodes the string whose quote is at `at`, and returns the offset after it.
-fn string(text: &str, at: usize) -> Option<(String, usize)> {
+fn string(text: &str, at: usize) -> Option<(Cow<'_, str>, usize)> {
+    let after = text[at..].strip_prefix('"')?;
+    let plain = after.find(|letter| matches!(letter, '"' | '\\' | '\0'..' '))?;
+    if after[plain..].starts_with('"') {
+        return Some((Cow::Borrowed(&after[..plain]), at + 1 + plain + 1));
+    }
     let mut out = String::new();
-    let mut letters = text[at..].strip_prefix('"')?.char_indices();
+    let mut letters = after.char_indices();
     while let Some((offset, letter)) = letters.next() {
         match letter {
-            '"' => return Some((out, at + 1 + offset + 1)),
+            '"' => return Some((Cow::Owned(out), at + 1 + offset + 1)),
             '\\' => match letters.next()?.1 {
                 'u' => {
                     let unit = hex(&mut letters)?;
@@ -128,7 +140,7 @@ mod tests {
         let words = found.as_ref().map(|found| {
             found
                 .iter()
-                .map(|(word, _)| word.as_str())
+                .map(|(word, _)| &**word)
                 .collect::<Vec<_>>()
         });
         assert_eq!(words.as_deref(), expected, "{text:?}");

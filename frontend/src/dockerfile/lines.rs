@@ -1,9 +1,12 @@
 //! Physical lines, and logical lines: continuations joined, comments inside removed, and a map
 //! back to the source.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use super::ast::Word;
+use arcstr::ArcStr;
+
+use super::ast::{Text, Word};
 use super::span::Span;
 
 /// Walks over the physical lines of a text.
@@ -61,21 +64,25 @@ impl<'a> Lines<'a> {
         if rest.is_empty() {
             return None;
         }
-        let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
+        let end = memchr::memchr(b'\n', rest.as_bytes());
         let start = self.at;
-        self.at += length;
-        Some(Physical {
-            start,
-            text: rest[..length].trim_end_matches(['\r', '\n']),
-        })
+        self.at += end.map_or(rest.len(), |at| at + 1);
+        let mut text = &rest[..end.unwrap_or(rest.len())];
+        while let Some(shorter) = text.strip_suffix('\r') {
+            text = shorter;
+        }
+        Some(Physical { start, text })
     }
 }
 
 /// One logical line, and where each part of it comes from.
+///
+/// Its text lies in the source, or is its own while lines are joined; [`Logical::share`] makes it one
+/// that words can be parts of.
 #[derive(Debug)]
-pub(super) struct Logical {
+pub(super) struct Logical<T = Text> {
     /// The text.
-    pub(super) text: String,
+    pub(super) text: T,
     /// Where the first physical line's text is in the source.
     first: usize,
     /// What the others gave, in order.
@@ -93,14 +100,14 @@ struct Piece {
     source: usize,
 }
 
-impl Logical {
+impl<'a> Logical<Cow<'a, str>> {
     /// Reads the rest of the logical line that `first` begins.
-    pub(super) fn read(first: Physical<'_>, lines: &mut Lines<'_>, escape: char) -> Self {
+    pub(super) fn read(first: Physical<'a>, lines: &mut Lines<'a>, escape: char) -> Self {
         let trimmed = first.text.trim_start();
         let end = first.start + first.text.len();
         let kept = without_continuation(trimmed, escape);
         let mut logical = Logical {
-            text: kept.unwrap_or(trimmed).to_owned(),
+            text: Cow::Borrowed(kept.unwrap_or(trimmed)),
             first: end - trimmed.len(),
             pieces: Vec::new(),
             end,
@@ -129,10 +136,26 @@ impl Logical {
             at: self.text.len(),
             source,
         });
-        self.text.push_str(kept.unwrap_or(line));
+        self.text.to_mut().push_str(kept.unwrap_or(line));
         kept.is_some()
     }
 
+    /// Shares the text with `source`, which the lines were read from.
+    pub(super) fn share(self, source: &ArcStr) -> Logical {
+        Logical {
+            text: match self.text {
+                Cow::Borrowed(text) => source.substr_from(text),
+                Cow::Owned(text) => Text::from(text),
+            },
+            first: self.first,
+            pieces: self.pieces,
+            end: self.end,
+            empty_line: self.empty_line,
+        }
+    }
+}
+
+impl Logical {
     /// Returns the place in the source of the byte at `at`.
     fn source(&self, at: usize) -> usize {
         match self.pieces.partition_point(|piece| piece.at <= at) {
@@ -158,16 +181,16 @@ impl Logical {
     /// Returns `range` as a word.
     pub(super) fn word(&self, range: Range<usize>) -> Word {
         Word {
-            text: self.text[range.clone()].to_owned(),
+            text: self.text.substr(range.clone()),
             span: self.span(range),
         }
     }
 
     /// Returns `range` without the white space at its ends.
     pub(super) fn trim(&self, range: Range<usize>) -> Range<usize> {
-        let text = &self.text[range.clone()];
-        let start = range.start + (text.len() - text.trim_start().len());
-        start..start + text.trim().len()
+        let text = self.text[range.clone()].trim_start();
+        let start = range.end - text.len();
+        start..start + text.trim_end().len()
     }
 }
 
@@ -184,9 +207,10 @@ mod tests {
     use super::*;
 
     fn check(source: &str, expected: &str) {
+        let source = &ArcStr::from(source);
         let mut lines = Lines::new(source, 0);
         let first = lines.next().unwrap();
-        let logical = Logical::read(first, &mut lines, '\\');
+        let logical = Logical::read(first, &mut lines, '\\').share(source);
         assert_eq!(logical.text, expected, "{source:?}");
         for (at, letter) in logical.text.char_indices() {
             let span = logical.span(at..at + letter.len_utf8());

@@ -275,7 +275,7 @@ impl MountField {
         // A field with quotes has its value somewhere inside; the field's place is good enough.
         let exact = field.place.len() == field.text.len();
         let value = value.map(|value| Word {
-            text: value.to_owned(),
+            text: value.into(),
             span: match exact {
                 true => place(field.place.end - value.len()..field.place.end),
                 false => span,
@@ -429,7 +429,7 @@ mod tests {
     /// Evaluates with `$v` as `value`, which must be `bind`, a number, or whatever the case needs.
     fn evaluate(text: &str, value: &str) -> Result<Mount, String> {
         let word = Word {
-            text: text.to_owned(),
+            text: text.into(),
             span: Span::default(),
         };
         let mount = RunMount::parse(&word, |part| Span::new(part.start as u32, part.end as u32));

@@ -1,5 +1,7 @@
 //! The parser's loop: line after line to instructions, then instructions to stages.
 
+use arcstr::ArcStr;
+
 use super::ast::{
     Arg, Comment, Directives, Dockerfile, From, Heredoc, Instruction, Kind, Onbuild, Stage, Word,
 };
@@ -32,7 +34,7 @@ struct Flat {
 }
 
 struct Parser<'a> {
-    text: &'a str,
+    text: &'a ArcStr,
     lines: Lines<'a>,
     index: LineIndex,
     comments: Vec<Comment>,
@@ -133,6 +135,7 @@ fn flat(text: &str, each: &mut dyn FnMut(Item, &mut Vec<Diagnostic>)) -> Flat {
     } else {
         0
     };
+    let text = &ArcStr::from(text);
     let mut parser = Parser {
         text,
         lines: Lines::new(text, start),
@@ -159,7 +162,7 @@ fn flat(text: &str, each: &mut dyn FnMut(Item, &mut Vec<Diagnostic>)) -> Flat {
     }
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     /// Keeps a comment for the instruction below; an empty one separates.
     fn comment(&mut self, line: Physical<'_>, is_directive: bool) {
         let comment = line.text.trim();
@@ -170,18 +173,16 @@ impl Parser<'_> {
         }
         let start = line.start + (line.text.len() - line.text.trim_start().len());
         self.comments.push(Comment {
-            text: comment
-                .strip_prefix('#')
-                .unwrap_or(comment)
-                .trim()
-                .to_owned(),
+            text: self
+                .text
+                .substr_from(comment.strip_prefix('#').unwrap_or(comment).trim()),
             span: Span::new(start as u32, (start + comment.len()) as u32),
         });
     }
 
     /// Reads the instruction that `first` begins.
-    fn instruction(&mut self, first: Physical<'_>, escape: char) -> Item {
-        let line = Logical::read(first, &mut self.lines, escape);
+    fn instruction(&mut self, first: Physical<'a>, escape: char) -> Item {
+        let line = Logical::read(first, &mut self.lines, escape).share(self.text);
         let comments = std::mem::take(&mut self.comments);
         if let Some(span) = line.empty_line {
             self.diagnostics.push(check::empty_continuation(span));
@@ -291,7 +292,7 @@ impl Parser<'_> {
         Instruction {
             kind,
             keyword: draft.split.keyword,
-            text: trimmed(draft.line.text),
+            text: draft.line.text.substr_using(str::trim),
             span: draft.span,
             lines: self.index.lines(draft.span),
             comments: draft.comments,
@@ -346,7 +347,7 @@ impl Parser<'_> {
         let instruction = kind.map(|kind| {
             Box::new(Instruction {
                 kind,
-                text: line.text[outer.rest.clone()].to_owned(),
+                text: line.text.substr(outer.rest.clone()),
                 span,
                 lines,
                 keyword: split.keyword,
@@ -369,15 +370,6 @@ fn delayed(mut diagnostic: Diagnostic) -> Diagnostic {
         diagnostic.help = Some("this trigger will fail in builds from this image".to_owned());
     }
     diagnostic
-}
-
-/// Returns `text` without the white space at its ends.
-fn trimmed(mut text: String) -> String {
-    text.truncate(text.trim_end().len());
-    match text.trim_start().len() == text.len() {
-        true => text,
-        false => text.trim_start().to_owned(),
-    }
 }
 
 fn instruction_name(keyword: &str) -> Option<&'static str> {

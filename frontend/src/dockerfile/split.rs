@@ -2,12 +2,26 @@
 
 use std::ops::Range;
 
-use super::ast::Word;
+use super::ast::{Text, Word};
 use super::lines::Logical;
 use super::span::Span;
 
-/// The white space that separates an instruction's words; others are part of a word.
-const BLANK: [char; 5] = ['\t', '\u{b}', '\u{c}', '\r', ' '];
+/// Says whether a byte is white space that separates an instruction's words; other white space is
+/// part of a word.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0xb | 0xc | b'\r' | b' ')
+}
+
+/// Returns the length of the word that `text` begins with.
+fn word_length(text: &str) -> usize {
+    text.bytes().position(is_blank).unwrap_or(text.len())
+}
+
+/// Returns the length of the white space that `text` begins with.
+fn blank_length(text: &str) -> usize {
+    let mut bytes = text.bytes();
+    bytes.position(|byte| !is_blank(byte)).unwrap_or(text.len())
+}
 
 /// A logical line taken apart.
 #[derive(Debug)]
@@ -26,7 +40,7 @@ pub(super) struct Split {
 #[derive(Debug)]
 pub(super) struct FlagText {
     /// The text, such as `--mount=type=bind`.
-    pub(super) text: String,
+    pub(super) text: Text,
     places: Places,
 }
 
@@ -52,7 +66,7 @@ impl FlagText {
     /// Returns a part of the text as a word.
     pub(super) fn word(&self, line: &Logical, part: Range<usize>) -> Word {
         Word {
-            text: self.text[part.clone()].to_owned(),
+            text: self.text.substr(part.clone()),
             span: self.span(line, part),
         }
     }
@@ -62,8 +76,7 @@ impl FlagText {
 pub(super) fn split(line: &Logical, range: Range<usize>) -> Split {
     let range = line.trim(range);
     let text = &line.text[range.clone()];
-    let keyword = text.find(BLANK).unwrap_or(text.len());
-    let after = range.start + keyword;
+    let after = range.start + word_length(text);
     let arguments = line.trim(after..range.end);
     let (flags, rest) = flags(line, arguments.clone());
     Split {
@@ -102,7 +115,7 @@ fn flag(line: &Logical, range: Range<usize>) -> (FlagText, usize) {
         .unwrap_or(written.len());
     if !written[plain..].starts_with(['\'', '"', '\\']) {
         let flag = FlagText {
-            text: written[..plain].to_owned(),
+            text: line.text.substr(range.start..range.start + plain),
             places: Places::AsWritten(range.start),
         };
         return (flag, range.start + plain);
@@ -134,20 +147,28 @@ fn flag(line: &Logical, range: Range<usize>) -> (FlagText, usize) {
     }
     places.push(end);
     let places = Places::Each(places);
-    (FlagText { text, places }, end)
+    (
+        FlagText {
+            text: Text::from(text),
+            places,
+        },
+        end,
+    )
 }
 
 /// Splits at white space; quotes and escapes mean nothing.
 pub(super) fn fields(line: &Logical, range: Range<usize>) -> Vec<Word> {
     let mut words = Vec::new();
     let mut at = range.start;
-    for field in line.text[range].split(BLANK) {
-        if !field.is_empty() {
-            words.push(line.word(at..at + field.len()));
+    loop {
+        at += blank_length(&line.text[at..range.end]);
+        if at == range.end {
+            return words;
         }
-        at += field.len() + 1;
+        let end = at + word_length(&line.text[at..range.end]);
+        words.push(line.word(at..end));
+        at = end;
     }
-    words
 }
 
 /// Splits at the first run of white space: what is before it, and what is after.
@@ -155,15 +176,12 @@ pub(super) fn first_field(
     line: &Logical,
     range: Range<usize>,
 ) -> (Range<usize>, Option<Range<usize>>) {
-    let text = &line.text[range.clone()];
-    let Some(end) = text.find(BLANK) else {
+    let end = range.start + word_length(&line.text[range.clone()]);
+    if end == range.end {
         return (range, None);
-    };
-    let after = text[end..].trim_start_matches(BLANK);
-    (
-        range.start..range.start + end,
-        Some(range.end - after.len()..range.end),
-    )
+    }
+    let after = end + blank_length(&line.text[end..range.end]);
+    (range.start..end, Some(after..range.end))
 }
 
 /// Splits at white space that is neither quoted nor escaped; quotes and escapes stay.

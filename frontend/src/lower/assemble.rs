@@ -456,7 +456,7 @@ fn unused_build_args(
 ) -> Vec<String> {
     let names = |arg: &Arg| -> Vec<String> {
         let words = arg.declarations.iter().map(|declaration| &declaration.name);
-        words.map(|name| name.text.clone()).collect()
+        words.map(|name| name.text.to_string()).collect()
     };
     let mut declared: BTreeSet<String> = BTreeSet::new();
     for arg in &dockerfile.global_args {

@@ -18,20 +18,20 @@ impl StageLowering<'_, '_> {
     pub(super) fn arg(&mut self, instruction: &Instruction<ast::Kind>, arg: &Arg) -> Step {
         let mut declared = Vec::with_capacity(arg.declarations.len());
         for declaration in &arg.declarations {
-            let name = declaration.name.text.clone();
+            let name = declaration.name.text.as_str();
             let value = match (
-                self.round.settings.build_args.get(&name),
+                self.round.settings.build_args.get(name),
                 &declaration.default,
             ) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(self.expand(default)?),
-                (None, None) => self.globals.value(&name).map(str::to_owned),
+                (None, None) => self.globals.value(name).map(str::to_owned),
             };
             declared.push(match &value {
                 Some(value) => format!("{name}={value}"),
-                None => name.clone(),
+                None => name.to_owned(),
             });
-            self.state.args.declare(&name, value);
+            self.state.args.declare(name, value);
         }
         self.history(
             format!("ARG {}", declared.join(" ")),
@@ -163,7 +163,7 @@ impl StageLowering<'_, '_> {
                 };
                 match command {
                     Command::Exec(words) => test.extend(texts(words)),
-                    Command::Shell(text) => test.push(text.text.clone()),
+                    Command::Shell(text) => test.push(text.text.to_string()),
                 }
                 Healthcheck {
                     test,
@@ -252,7 +252,7 @@ impl StageLowering<'_, '_> {
 
     /// MAINTAINER
     pub(super) fn maintainer(&mut self, name: &Word) -> Step {
-        self.state.image.author.clone_from(&name.text);
+        self.state.image.author = name.text.to_string();
         self.history(format!("MAINTAINER {}", name.text), true, name.span)
     }
 
@@ -322,8 +322,8 @@ impl StageLowering<'_, '_> {
     }
 }
 
-fn texts(words: &[Word]) -> Vec<String> {
-    words.iter().map(|word| word.text.clone()).collect()
+pub(super) fn texts(words: &[Word]) -> Vec<String> {
+    words.iter().map(|word| word.text.to_string()).collect()
 }
 
 /// Adds to a sorted list what it does not have.

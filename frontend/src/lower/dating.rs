@@ -103,7 +103,7 @@ fn added_by(name: &str, dockerfile: &Dockerfile) -> Option<String> {
     };
     match &add.transfer.sources[..] {
         [source] if matches!(remote::classify(&source.text), Ok(Some(_))) => {
-            Some(source.text.clone())
+            Some(source.text.to_string())
         }
         _ => None,
     }

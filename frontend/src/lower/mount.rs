@@ -68,7 +68,7 @@ impl StageLowering<'_, '_> {
             .filter(|field| field.key == MountKey::From)
             .find_map(|field| field.value.as_ref());
         let mount = ast::Mount {
-            from: mount.from.and(from).map(|from| from.text.clone()),
+            from: mount.from.and(from).map(|from| from.text.to_string()),
             ..mount
         };
         match mount.kind {

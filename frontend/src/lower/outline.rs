@@ -174,15 +174,15 @@ impl Lowered<'_, '_> {
                 continue;
             };
             for declaration in &arg.declarations {
-                let name = &declaration.name.text;
+                let name = declaration.name.text.as_str();
                 let given = self.settings.build_args.contains_key(name);
                 if declaration.default.is_none() && !given && self.globals.get(name).is_some() {
-                    used.insert(name.clone());
+                    used.insert(name.to_owned());
                     continue;
                 }
-                let value = values.get(name.as_str()).copied().flatten();
+                let value = values.get(name).copied().flatten();
                 found
-                    .entry(name.clone())
+                    .entry(name.to_owned())
                     .or_insert_with(|| entry(declaration, value, lines));
             }
         }
@@ -225,7 +225,7 @@ impl Lowered<'_, '_> {
 
 fn entry(declaration: &ArgDeclaration, value: Option<&str>, lines: LineRange) -> OutlineArg {
     OutlineArg {
-        name: declaration.name.text.clone(),
+        name: declaration.name.text.to_string(),
         description: declaration.description.clone(),
         value: value.map(str::to_owned),
         lines,

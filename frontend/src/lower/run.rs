@@ -7,6 +7,7 @@ use kiln_ir::{
     Mount, MountKind, NetworkMode, Op, SecurityMode,
 };
 
+use super::config::texts;
 use super::mount::Mounts;
 use super::path;
 use super::round::{Inputs, Label, Step, output};
@@ -144,9 +145,9 @@ impl StageLowering<'_, '_> {
     /// shell as they are written.
     fn command_line(&self, command: &Command, heredocs: &[Heredoc]) -> Vec<String> {
         match command {
-            Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
+            Command::Exec(words) => texts(words),
             Command::Shell(text) => {
-                let mut script = text.text.clone();
+                let mut script = text.text.to_string();
                 for heredoc in heredocs {
                     script.push('\n');
                     script.push_str(&heredoc.body);

@@ -87,16 +87,16 @@ impl Globals {
                         Box::new(Diagnostic::error("expansion", word.span, error.to_string()))
                     })
             };
-            let name = declaration.name.text.clone();
-            let value = match (build_args.get(&name), &declaration.default) {
+            let name = declaration.name.text.as_str();
+            let value = match (build_args.get(name), &declaration.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(expand(default, self)?),
                 (None, None) => None,
             };
             if let Some(value) = value {
-                self.values.insert(name.clone(), value);
+                self.values.insert(name.to_owned(), value);
             }
-            self.declared.insert(name);
+            self.declared.insert(name.to_owned());
         }
         Ok(())
     }

@@ -477,7 +477,7 @@ impl<'r, 'a> StageLowering<'r, 'a> {
         Label {
             name: one_line(&format!("{trigger}{keyword} {arguments}")),
             stage: self.title(),
-            command: instruction.text.clone(),
+            command: instruction.text.to_string(),
             lines: Some((lines.first, lines.last)),
             span,
             ignore_cache: self.ignore_cache,

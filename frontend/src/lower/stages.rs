@@ -107,7 +107,7 @@ impl<'a> Stages<'a> {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Stage<'a> {
         let title = match &ast.from.kind.name {
-            Some(name) => name.text.clone(),
+            Some(name) => name.text.to_string(),
             None => format!("stage-{index}"),
         };
         let platform = flag.clone().unwrap_or_else(|| self.target.clone());

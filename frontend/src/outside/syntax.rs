@@ -39,7 +39,7 @@ pub fn asked(text: &str, build_args: &BTreeMap<String, Option<String>>) -> Optio
         Some(given) => (given.split_whitespace().next()?.to_owned(), None),
         None => {
             let word = dockerfile::syntax(text)?;
-            (word.text, Some(word.span))
+            (word.text.to_string(), Some(word.span))
         }
     };
     let reader = match named.strip_prefix(EXEC) {

@@ -96,7 +96,7 @@ fn texts(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
         let instructions = stage.instructions.iter();
         std::iter::once(&stage.from.text).chain(instructions.map(|instruction| &instruction.text))
     });
-    args.chain(stages).map(String::as_str)
+    args.chain(stages).map(|text| text.as_str())
 }
 
 fn print(dockerfile: &Dockerfile) -> String {
