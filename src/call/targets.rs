@@ -76,7 +76,11 @@ impl Targets {
                 is_default: index + 1 == stages.len(),
                 description: stage.description.clone(),
                 base: from.kind.image.text.to_string(),
-                platform: from.kind.platform.as_ref().map(|word| word.text.to_string()),
+                platform: from
+                    .kind
+                    .platform
+                    .as_ref()
+                    .map(|word| word.text.to_string()),
                 lines: from.lines,
             }
         });

@@ -137,12 +137,9 @@ mod tests {
 
     fn check(text: &str, expected: Option<&[&str]>) {
         let found = strings(text);
-        let words = found.as_ref().map(|found| {
-            found
-                .iter()
-                .map(|(word, _)| &**word)
-                .collect::<Vec<_>>()
-        });
+        let words = found
+            .as_ref()
+            .map(|found| found.iter().map(|(word, _)| &**word).collect::<Vec<_>>());
         assert_eq!(words.as_deref(), expected, "{text:?}");
     }
 

@@ -110,7 +110,8 @@ pub enum Fault {
         /// Scheme and authority: `http://127.0.0.1:1234`.
         to: String,
     },
-    /// Reads so many bytes of a request's body and closes the connection; what was read of a chunk is kept.
+    /// Reads so many bytes of a request's body and closes the connection; what was read of a chunk is kept,
+    /// and of a whole upload with [`Builder::keep_cut_uploads`].
     CutUpload {
         /// A part of the path.
         path: String,
@@ -202,6 +203,7 @@ pub struct Builder {
     refuse_mounts: bool,
     hide_digests: bool,
     body_limit: Option<usize>,
+    keep_cut_uploads: bool,
     chunked_only: bool,
     least_chunk: Option<usize>,
     uploads_at: Option<String>,
@@ -275,6 +277,13 @@ impl Builder {
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = Some(bytes);
+        self
+    }
+
+    /// Keeps what came of a blob that was sent at once when its connection was cut.
+    #[must_use]
+    pub fn keep_cut_uploads(mut self) -> Self {
+        self.keep_cut_uploads = true;
         self
     }
 
@@ -483,6 +492,11 @@ impl Registry {
     /// The list of what refers to a manifest, as the API gives it.
     pub fn referrers(&self, repository: &str, digest: &str) -> serde_json::Value {
         self.state().referring(repository, digest)
+    }
+
+    /// Returns how many uploads are open.
+    pub fn open_uploads(&self) -> usize {
+        self.state().uploads.len()
     }
 
     /// Returns the requests so far.

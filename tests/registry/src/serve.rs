@@ -154,7 +154,8 @@ async fn respond(request: Request<Incoming>, state: Shared) -> Result<Response<B
         Read::Whole(bytes) => bytes,
         Read::Part(bytes) => {
             let mut state = state.lock().unwrap();
-            if logged.method == "PATCH" {
+            let keeps = state.settings.keep_cut_uploads && logged.method == "PUT";
+            if keeps || logged.method == "PATCH" {
                 state.keep_part(parts.uri.path(), &bytes);
             }
             state.log.push(logged);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
@@ -29,6 +30,9 @@ const CHUNK_BYTES: u64 = 16 << 20;
 
 /// The largest chunk that a registry can insist on; beyond it chunks are as large as this.
 const MOST_CHUNK_BYTES: u64 = 1 << 30;
+
+/// How long a registry is waited for that is to forget an upload.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Content that can be read again from anywhere, since an upload may have to be taken up.
 pub trait BlobSource: Send + Sync {
@@ -122,6 +126,29 @@ struct Opened {
     location: Url,
     /// No chunk but the last may be smaller, if the registry says so.
     least_chunk_bytes: u64,
+    /// How much the registry has of it.
+    held: u64,
+    /// How much it can have of it, since so much was sent.
+    sent: u64,
+    /// It was gone on with after a failure.
+    taken_up: bool,
+}
+
+/// The tries of one blob, over all its uploads.
+struct Tries {
+    backoff: Backoff,
+    /// How much of it a registry has taken at most.
+    furthest: u64,
+}
+
+impl Tries {
+    /// Renews the tries, if this is new ground: a registry that forgets could keep them going for ever else.
+    fn reached(&mut self, offset: u64) {
+        if offset > self.furthest {
+            self.furthest = offset;
+            self.backoff.reset();
+        }
+    }
 }
 
 /// An upload's fixed parts.
@@ -145,11 +172,7 @@ impl Client {
         digest: &Sha256Digest,
     ) -> Result<Option<u64>, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
-        let attempt = attempt(
-            format!("look for blob {digest} of"),
-            reference,
-            &endpoint.authority,
-        );
+        let attempt = blob_attempt("look for", digest, reference, &endpoint);
         let path = format!("{}/blobs/{digest}", reference.repository());
         let scopes = push_scope(reference);
         let call = Call::to_path(&attempt, &endpoint, &scopes, &path);
@@ -188,11 +211,7 @@ impl Client {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
         let upload = Upload {
             client: self,
-            attempt: attempt(
-                format!("push blob {} of", descriptor.digest),
-                reference,
-                &endpoint.authority,
-            ),
+            attempt: blob_attempt("push", &descriptor.digest, reference, &endpoint),
             endpoint,
             reference,
             scopes: push_scope(reference),
@@ -293,6 +312,20 @@ impl Client {
     }
 }
 
+/// An attempt with a blob, which is its repository's and no tag's.
+fn blob_attempt(
+    action: &str,
+    digest: &Sha256Digest,
+    reference: &Reference,
+    endpoint: &Endpoint,
+) -> Attempt {
+    Attempt {
+        action: format!("{action} blob {digest} of").into(),
+        image: reference.familiar_name().into(),
+        host: endpoint.authority.as_str().into(),
+    }
+}
+
 fn push_scope(reference: &Reference) -> Scopes {
     vec![format!("repository:{}:pull,push", reference.repository())]
 }
@@ -300,56 +333,111 @@ fn push_scope(reference: &Reference) -> Scopes {
 impl Upload<'_> {
     /// Sends the blob, beginning anew or going on where the last try stopped.
     async fn run(&self, opened: Option<Opened>) -> Result<(), Error> {
-        let policy = &self.client.transport().config().retry;
-        let mut backoff = Backoff::new(policy);
+        let mut tries = Tries {
+            backoff: Backoff::new(&self.client.transport().config().retry),
+            furthest: 0,
+        };
         let mut chunk_bytes = self.options.chunk_bytes;
         let mut opened = opened;
         loop {
-            let upload = match opened.take() {
+            let mut upload = match opened.take() {
                 Some(upload) => upload,
                 None => self.begin().await?,
             };
             let sent = match chunk_bytes {
-                None => self.send_whole(upload.location).await,
+                None => self.send_whole(&mut upload).await,
                 Some(bytes) => {
                     let bytes = bytes.max(upload.least_chunk_bytes).max(1);
-                    self.send_chunks(upload.location, bytes, &mut backoff).await
+                    self.send_chunks(&mut upload, bytes, &mut tries).await
                 }
             };
-            let error = match sent {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let passing = match &error {
-                Error::Unreachable { .. } | Error::RateLimited { .. } => true,
-                // The registry forgot the upload.
-                Error::NotFound { .. } => true,
-                Error::Status { status, .. }
-                    if *status == 408 || *status >= 500 && *status != 501 =>
-                {
-                    true
-                }
-                // Not all at once, then.
-                Error::Status { status, .. } => {
-                    chunk_bytes.is_none()
-                        && matches!(status, 400 | 405 | 411 | 413 | 415 | 416 | 501)
-                }
-                _ => false,
-            };
-            if !passing {
-                return Err(error);
-            }
-            chunk_bytes = Some(chunk_bytes.unwrap_or(CHUNK_BYTES));
-            match backoff.next(error.retry_after()) {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => return Err(error),
-            }
-            // The answer may have been lost, and not the content.
-            let there = self.client.has_blob(self.reference, &self.digest).await;
-            if there.is_ok_and(|size| size.is_some()) {
+            let Err(error) = sent else {
                 return Ok(());
+            };
+            let another = self.another_way(&error, &upload, chunk_bytes.is_none());
+            // Whatever is said against a chunk, the registry may be asked which one it wants.
+            let chunk = upload.held < self.size && chunk_bytes.is_some();
+            let refused = chunk && matches!(error, Error::Status { .. });
+            let delay = match is_passing(&error) || refused || another {
+                true => tries.backoff.next(error.retry_after()),
+                false => None,
+            };
+            let Some(delay) = delay else {
+                self.give_up(&upload).await;
+                return Err(error);
+            };
+            tokio::time::sleep(delay).await;
+            chunk_bytes = Some(chunk_bytes.unwrap_or(CHUNK_BYTES));
+            opened = match another {
+                true => {
+                    self.give_up(&upload).await;
+                    None
+                }
+                false => self.take_up(upload).await,
+            };
+            // The answer may have been lost, and not the content.
+            if opened.is_none() {
+                let there = self.client.has_blob(self.reference, &self.digest).await;
+                if there.is_ok_and(|size| size.is_some()) {
+                    return Ok(());
+                }
             }
         }
+    }
+
+    /// Tells whether an upload is at its end, and another one, in chunks, may fare better.
+    fn another_way(&self, error: &Error, upload: &Opened, whole: bool) -> bool {
+        match error {
+            // The registry forgot the upload.
+            Error::NotFound { .. } => true,
+            Error::Status { status, .. } => match status {
+                // Not all at once, then.
+                400 | 405 | 411 | 413 | 415 | 416 | 501 if whole => true,
+                // What was left of a failed try is not what was sent.
+                400 | 416 => upload.taken_up && upload.held == self.size,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Returns the upload as the registry has it after a failure, or `None` if it cannot be gone on with.
+    async fn take_up(&self, upload: Opened) -> Option<Opened> {
+        let call = self.call(&self.scopes, Target::Url(&upload.location), true);
+        let get = |client: &reqwest::Client, url| client.get(url);
+        let status = match self.client.transport().send(&call, get).await {
+            Ok(status) => status,
+            Err(error) => {
+                if !error.is_not_found() {
+                    self.give_up(&upload).await;
+                }
+                return None;
+            }
+        };
+        let location = match status.headers().contains_key(LOCATION) {
+            true => self.location(&status).ok()?,
+            false => upload.location.clone(),
+        };
+        let held = offset_after(&status).unwrap_or(0);
+        if held > upload.sent {
+            // What it holds is not ours.
+            self.give_up(&upload).await;
+            return None;
+        }
+        Some(Opened {
+            location,
+            held,
+            taken_up: true,
+            ..upload
+        })
+    }
+
+    /// Lets the registry forget an upload; one that does not answer forgets it some day by itself.
+    async fn give_up(&self, upload: &Opened) {
+        let call = self.call(&self.scopes, Target::Url(&upload.location), false);
+        let delete = |client: &reqwest::Client, url| client.delete(url);
+        let asked = self.client.transport().send(&call, delete);
+        let _ = tokio::time::timeout(GIVE_UP_TIMEOUT, asked).await;
     }
 
     /// Asks the registry to take the blob from another repository.
@@ -385,11 +473,15 @@ impl Upload<'_> {
         Ok(Opened {
             location: self.location(response)?,
             least_chunk_bytes: least.unwrap_or(0).min(MOST_CHUNK_BYTES),
+            held: 0,
+            sent: 0,
+            taken_up: false,
         })
     }
 
-    async fn send_whole(&self, location: Url) -> Result<(), Error> {
-        let url = self.closing(location);
+    async fn send_whole(&self, upload: &mut Opened) -> Result<(), Error> {
+        upload.sent = self.size;
+        let url = self.closing(upload.location.clone());
         let response = self
             .send_body(reqwest::Method::PUT, &url, 0, self.size)
             .await?;
@@ -397,64 +489,30 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Sends chunk after chunk; a lost one is taken up where the registry says that it stopped.
+    /// Sends chunk after chunk from what the registry has on, and closes the upload.
     async fn send_chunks(
         &self,
-        location: Url,
+        upload: &mut Opened,
         chunk_bytes: u64,
-        backoff: &mut Backoff,
+        tries: &mut Tries,
     ) -> Result<(), Error> {
-        let mut location = location;
-        let (mut offset, mut furthest) = (0, 0);
-        while offset < self.size {
+        while upload.held < self.size {
+            let offset = upload.held;
             let length = chunk_bytes.min(self.size - offset);
-            match self
-                .send_body(reqwest::Method::PATCH, &location, offset, length)
-                .await
-            {
-                Ok(response) => {
-                    if response.headers().contains_key(LOCATION) {
-                        location = self.location(&response)?;
-                    }
-                    // It may have taken a part; it cannot have taken what was never sent.
-                    offset = offset_after(&response)
-                        .filter(|&held| held > offset && held <= offset + length)
-                        .unwrap_or(offset + length);
-                    // Only new ground renews the tries, or a registry that forgets could keep this going.
-                    if offset > furthest {
-                        furthest = offset;
-                        backoff.reset();
-                    }
-                }
-                Err(
-                    error @ (Error::Unreachable { .. }
-                    | Error::RateLimited { .. }
-                    | Error::Status { .. }),
-                ) => {
-                    let Some(delay) = backoff.next(error.retry_after()) else {
-                        return Err(error);
-                    };
-                    tokio::time::sleep(delay).await;
-                    let call = self.call(&self.scopes, Target::Url(&location), true);
-                    let status = self
-                        .client
-                        .transport()
-                        .send(&call, |client, url| client.get(url))
-                        .await?;
-                    if status.headers().contains_key(LOCATION) {
-                        location = self.location(&status)?;
-                    }
-                    let held = offset_after(&status).unwrap_or(0);
-                    if held > offset + length {
-                        // What it holds is not ours: begin anew.
-                        return Err(error);
-                    }
-                    offset = held;
-                }
-                Err(error) => return Err(error),
+            upload.sent = offset + length;
+            let response = self
+                .send_body(reqwest::Method::PATCH, &upload.location, offset, length)
+                .await?;
+            if response.headers().contains_key(LOCATION) {
+                upload.location = self.location(&response)?;
             }
+            // It may have taken a part; it cannot have taken what was never sent.
+            upload.held = offset_after(&response)
+                .filter(|&held| held > offset && held <= upload.sent)
+                .unwrap_or(upload.sent);
+            tries.reached(upload.held);
         }
-        let url = self.closing(location);
+        let url = self.closing(upload.location.clone());
         let call = self.call(&self.scopes, Target::Url(&url), true);
         let make = |client: &reqwest::Client, url| client.put(url).header(CONTENT_LENGTH, 0);
         self.client.transport().send(&call, make).await.map(drop)
@@ -553,6 +611,15 @@ impl Upload<'_> {
             .query_pairs_mut()
             .append_pair("digest", &self.digest.to_string());
         location
+    }
+}
+
+/// Tells whether a failure may not be met again.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } | Error::RateLimited { .. } => true,
+        Error::Status { status, .. } => *status == 408 || *status >= 500 && *status != 501,
+        _ => false,
     }
 }
 

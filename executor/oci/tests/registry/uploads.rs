@@ -74,6 +74,58 @@ async fn a_whole_upload_that_is_cut_is_sent_in_chunks() {
 }
 
 #[tokio::test]
+async fn what_a_registry_keeps_of_a_whole_upload_is_not_sent_again() {
+    let cut = Fault::CutUpload {
+        path: path("digest="),
+        bytes: 30_000,
+    };
+    let builder = Registry::builder().keep_cut_uploads();
+    let registry = survive(builder, vec![cut.clone()], &PushOptions::default()).await;
+    assert_eq!(registry.count("POST", "/blobs/uploads/"), 1);
+    // What it keeps may be wrong: then all is sent.
+    let wrong = Fault::AlterUpload {
+        path: path("uploads/1"),
+    };
+    let builder = Registry::builder().keep_cut_uploads();
+    let registry = survive(builder, vec![cut, wrong], &PushOptions::default()).await;
+    assert_eq!(registry.count("POST", "/blobs/uploads/"), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_forgets_what_it_took_is_given_up() {
+    let registry = Registry::start();
+    // The second chunk of every upload breaks, and the upload with it.
+    for upload in 1..40 {
+        let path = format!("uploads/{upload}?");
+        registry.inject(Fault::SlowUpload {
+            path: path.clone(),
+            pause: Duration::ZERO,
+        });
+        registry.inject(Fault::ForgetUploads { path });
+    }
+    let error = push_by(&client(), &registry, &chunks()).await.unwrap_err();
+    let shown = show(&error);
+    assert!(error.is_not_found(), "{shown}");
+    assert!(shown.contains("of `HOST/x` at"), "{shown}");
+    // Four tries; the first was renewed by the ground that it won.
+    assert_eq!(registry.count("POST", "/blobs/uploads/"), 4);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_is_ended() {
+    let registry = Registry::start();
+    for _ in 0..40 {
+        registry.inject(status("digest=", 500, None));
+    }
+    push_by(&client(), &registry, &chunks()).await.unwrap_err();
+    assert_eq!(registry.open_uploads(), 0, "{:?}", registry.log());
+    // So is one that another follows.
+    let builder = Registry::builder().chunked_only();
+    let registry = survive(builder, Vec::new(), &PushOptions::default()).await;
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+#[tokio::test]
 async fn a_chunk_that_is_cut_goes_on_where_it_broke() {
     let cut = |bytes| Fault::CutUpload {
         path: path("uploads/1"),
