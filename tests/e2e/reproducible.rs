@@ -19,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("with_one_id", ONE, with_one_id),
         case("with_one_id_in_copies", COPIES, with_one_id_in_copies),
         case("several_names", COPIES, several_names),
+        case("directories_made_anew", COPIES, directories_made_anew),
         case(
             "owners_that_one_id_cannot_tell",
             ONE,
@@ -263,7 +264,25 @@ const NAMES: &str = "
     ";
 
 fn several_names(world: &World) {
-    context(world, "ctx", NAMES, false);
+    check_copies(world, NAMES);
+}
+
+/// Steps that make directories again that they removed.
+const MADE_ANEW: &str = "
+    FROM demo/base
+    RUN mkdir -p /d/s /d/t/u /e; touch /d/a /d/b /d/s/x /d/s/y /d/t/z /d/t/u/v /e/f
+    RUN rm -r /d /e && mkdir -p /d/s /d/b /e && touch /d/c /d/s/y /d/t
+    RUN rm -r /d && mkdir /d && touch /d/a
+    RUN ls -R /d /e > /seen
+    ";
+
+fn directories_made_anew(world: &World) {
+    check_copies(world, MADE_ANEW);
+}
+
+/// Root's image is the same from an overlay and from copied trees, which is also what a user with one id gets.
+fn check_copies(world: &World, dockerfile: &str) {
+    context(world, "ctx", dockerfile, false);
     let user = User::without_overlays(world, "user");
     user.ok(&format!("export SOURCE_DATE_EPOCH={EPOCH}; {ONE_ID_BUILD}"));
     build_as_root(world);

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
 
 use crate::handle;
 use crate::manifest::{Entry, Kind, Manifest, Meta, Xattrs};
-use crate::marks::{OverlayXattrs, is_content_xattr};
+use crate::marks::{OverlayXattrs, is_content_xattr, make_whiteout};
 use crate::owners::{self, Owner, Sight, doubts, note_made};
 use crate::path::{self, TreePath};
 use crate::seal::hashing::{Job, hash_files};
@@ -28,6 +29,10 @@ use crate::walk::{Descend, Visit, walk};
 /// - a directory equal to the lower's with nothing left inside. One with something inside is
 ///   listed as passing;
 /// - the sandbox's stubs, where they are still empty.
+///
+/// A directory that was removed and made again is opaque in the overlay. Here, and on disk afterwards, it is
+/// merged with the lower's, of which each entry that it lacks is deleted: so a layer depends on what there was before
+/// and after the step alone, as where no overlay could tell more.
 pub fn seal(
     upper: BorrowedFd<'_>,
     lower: &View,
@@ -41,12 +46,16 @@ pub fn seal(
         above: Vec::new(),
         inodes: HashMap::new(),
         unmark: Vec::new(),
+        anew: Vec::new(),
+        deleted: Vec::new(),
         sights: Vec::new(),
     };
     reader.read_root(upper)?;
     walk(upper, |visit| reader.read(visit))?;
+    reader.delete_what_is_missing();
     reader.hash(upper)?;
     let unmark = std::mem::take(&mut reader.unmark);
+    let deleted = std::mem::take(&mut reader.deleted);
     let sights = std::mem::take(&mut reader.sights);
     let (entries, dropped) = reader.decide();
     let manifest = Manifest::new(entries)?;
@@ -55,6 +64,7 @@ pub fn seal(
         note_made(upper, &manifest, &sights)?;
     }
     clean(upper, &dropped, &unmark, options.marks)?;
+    delete(upper, &deleted)?;
     Ok(Sealed { manifest, dropped })
 }
 
@@ -82,8 +92,10 @@ enum State {
 struct Above {
     path: TreePath,
     raw: usize,
-    /// Whether the lower view shows through this directory.
+    /// Whether the lower view has this directory.
     open: bool,
+    /// Whether the step saw nothing of the lower view through it.
+    anew: bool,
 }
 
 struct Reader<'a> {
@@ -94,8 +106,12 @@ struct Reader<'a> {
     above: Vec<Above>,
     /// Inodes with several names, to the first one's index.
     inodes: HashMap<(u64, u64), usize>,
-    /// Directories with an opaque mark that means nothing.
+    /// Directories with an opaque mark, which none keeps.
     unmark: Vec<TreePath>,
+    /// Directories of the lower view that the step made anew.
+    anew: Vec<usize>,
+    /// Where a whiteout is to be made on disk.
+    deleted: Vec<TreePath>,
     /// All that is there, where notes tell owners.
     sights: Vec<Sight>,
 }
@@ -123,6 +139,7 @@ impl Reader<'_> {
             path: TreePath::ROOT,
             raw: 0,
             open: true,
+            anew: false,
         });
         Ok(())
     }
@@ -136,10 +153,10 @@ impl Reader<'_> {
         {
             self.above.pop();
         }
-        let (parent, open) = self
+        let (parent, open, anew) = self
             .above
             .last()
-            .map_or((0, true), |dir| (dir.raw, dir.open));
+            .map_or((0, true, false), |dir| (dir.raw, dir.open, dir.anew));
         let lower = self.lower;
         let below = if open {
             lower.get(path.as_bytes())
@@ -168,24 +185,31 @@ impl Reader<'_> {
         self.saw(path, marks.owner);
         if file_type == FileType::Directory {
             let merged = below.is_some_and(|found| found.kind().is_directory());
-            let opaque = marks.opaque && merged;
-            if marks.opaque && !merged {
+            let anew = anew || marks.opaque;
+            if marks.opaque {
                 self.unmark.push(path.clone());
+            }
+            if anew && merged {
+                self.anew.push(self.raws.len());
             }
             let same = below.is_some_and(|found| found.meta().same_but_time(&meta));
             let implied = below.is_none() && self.options.implied.contains(path);
             let stub = below.is_none() && self.stubs.contains(path);
-            let passing = !opaque && ((merged && same) || implied);
-            let state = if (merged && same && !opaque) || stub {
+            let passing = (merged && same) || implied;
+            let state = if (merged && same) || stub {
                 State::KeepIfFull
             } else {
                 State::Keep
             };
-            let kind = Kind::Directory { opaque, passing };
+            let kind = Kind::Directory {
+                opaque: false,
+                passing,
+            };
             self.above.push(Above {
                 path: path.clone(),
                 raw: self.raws.len(),
-                open: merged && !opaque,
+                open: merged,
+                anew,
             });
             self.raws.push(Raw {
                 path: path.clone(),
@@ -197,7 +221,14 @@ impl Reader<'_> {
             return Ok(Descend::Into);
         }
         let Some(kind) = self.kind(visit, file_type)? else {
-            let (kind, state) = (Kind::Fifo, State::Drop);
+            // It goes, and so does what it took the place of.
+            let (kind, state, meta) = match below {
+                Some(_) => (Kind::Whiteout, State::Keep, Meta::default()),
+                None => (Kind::Fifo, State::Drop, meta),
+            };
+            if below.is_some() {
+                self.deleted.push(path.clone());
+            }
             self.raws.push(Raw {
                 path: path.clone(),
                 parent,
@@ -222,6 +253,32 @@ impl Reader<'_> {
         };
         self.push_file(visit, parent, state, kind, meta);
         Ok(Descend::Past)
+    }
+
+    /// Lists what the lower view has in directories that the step made anew and the upper directory lacks.
+    fn delete_what_is_missing(&mut self) {
+        let mut missing: Vec<(usize, TreePath)> = Vec::new();
+        let seen: HashSet<&TreePath> = match self.anew.is_empty() {
+            true => return,
+            false => self.raws.iter().map(|raw| &raw.path).collect(),
+        };
+        for &parent in &self.anew {
+            let below = self.lower.list(self.raws[parent].path.as_bytes());
+            let below = below.into_iter().flatten();
+            let paths = below.map(|(_, found)| &found.entry.path);
+            let lacking = paths.filter(|path| !seen.contains(path));
+            missing.extend(lacking.map(|path| (parent, path.clone())));
+        }
+        for (parent, path) in missing {
+            self.deleted.push(path.clone());
+            self.raws.push(Raw {
+                path,
+                parent,
+                state: State::Keep,
+                kind: Kind::Whiteout,
+                meta: Meta::default(),
+            });
+        }
     }
 
     fn push_file(
@@ -433,7 +490,7 @@ fn is_whiteout(stat: &Stat, marks: &Marks) -> bool {
     }
 }
 
-/// Removes what was dropped, deepest first, and opaque marks that mean nothing.
+/// Removes what was dropped, deepest first, and opaque marks.
 fn clean(
     upper: BorrowedFd<'_>,
     dropped: &[TreePath],
@@ -465,6 +522,22 @@ fn clean(
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    Ok(())
+}
+
+/// Makes whiteouts, also in place of sockets.
+fn delete(upper: BorrowedFd<'_>, deleted: &[TreePath]) -> Result<(), SealError> {
+    for path in deleted {
+        let (dir, name) = path::split(path.as_bytes());
+        let dir = handle::open_beneath(upper, dir, handle::READ_DIRECTORY)?;
+        match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(source) => {
+                return Err(handle::FsError::new("remove", path.as_bytes(), source).into());
+            }
+        }
+        make_whiteout(&dir, name).map_err(|error| error.at(path.as_bytes()))?;
     }
     Ok(())
 }
