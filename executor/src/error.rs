@@ -434,6 +434,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// An image that others are made of.
+    #[error("image `{image}` is part of {}; remove that", quoted(of))]
+    PartOfIndex {
+        /// Its id.
+        image: String,
+        /// What it is part of: names, or an id where there is none.
+        of: Vec<String>,
+    },
     /// A config that cannot be written.
     #[error("could not write the image config")]
     ImageConfig(#[from] kiln_ir::ImageConfigError),
@@ -721,6 +729,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Names as people read several.
+fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 /// What sending an image to an engine is called.

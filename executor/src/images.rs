@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use kiln_ir::{ImageConfig, Platform};
 use kiln_oci::reference::Reference;
-use kiln_store::{Image, Lease, Member, Store, StoreError};
+use kiln_store::{Image, ImageId, Lease, Member, NamedImage, Store, StoreError};
 
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
@@ -121,33 +121,38 @@ impl Executor {
 
     /// Gives an image another name.
     pub fn tag_image(&self, image: &str, name: &str) -> Result<String, Error> {
-        let reference = Reference::parse(name)?;
+        let reference = crate::export::reference(name)?;
         let lease = self.store().lease();
         let image = self.find_image(&lease, image)?;
         self.store().tag(&image.id, &reference.to_string())?;
         Ok(reference.familiar())
     }
 
-    /// Takes a name away, and removes the image if it has none left; an id removes the image with
-    /// all its names. Returns what was done, one line each.
+    /// Takes a name away, and removes the image if it has none left and is part of no other; an id removes
+    /// the image with all its names. Returns what was done, one line each.
     pub fn remove_image(&self, name: &str) -> Result<Vec<String>, Error> {
         let store = self.store();
         store.make_room()?;
         let lease = store.lease();
         let image = self.find_image(&lease, name)?;
-        let named = store
-            .images()?
-            .into_iter()
-            .find(|named| named.image.id == image.id);
-        let names = named.map(|named| named.names).unwrap_or_default();
+        let images = store.images()?;
+        let named = images.iter().find(|named| named.image.id == image.id);
+        let is_member = named.is_some_and(|named| named.is_member);
+        let names = named.map(|named| named.names.clone()).unwrap_or_default();
         let asked = Reference::parse(name)
             .map(|reference| reference.to_string())
             .unwrap_or_default();
         let mut done = Vec::new();
-        if names.contains(&asked) && names.len() > 1 {
+        if names.contains(&asked) && (names.len() > 1 || is_member) {
             store.untag(&asked)?;
             done.push(format!("untagged {}", familiar(&asked)));
             return Ok(done);
+        }
+        if is_member {
+            return Err(Error::PartOfIndex {
+                image: image.id.to_string(),
+                of: indexes_of(&images, &image.id),
+            });
         }
         drop(lease);
         store.remove_image(&image.id)?;
@@ -208,16 +213,62 @@ impl Executor {
             None => image,
         };
         let details = platform_details(store, &image, name)?;
-        let found = platform_of(&details.parsed);
-        let fits = |wanted: &Platform| oci_platform(wanted).accepts(&oci_platform(&found));
-        match platform {
-            Some(wanted) if !fits(wanted) => Err(Error::Platform {
-                reference: name.to_owned(),
+        platform_of_programs(&details.parsed, name, platform)?;
+        Ok(details)
+    }
+}
+
+/// The names of all that an image is part of; the id of what has none.
+fn indexes_of(images: &[NamedImage], member: &ImageId) -> Vec<String> {
+    let is_part = |of: &&NamedImage| of.image.members.iter().any(|one| one.id == *member);
+    images
+        .iter()
+        .filter(is_part)
+        .flat_map(|of| match of.names.as_slice() {
+            [] => vec![of.image.id.to_string()],
+            names => names.iter().map(|name| familiar(name)).collect(),
+        })
+        .collect()
+}
+
+/// As [`member_for`], for a platform that was asked for: an image that is not for several has to be for it.
+pub(crate) fn image_for(
+    store: &Store,
+    lease: &Lease,
+    image: Image,
+    platform: &Platform,
+    name: &str,
+) -> Result<Image, Error> {
+    if !image.is_index() {
+        platform_of_programs(&parse(&image, name)?, name, Some(platform))?;
+    }
+    member_for(store, lease, image, platform, name)
+}
+
+/// What an image's programs are for: the host, where it does not say. Errors if another platform is
+/// wanted.
+pub(crate) fn platform_of_programs(
+    config: &ImageConfig,
+    typed: &str,
+    wanted: Option<&Platform>,
+) -> Result<Platform, Error> {
+    let host = host_platform();
+    let mut found = platform_of(config);
+    if found.os.is_empty() {
+        found.os.clone_from(&host.os);
+    }
+    if found.architecture.is_empty() {
+        found.architecture.clone_from(&host.architecture);
+    }
+    match wanted {
+        Some(wanted) if !oci_platform(wanted).accepts(&oci_platform(&found)) => {
+            Err(Error::Platform {
+                reference: typed.to_owned(),
                 found: found.to_string(),
                 wanted: wanted.to_string(),
-            }),
-            _ => Ok(details),
+            })
         }
+        _ => Ok(found),
     }
 }
 

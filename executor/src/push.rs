@@ -22,7 +22,7 @@ use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::{Annotation, blob_digest};
-use crate::images::member_for;
+use crate::images::image_for;
 use crate::packed::{Packing, Referrer};
 use crate::source::{bring_blob, stoppable};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
@@ -105,7 +105,7 @@ impl Executor {
                 stoppable(move |stop| {
                     let image = match &request.platform {
                         Some(platform) => {
-                            member_for(executor.store(), &lease, image, platform, &request.image)?
+                            image_for(executor.store(), &lease, image, platform, &request.image)?
                         }
                         None => image,
                     };

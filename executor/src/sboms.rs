@@ -16,7 +16,7 @@ use crate::container;
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
 use crate::export::{blob_digest, times};
-use crate::images::{full_name, member_for, parse};
+use crate::images::{full_name, image_for, member_for, parse};
 use crate::sbom::{Inventory, SPDX_PREDICATE, Subject, document, scan};
 use crate::source::blocking;
 use crate::worker::{Handle, Tree};
@@ -158,8 +158,11 @@ impl Executor {
         let Some(image) = self.stored_image(&lease, name)? else {
             return Ok(None);
         };
-        let wanted = request.platform.clone().unwrap_or_else(host_platform);
-        let member = member_for(self.store(), &lease, image.clone(), &wanted, name)?;
+        let store = self.store();
+        let member = match &request.platform {
+            Some(wanted) => image_for(store, &lease, image.clone(), wanted, name)?,
+            None => member_for(store, &lease, image.clone(), &host_platform(), name)?,
+        };
         let attached = self.predicates_of(&image, &member)?;
         match request.choose(attached, SbomOrigin::Attached)? {
             Some(attached) => Ok(Some(attached)),

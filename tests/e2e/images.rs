@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("tagged_and_removed", NEEDS, tagged_and_removed),
         case("a_name_moves", NEEDS, a_name_moves),
         case("removed_by_id", NEEDS, removed_by_id),
+        case("removed_from_an_index", NEEDS, removed_from_an_index),
         case("nothing_of_that_name", NEEDS, nothing_of_that_name),
         case("history", NEEDS, history),
         case("inspect", NEEDS, inspect),
@@ -116,6 +117,24 @@ fn removed_by_id(world: &World) {
     assert_eq!(names(world), ["demo/base:latest"]);
 }
 
+fn removed_from_an_index(world: &World) {
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY . /$TARGETARCH/\n");
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    world.kiln(&["build", "-t", "both", platforms, "ctx"]).ok();
+    let part = world.inspect("both")["platforms"][1]["id"].clone();
+    let part = part.as_str().unwrap();
+    world.kiln(&["tag", part, "part"]).ok();
+    let by_id = world.kiln(&["rmi", part]).exits(1);
+    world.snapshot(&by_id.whole().replace(part, "[id]"));
+    // Its last name goes, and it stays what it is a part of.
+    let by_name = world.kiln(&["rmi", "part"]).ok();
+    assert_eq!(by_name.stdout, "untagged part:latest\n");
+    assert_eq!(names(world), ["both:latest"]);
+    world
+        .kiln(&["save", "--platform=linux/arm64", "-o", "x.tar", "both"])
+        .ok();
+}
+
 fn nothing_of_that_name(world: &World) {
     small(world);
     let mut text = String::new();
@@ -125,6 +144,7 @@ fn nothing_of_that_name(world: &World) {
         &["rmi", "nothing"],
         &["tag", "nothing", "x"],
         &["tag", "demo/base", "Not A Name"],
+        &["tag", "demo/base", &format!("x@sha256:{}", "0".repeat(64))],
     ] {
         let ran = world.kiln(arguments).run();
         assert_ne!(ran.status.code(), Some(0), "{arguments:?}");

@@ -8,7 +8,7 @@ use kiln_tree::Stop;
 use super::request::{PullEvent, PullObserver};
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
-use crate::images::{member_for, oci_platform, platform_of};
+use crate::images::{member_for, platform_of_programs};
 use crate::source::{Resolver, blocking, fetch};
 
 /// An image whose layers are in the store and leased.
@@ -66,33 +66,6 @@ pub(crate) async fn find(
         platform,
         layers,
     })
-}
-
-/// What an image's programs are for: the host, where it does not say. Errors if another platform is
-/// wanted.
-fn platform_of_programs(
-    config: &ImageConfig,
-    typed: &str,
-    wanted: Option<&Platform>,
-) -> Result<Platform, Error> {
-    let host = host_platform();
-    let mut found = platform_of(config);
-    if found.os.is_empty() {
-        found.os.clone_from(&host.os);
-    }
-    if found.architecture.is_empty() {
-        found.architecture.clone_from(&host.architecture);
-    }
-    match wanted {
-        Some(wanted) if !oci_platform(wanted).accepts(&oci_platform(&found)) => {
-            Err(Error::Platform {
-                reference: typed.to_owned(),
-                found: found.to_string(),
-                wanted: wanted.to_string(),
-            })
-        }
-        _ => Ok(found),
-    }
 }
 
 /// Whether it can only be meant as an id: no registry has such a name.

@@ -15,7 +15,7 @@ use super::{Destination, archive, directory};
 use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
-use crate::images::member_for;
+use crate::images::{image_for, member_for};
 use crate::packed::Packing;
 use crate::source::stoppable;
 
@@ -126,12 +126,15 @@ impl Executor {
             }
             let one = matches!(request.format, SaveFormat::DockerArchive(_));
             let image = match (&request.platform, one) {
-                (Some(platform), _) => member_for(store, lease, image, platform, asked)?,
+                (Some(platform), _) => image_for(store, lease, image, platform, asked)?,
                 (None, true) => member_for(store, lease, image, &host_platform(), asked)?,
                 (None, false) => image,
             };
             match images.iter_mut().find(|(there, _)| there.id == image.id) {
-                Some((_, names)) => names.extend(name),
+                Some((_, names)) => {
+                    let new = name.filter(|name| !names.contains(name));
+                    names.extend(new);
+                }
                 None => images.push((image, name.into_iter().collect())),
             }
         }

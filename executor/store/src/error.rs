@@ -117,7 +117,7 @@ pub enum StoreError {
         name: String,
     },
     /// An image that another one is made of.
-    #[error("image `{id}` is part of `{of}`, which is for several platforms; remove that")]
+    #[error("image `{id}` is part of `{of}`; remove that")]
     ImageOfIndex {
         /// The image.
         id: crate::ImageId,

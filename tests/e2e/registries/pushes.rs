@@ -413,6 +413,7 @@ fn push_said_wrong(world: &World) {
         &["--compression-level", "10"][..],
         &["--compression-level=x", "--compression=zstd"],
         &["--compression-level=1", "--compression=uncompressed"],
+        &["--platform", "linux/s390x"],
         &["--annotation", "nonsense"],
         &["--annotation", "nowhere:a=b"],
         &["--annotation", "index:a=b"],
