@@ -18,7 +18,7 @@ use rusty_s3::{Bucket, Credentials, UrlStyle};
 use url::Url;
 
 use crate::registry::transport::Activity;
-use crate::registry::{Attempt, Cause, Client, Error};
+use crate::registry::{About, Attempt, Cause, Client, Error};
 pub use parts::{LEAST_PART_BYTES, MOST_OBJECT_BYTES, MOST_PART_BYTES, Moved, PART_BYTES};
 
 /// How long a signed address holds; a slow upload must begin within it, not end.
@@ -346,6 +346,7 @@ impl S3 {
             action: "reach".into(),
             image: self.bucket.name().into(),
             host: url.host_str().unwrap_or_default().into(),
+            about: About::Name,
         };
         let transport = self.client.transport();
         let sent = transport

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::registry::retry::{Backoff, parse_http_date};
-use crate::registry::{Attempt, Cause, Client, Error};
+use crate::registry::{About, Attempt, Cause, Client, Error};
 
 /// A piece of so many bytes shows that trying on is worth it.
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -377,6 +377,7 @@ async fn send(client: &Client, url: &Url, headers: HeaderMap) -> Result<Response
         action: "fetch".into(),
         image: shown.clone().into(),
         host: url.host_str().unwrap_or_default().into(),
+        about: About::Name,
     };
     let sent = client
         .transport()

@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("pull_goes_elsewhere", &[Containers], pull_goes_elsewhere),
         case("pull_all_platforms", &[Containers], pull_all_platforms),
         case("pull_of_other_bytes", &[Containers], pull_of_other_bytes),
+        case("pull_of_an_artifact", &[], pull_of_an_artifact),
         case("pull_interrupted", &[Containers], pull_interrupted),
         case("pull_killed", &[Containers], pull_killed),
         case("pull_of_two_at_once", &[Containers], pull_of_two_at_once),
@@ -407,6 +408,32 @@ fn pull_goes_on(world: &World) {
         assert!(std::fs::read(world.store().join(blob)).unwrap() == layer.bytes);
         world.forget();
     }
+}
+
+fn pull_of_an_artifact(world: &World) {
+    let registry = Registry::start();
+    let part = |kind: &str, bytes: &[u8]| {
+        let digest = registry.add_blob("chart", bytes);
+        serde_json::json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
+    };
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let chart = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "config": part("application/vnd.cncf.helm.config.v1+json", b"{\"name\":\"chart\"}"),
+        "layers": [part("application/vnd.cncf.helm.chart.content.v1.tar+gzip", b"chart")],
+    });
+    registry.add_manifest("chart", Some("1"), kind, chart.to_string().as_bytes());
+    let name = format!("{}/chart:1", registry.host());
+    let ran = world.kiln(&["pull", "-q", &name]).exits(1);
+    let words = hide_port(&ran.stderr, &registry.host());
+    assert!(
+        words.contains(
+            "`127.0.0.1:_____/chart:1` is no image but an artifact of type \
+             `application/vnd.cncf.helm.config.v1+json`"
+        ),
+        "{words}"
+    );
 }
 
 /// A push that was interrupted leaves no name, and what came through stays.

@@ -98,6 +98,20 @@ pub enum Root {
 }
 
 impl Manifest {
+    /// The kind of artifact that this is; none for a container image, which has the config of one or at
+    /// least a layer with files.
+    pub fn artifact(&self) -> Option<&str> {
+        let kind = self.config.media_type.as_str();
+        let is_layer =
+            |layer: &Descriptor| media_type::layer_compression(&layer.media_type).is_some();
+        let is_image = kind != media_type::OCI_EMPTY && self.layers.iter().any(is_layer);
+        match self.artifact_type.as_str() {
+            _ if is_image || media_type::is_config(kind) => None,
+            "" => Some(kind),
+            artifact => Some(artifact),
+        }
+    }
+
     /// Makes a manifest in the vocabulary of `flavor`.
     pub fn new(flavor: media_type::Flavor, config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {

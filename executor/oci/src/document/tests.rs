@@ -212,3 +212,23 @@ fn reading_is_bounded() {
         Err(DocumentError::TooLarge { .. })
     ));
 }
+
+#[test]
+fn what_is_no_image_says_what_it_is() {
+    use crate::media_type::{DOCKER_CONFIG, OCI_CONFIG, OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP};
+    let check = |artifact_type: &str, config: &str, layers: &[&str], expected: Option<&str>| {
+        let part = |kind: &&str| Descriptor::of(*kind, b"");
+        let layers = layers.iter().map(part).collect();
+        let mut manifest = Manifest::new(Flavor::Oci, part(&config), layers);
+        manifest.artifact_type = artifact_type.to_owned();
+        assert_eq!(manifest.artifact(), expected);
+    };
+    let chart = "application/vnd.cncf.helm.config.v1+json";
+    let content = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+    check("", chart, &[content], Some(chart));
+    check("a/b", OCI_EMPTY, &[OCI_LAYER], Some("a/b"));
+    check("", OCI_CONFIG, &[], None);
+    check("", DOCKER_CONFIG, &[content], None);
+    // Configs of old tools have any type.
+    check("", "application/octet-stream", &[OCI_LAYER_GZIP], None);
+}

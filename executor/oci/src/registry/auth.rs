@@ -423,6 +423,12 @@ impl TokenRequest<'_> {
             ahead,
             ..
         } = self.wanted;
+        // It is another host than the registry.
+        let attempt = &Attempt {
+            action: "get a token for".into(),
+            host: url.authority().into(),
+            ..(*attempt).clone()
+        };
         if !ahead {
             return transport.execute(attempt, url, make).await;
         }
@@ -430,7 +436,7 @@ impl TokenRequest<'_> {
         match tokio::time::timeout(AHEAD_TIMEOUT, once).await {
             Ok(sent) => sent,
             Err(_) => Err(Error::Unreachable {
-                attempt: (*attempt).clone(),
+                attempt: attempt.clone(),
                 source: Cause::Idle(AHEAD_TIMEOUT),
             }),
         }

@@ -17,6 +17,20 @@ pub struct Attempt {
     pub image: Box<str>,
     /// The host and port that was asked; a mirror's if it was one.
     pub host: Box<str>,
+    /// What it is about.
+    pub about: About,
+}
+
+/// What an attempt is about: what helps where it fails depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum About {
+    /// Something that people have named.
+    #[default]
+    Name,
+    /// A blob that a manifest of the registry lists.
+    ListedBlob,
+    /// Something that is sent.
+    Sending,
 }
 
 impl fmt::Display for Attempt {
@@ -60,7 +74,7 @@ pub enum Error {
         message: String,
     },
     /// There is no such repository, tag, manifest or blob.
-    #[error("{attempt}: not found{}; check the name and the tag", detail(.message))]
+    #[error("{attempt}: not found{}; {}", detail(.message), lacking(.attempt))]
     NotFound {
         /// What was attempted.
         attempt: Attempt,
@@ -68,7 +82,7 @@ pub enum Error {
         message: String,
     },
     /// The registry asks for patience, for longer than kiln waits.
-    #[error("{attempt}: too many requests{}; wait, log in for a higher limit, or set KILN_REGISTRY_MIRROR", detail(.message))]
+    #[error("{attempt}: too many requests{}{}; {}", detail(.message), asked(.retry_after), patience(.attempt))]
     RateLimited {
         /// What was attempted.
         attempt: Attempt,
@@ -78,7 +92,7 @@ pub enum Error {
         message: String,
     },
     /// The registry answered with a status that has no meaning here, or kept failing.
-    #[error("{attempt}: the registry answered {status}{}", detail(.message))]
+    #[error("{attempt}: the registry answered {status}{}{}{}", detail(.message), after(*.tries), way_out(*.status))]
     Status {
         /// What was attempted.
         attempt: Attempt,
@@ -86,6 +100,8 @@ pub enum Error {
         status: u16,
         /// How long it asks to wait, if it says so.
         retry_after: Option<Duration>,
+        /// How often it was asked.
+        tries: u32,
         /// The registry's words, if any.
         message: String,
     },
@@ -176,6 +192,14 @@ pub enum Error {
         /// What there is, or `none`.
         available: String,
     },
+    /// The name is of something else than an image, such as a chart or a signature.
+    #[error("`{image}` is no image but an artifact of type `{media_type}`")]
+    Artifact {
+        /// The name, in its short form.
+        image: String,
+        /// What it is.
+        media_type: String,
+    },
     /// The credentials for the host could not be read.
     #[error("{attempt}: cannot read the credentials for it")]
     Credentials {
@@ -245,7 +269,57 @@ fn login(had_credentials: &bool, host: &str) -> String {
     }
 }
 
+fn lacking(attempt: &Attempt) -> &'static str {
+    match attempt.about {
+        About::ListedBlob => {
+            "a manifest lists this blob, and the registry does not have it: push the image there again"
+        }
+        About::Name | About::Sending => "check the name and the tag",
+    }
+}
+
+fn asked(retry_after: &Option<Duration>) -> String {
+    match retry_after {
+        Some(time) if time.as_secs() > 0 => format!("; it asks to wait {} s", time.as_secs()),
+        _ => String::new(),
+    }
+}
+
+fn patience(attempt: &Attempt) -> &'static str {
+    match attempt.about {
+        About::Sending => "wait, or log in for a higher limit",
+        About::Name | About::ListedBlob => {
+            "wait, log in for a higher limit, or set KILN_REGISTRY_MIRROR"
+        }
+    }
+}
+
+fn after(tries: u32) -> String {
+    match tries {
+        0 | 1 => String::new(),
+        tries => format!(" after {tries} tries"),
+    }
+}
+
+fn way_out(status: u16) -> &'static str {
+    match status {
+        413 => {
+            "; the registry, or a proxy before it, limits how much a request may hold, and whoever runs it can raise that"
+        }
+        500.. => "; try again later, or ask whoever runs the registry",
+        _ => "",
+    }
+}
+
 impl Error {
+    /// The same after so many tries.
+    pub(super) fn after(mut self, count: u32) -> Error {
+        if let Error::Status { tries, .. } = &mut self {
+            *tries = count;
+        }
+        self
+    }
+
     /// How long the registry asks to wait before another try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

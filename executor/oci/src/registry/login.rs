@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::challenges::Forgetful;
 use super::credentials::{Credential, Fixed, host_of};
 use super::endpoint::Endpoint;
-use super::error::{Attempt, Error};
+use super::error::{About, Attempt, Error};
 use super::transport::Call;
 use super::{Client, Config};
 use crate::reference::Reference;
@@ -79,6 +79,7 @@ impl Client {
             action: "log in as".into(),
             image: account.into(),
             host: endpoint.authority.as_str().into(),
+            about: About::Name,
         };
         let scopes = Vec::new();
         let call = Call::to_path(&attempt, &endpoint, &scopes, "");

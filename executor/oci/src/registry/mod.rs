@@ -47,7 +47,7 @@ pub use config::{ClientCertificate, Config, HostTls, Mirror, RetryPolicy};
 pub use credentials::{
     Accounts, Anonymous, Credential, Credentials, CredentialsError, DockerConfig, Fixed, Kept,
 };
-pub use error::{Attempt, Cause, Error};
+pub use error::{About, Attempt, Cause, Error};
 pub use login::{LoggedIn, registry_name};
 pub use pull::BlobStream;
 pub use push::{BlobSource, PushOptions, Pushed, PutManifest, pieces};
@@ -170,5 +170,14 @@ fn attempt(action: impl Into<Box<str>>, reference: &Reference, host: &str) -> At
         action: action.into(),
         image: reference.familiar().into(),
         host: host.into(),
+        about: About::Name,
+    }
+}
+
+/// As [`attempt`], where something is sent.
+fn sending(action: impl Into<Box<str>>, reference: &Reference, host: &str) -> Attempt {
+    Attempt {
+        about: About::Sending,
+        ..attempt(action, reference, host)
     }
 }

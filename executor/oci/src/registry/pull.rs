@@ -11,9 +11,9 @@ use reqwest::{Response, StatusCode};
 
 use super::auth::Scopes;
 use super::endpoint::Endpoint;
-use super::error::{Attempt, Cause, Error};
+use super::error::{About, Attempt, Cause, Error};
 use super::retry::Backoff;
-use super::transport::Call;
+use super::transport::{Call, printable};
 use super::{Client, Image, PulledManifest, Resolved, attempt};
 use crate::digest::{Sha256Digest, Verifier, VerifyError};
 use crate::document::{CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, MANIFEST_LIMIT_BYTES, Root};
@@ -128,6 +128,12 @@ impl Client {
             depth += 1;
             current = self.manifest(&reference.with_digest(chosen.digest)).await?;
         };
+        if let Some(media_type) = parsed.artifact() {
+            return Err(Error::Artifact {
+                image: reference.familiar(),
+                media_type: printable(media_type),
+            });
+        }
         let config_bytes = self
             .blob_bytes(reference, &parsed.config, CONFIG_LIMIT_BYTES)
             .await?;
@@ -486,11 +492,11 @@ impl Transfer {
     }
 
     fn attempt(&self) -> Attempt {
-        attempt(
-            format!("fetch blob {} of", self.digest),
-            &self.reference,
-            &self.place().authority,
-        )
+        let action = format!("fetch blob {} of", self.digest);
+        Attempt {
+            about: About::ListedBlob,
+            ..attempt(action, &self.reference, &self.place().authority)
+        }
     }
 
     /// Goes on at the next place from where this one stopped; with none left, the error stands.

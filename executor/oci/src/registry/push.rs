@@ -17,10 +17,14 @@ use super::endpoint::Endpoint;
 use super::error::{Attempt, Error};
 use super::retry::Backoff;
 use super::transport::{Activity, Call, Target};
-use super::{Client, attempt};
+use super::{Client, sending};
 use crate::digest::{Sha256Digest, VerifyError};
 use crate::document::Descriptor;
 use crate::reference::Reference;
+
+/// Whoever answers so is a proxy or the page of a network that wants somebody to log in.
+const NO_REGISTRY: &str =
+    "this is no registry, but perhaps a proxy or the page where a network wants a log-in";
 
 /// How much of a file is in memory at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -201,14 +205,21 @@ impl Client {
         source: &dyn BlobSource,
         options: &PushOptions,
     ) -> Result<Pushed, Error> {
-        if self
-            .has_blob(reference, &descriptor.digest)
-            .await?
-            .is_some()
-        {
+        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
+        let there = self.has_blob(reference, &descriptor.digest).await?;
+        // Some do not say how large it is.
+        if let Some(size) = there.filter(|&size| size != 0 && size != descriptor.size) {
+            return Err(Error::Protocol {
+                attempt: blob_attempt("look for", &descriptor.digest, reference, &endpoint),
+                what: format!(
+                    "it says that the blob has {size} bytes, and it has {}, so {NO_REGISTRY}",
+                    descriptor.size
+                ),
+            });
+        }
+        if there.is_some() {
             return Ok(Pushed::Present);
         }
-        let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
         let upload = Upload {
             client: self,
             attempt: blob_attempt("push", &descriptor.digest, reference, &endpoint),
@@ -244,7 +255,7 @@ impl Client {
     /// With the proofs of a push, so that what follows needs no others.
     pub async fn has_manifest(&self, reference: &Reference) -> Result<Option<Sha256Digest>, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
-        let attempt = attempt("push", reference, &endpoint.authority);
+        let attempt = sending("push", reference, &endpoint.authority);
         let scopes = push_scope(reference);
         let head = self.head_manifest(&attempt, &endpoint, &scopes, reference);
         match head.await {
@@ -268,7 +279,7 @@ impl Client {
         bytes: Bytes,
     ) -> Result<PutManifest, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
-        let attempt = attempt("push the manifest of", reference, &endpoint.authority);
+        let attempt = sending("push the manifest of", reference, &endpoint.authority);
         let digest = Sha256Digest::of(&bytes);
         if let Some(&expected) = reference.digest().filter(|&&wanted| wanted != digest) {
             return Err(Error::Content {
@@ -296,7 +307,11 @@ impl Client {
             .headers()
             .get("docker-content-digest")
             .and_then(|digest| digest.to_str().ok());
-        match stored.and_then(|stored| stored.parse().ok()) {
+        let stored = stored.and_then(|stored| stored.parse().ok());
+        if stored.is_none() {
+            check_taken(&attempt, &response)?;
+        }
+        match stored {
             Some(actual) if actual != digest => Err(Error::Content {
                 attempt,
                 source: Box::new(VerifyError::Digest {
@@ -319,10 +334,25 @@ fn blob_attempt(
     reference: &Reference,
     endpoint: &Endpoint,
 ) -> Attempt {
+    let action = format!("{action} blob {digest} of");
     Attempt {
-        action: format!("{action} blob {digest} of").into(),
         image: reference.familiar_name().into(),
-        host: endpoint.authority.as_str().into(),
+        ..sending(action, reference, &endpoint.authority)
+    }
+}
+
+/// Errors unless an answer says that what was sent is kept: 200 is what everything is answered with by
+/// those who keep nothing.
+fn check_taken(attempt: &Attempt, response: &Response) -> Result<(), Error> {
+    match response.status() {
+        StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(()),
+        status => Err(Error::Protocol {
+            attempt: attempt.clone(),
+            what: format!(
+                "it answered {} where 201 says that something is kept, so {NO_REGISTRY}",
+                status.as_u16()
+            ),
+        }),
     }
 }
 
@@ -364,7 +394,7 @@ impl Upload<'_> {
             };
             let Some(delay) = delay else {
                 self.give_up(&upload).await;
-                return Err(error);
+                return Err(error.after(tries.backoff.tries()));
             };
             tokio::time::sleep(delay).await;
             chunk_bytes = Some(chunk_bytes.unwrap_or(CHUNK_BYTES));
@@ -378,7 +408,7 @@ impl Upload<'_> {
             // The answer may have been lost, and not the content.
             if opened.is_none() {
                 let there = self.client.has_blob(self.reference, &self.digest).await;
-                if there.is_ok_and(|size| size.is_some()) {
+                if there.is_ok_and(|size| size.is_some_and(|size| size == self.size || size == 0)) {
                     return Ok(());
                 }
             }
@@ -485,8 +515,15 @@ impl Upload<'_> {
         let response = self
             .send_body(reqwest::Method::PUT, &url, 0, self.size)
             .await?;
-        drop(response);
-        Ok(())
+        self.check_closed(&url, &response)
+    }
+
+    /// Errors unless the blob is kept now; a store elsewhere that the registry leads to has its own ways.
+    fn check_closed(&self, url: &Url, response: &Response) -> Result<(), Error> {
+        match self.client.transport().is_own(&self.endpoint, url) {
+            true => check_taken(&self.attempt, response),
+            false => Ok(()),
+        }
     }
 
     /// Sends chunk after chunk from what the registry has on, and closes the upload.
@@ -515,7 +552,8 @@ impl Upload<'_> {
         let url = self.closing(upload.location.clone());
         let call = self.call(&self.scopes, Target::Url(&url), true);
         let make = |client: &reqwest::Client, url| client.put(url).header(CONTENT_LENGTH, 0);
-        self.client.transport().send(&call, make).await.map(drop)
+        let response = self.client.transport().send(&call, make).await?;
+        self.check_closed(&url, &response)
     }
 
     /// Sends `length` bytes from `offset`, once.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
@@ -315,7 +315,10 @@ impl Transport {
                     let asked = retry_after(&response);
                     match backoff.next(asked).filter(|_| again) {
                         Some(delay) => tokio::time::sleep(delay).await,
-                        None => return Err(self.refusal(attempt, response, false).await),
+                        None => {
+                            let error = self.refusal(attempt, response, false).await;
+                            return Err(error.after(backoff.tries()));
+                        }
                     }
                     continue;
                 }
@@ -452,6 +455,7 @@ impl Transport {
                 attempt,
                 status: status.as_u16(),
                 retry_after,
+                tries: 1,
                 message,
             },
         }
@@ -475,7 +479,7 @@ impl Transport {
     }
 
     /// Tells whether a URL that the registry gave leads to the registry itself.
-    fn is_own(&self, endpoint: &Endpoint, url: &Url) -> bool {
+    pub(super) fn is_own(&self, endpoint: &Endpoint, url: &Url) -> bool {
         endpoint
             .url(self.scheme(endpoint), "")
             .is_ok_and(|own| own.origin() == url.origin())
@@ -501,32 +505,36 @@ fn challenges(response: &Response) -> Vec<Challenge> {
         .collect()
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Refusals {
-    errors: Vec<Refusal>,
-    /// What token servers say instead.
-    details: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Refusal {
-    code: Option<String>,
-    message: Option<String>,
-}
-
 /// Returns the first error of a registry's answer in one printable line, or nothing.
 fn message(body: &[u8]) -> String {
-    let refusals: Refusals = serde_json::from_slice(body).unwrap_or_default();
-    let text = match refusals.errors.into_iter().next() {
-        Some(Refusal {
-            code: Some(code),
-            message: Some(message),
-        }) => format!("{code}: {message}"),
-        Some(Refusal { code, message }) => code.or(message).unwrap_or_default(),
-        None => refusals.details.unwrap_or_default(),
+    let Ok(answer) = serde_json::from_slice::<Value>(body) else {
+        return plain(body);
     };
+    let first = &answer["errors"][0];
+    let text = match (first["code"].as_str(), first["message"].as_str()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(text), None) | (None, Some(text)) => text.to_owned(),
+        // What token servers and proxies say instead.
+        (None, None) => {
+            let mut texts = ["details", "message", "error"].map(|key| answer[key].as_str());
+            let text = texts.iter_mut().find_map(Option::take);
+            text.unwrap_or_default().to_owned()
+        }
+    };
+    printable(&text)
+}
+
+/// The first line of an answer that is text; a page for browsers says nothing.
+fn plain(body: &[u8]) -> String {
+    let text = str::from_utf8(body).unwrap_or_default().trim();
+    match text.starts_with(['<', '{', '[']) {
+        true => String::new(),
+        false => printable(text.lines().next().unwrap_or_default()),
+    }
+}
+
+/// What people may be shown of a text of strangers.
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(300)
@@ -554,6 +562,9 @@ mod tests {
             r#"{"details":"incorrect username or password"}"#,
             "incorrect username or password",
         );
+        check(r#"{"message":"too large"}"#, "too large");
+        check(r#"{"error":{"code":1},"message":"no"}"#, "no");
+        check("too large\nfor me\n", "too large");
         check("<html>", "");
         check("", "");
         check(r#"{"errors":[]}"#, "");

@@ -75,6 +75,22 @@ async fn who_is_not_known_is_told_to_log_in() {
 }
 
 #[tokio::test]
+async fn a_token_server_that_is_down_is_named() {
+    let registry = tokens();
+    for _ in 0..4 {
+        registry.inject(Fault::Drop {
+            path: "/token".into(),
+        });
+    }
+    let shown = client().resolve(&reference(&registry, "x")).await;
+    let shown = show(&shown.unwrap_err());
+    assert!(
+        shown.starts_with("cannot get a token for `HOST/x:latest` at `HOST`: no answer"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
 async fn an_anonymous_token_is_got_once_and_used_for_all() {
     let registry = Registry::builder().auth(Auth::Token { user: None }).start();
     let layer = content(1000);

@@ -117,7 +117,7 @@ fn helpers_are_asked() {
     let script = "#!/bin/sh\nread -r host || :\ncase $host in\n\
         ann.example) echo '{\"ServerURL\":\"\",\"Username\":\"ann\",\"Secret\":\"s\"}';;\n\
         token.example) echo '{\"Username\":\"<token>\",\"Secret\":\"s\"}';;\n\
-        hang.example) exec sleep 60;;\n\
+        hang.example) sleep 60 & echo $! > \"$0.child\"; wait;;\n\
         bad.example) echo nonsense;;\n\
         locked.example) echo 'the store is locked'; exit 1;;\n\
         *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
@@ -167,6 +167,16 @@ async fn ask_helpers(folder: &Path) {
         ),
     ] {
         assert_eq!(look(&path, host).await, expected, "{host}");
+    }
+    // What it had started went with it.
+    let child = folder.join("docker-credential-kiln-test.child");
+    let child = std::fs::read_to_string(child).unwrap();
+    let stat = Path::new("/proc").join(child.trim()).join("stat");
+    let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while lives() {
+        assert!(std::time::Instant::now() < deadline, "{child} lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // Parts of a host come before the usual helper, and after one that is named for the host.
     for (keeper, expected) in [

@@ -186,7 +186,7 @@ async fn tries_come_to_an_end() {
     assert!(matches!(error, Error::Interrupted { .. }));
     fail(
         (0..4).map(|_| status(BLOBS, 500, None)).collect(),
-        "the registry answered 500 (UNKNOWN",
+        "the registry answered 500 (UNKNOWN: test registry says UNKNOWN) after 4 tries; try again later",
     )
     .await;
     fail(
@@ -205,7 +205,7 @@ async fn tries_come_to_an_end() {
 async fn a_long_retry_after_fails_at_once() {
     fail(
         vec![status(BLOBS, 429, Some("86400"))],
-        "or set KILN_REGISTRY_MIRROR",
+        "it asks to wait 86400 s; wait, log in for a higher limit, or set KILN_REGISTRY_MIRROR",
     )
     .await;
 }
@@ -240,7 +240,7 @@ async fn a_blob_of_another_size_is_refused() {
 async fn refusals_are_final_and_clear() {
     fail(
         vec![status(BLOBS, 404, None)],
-        "not found (UNKNOWN: test registry says UNKNOWN); check the name and the tag",
+        "not found (UNKNOWN: test registry says UNKNOWN); a manifest lists this blob, and the registry does not have it",
     )
     .await;
     fail(vec![status(BLOBS, 403, None)], "access denied (UNKNOWN").await;

@@ -388,3 +388,47 @@ async fn a_registry_that_keeps_another_manifest_is_caught() {
     let none = reference(&registry, "x:v2");
     assert_eq!(client().has_manifest(&none).await.unwrap(), None);
 }
+
+/// Sends through faults that stay, and returns what is said.
+async fn fails(faults: Vec<Fault>) -> String {
+    let registry = Registry::start();
+    for fault in faults {
+        registry.inject(fault);
+    }
+    let options = PushOptions::default();
+    let error = push_by(&client(), &registry, &options).await.unwrap_err();
+    show(&error)
+}
+
+#[tokio::test]
+async fn a_host_that_says_yes_to_everything_is_no_registry() {
+    for part in ["/blobs/sha256", "digest="] {
+        let shown = fails(vec![status(part, 200, None)]).await;
+        assert!(shown.contains("this is no registry"), "{shown}");
+    }
+    let registry = Registry::start();
+    registry.inject(status("/manifests/", 200, None));
+    let reference = reference(&registry, "x:1");
+    let bytes = Bytes::from_static(b"{}");
+    let pushed = client()
+        .push_manifest(&reference, OCI_MANIFEST, bytes)
+        .await;
+    let shown = show(&pushed.unwrap_err());
+    assert!(shown.contains("this is no registry"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_says_what_helps() {
+    let shown = fails(vec![status("/blobs/", 429, Some("86400"))]).await;
+    assert!(
+        shown.contains(" of `HOST/x` at `HOST`: too many requests")
+            && shown.ends_with("it asks to wait 86400 s; wait, or log in for a higher limit"),
+        "{shown}"
+    );
+    let shown = fails((0..20).map(|_| status("uploads/", 413, None)).collect()).await;
+    assert!(
+        shown.contains("answered 413 (UNKNOWN: test registry says UNKNOWN)")
+            && shown.contains("limits how much a request may hold"),
+        "{shown}"
+    );
+}

@@ -158,13 +158,16 @@ impl Helper {
         })?
     }
 
-    /// Dropping the future kills the program.
+    /// Dropping the future kills the program, with all that it has started.
     async fn run(&self, verb: &str, input: &[u8]) -> Result<Answer, CredentialsError> {
         let start = |source| CredentialsError::HelperStart {
             program: self.program.clone(),
             source,
         };
-        let line = CommandLine::new(&self.program, [verb]);
+        let line = CommandLine {
+            own_group: true,
+            ..CommandLine::new(&self.program, [verb])
+        };
         let pipes = Pipes::new().map_err(start)?;
         let mut process = self.caller.start(&line, pipes.theirs).map_err(start)?;
         let mut stdin = pipes.stdin;
