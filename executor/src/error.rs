@@ -361,7 +361,7 @@ pub enum Error {
     /// An image that a registry did not get.
     #[error("could not push {}", names.join(", "))]
     NotSent {
-        /// Its names, in their short form.
+        /// The names that it did not get, in their short form.
         names: Vec<String>,
         /// The store has it under these.
         is_kept: bool,
@@ -372,6 +372,14 @@ pub enum Error {
     /// An image that is to be sent and has no name.
     #[error("an image without a name says no registry to push to")]
     NothingNamed,
+    /// A name of one image where all of a repository are meant.
+    #[error("`{name}` has a tag or a digest, and all tags of a repository are to be pushed")]
+    TagAndAllTags {
+        /// The name.
+        name: String,
+        /// Its repository.
+        repository: String,
+    },
     /// A name that says another thing than how the image is sent.
     #[error("`{name}` has a tag, and the image is to be pushed by its digest alone")]
     TagByDigest {
@@ -599,9 +607,11 @@ impl Error {
                 ..
             } => return source.hint(),
             Error::NotSent { names, source, .. } => {
+                let commands = names.iter().map(|name| format!("`kiln push {name}`"));
                 let push = format!(
-                    "the image is kept: `kiln push {}` sends it without building it again",
-                    names.first().map_or("", String::as_str)
+                    "the image is kept: {} {} it without building it again",
+                    commands.collect::<Vec<_>>().join(", "),
+                    if names.len() == 1 { "sends" } else { "send" }
                 );
                 return Some(match source.hint() {
                     Some(hint) => format!("{hint}; {push}"),
@@ -611,6 +621,9 @@ impl Error {
             Error::NothingNamed => {
                 "give it one with -t HOST/NAME:TAG, or with name=HOST/NAME:TAG of the output"
                     .to_owned()
+            }
+            Error::TagAndAllTags { name, repository } => {
+                format!("`kiln push -a {repository}` pushes all, `kiln push {name}` that one")
             }
             Error::TagByDigest { name } => {
                 let end = name.rfind(':').unwrap_or(name.len());

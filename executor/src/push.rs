@@ -83,12 +83,14 @@ pub struct PushedName {
 }
 
 impl Executor {
-    /// Sends an image of the store to a registry.
+    /// Sends an image of the store to a registry; `pushed` gets the names that were put there, also where
+    /// another one fails.
     pub async fn push_image(
         &self,
         request: &PushRequest,
         observer: &TransferObserver,
-    ) -> Result<Vec<PushedName>, Error> {
+        pushed: &mut Vec<PushedName>,
+    ) -> Result<(), Error> {
         if self.options().offline {
             return Err(Error::Offline {
                 reference: request.image.clone(),
@@ -96,7 +98,6 @@ impl Executor {
         }
         request.packing.check()?;
         let lease = self.store().lease();
-        let mut pushed = Vec::new();
         for (image, targets) in self.to_push(&lease, request)? {
             observer.tell(TransferEvent::Doing("packing layers".to_owned()));
             let (export, referrers) = {
@@ -126,10 +127,10 @@ impl Executor {
                 })
                 .await?
             };
-            pushed.extend(self.send(&export, &targets, observer).await?);
+            self.send(&export, &targets, observer, pushed).await?;
             self.refer(&referrers, &targets, observer).await?;
         }
-        Ok(pushed)
+        Ok(())
     }
 
     /// Sends what refers to manifests that were sent, and sees to it that the registry lists it.
@@ -145,7 +146,9 @@ impl Executor {
             for referrer in referrers {
                 let entry = &referrer.export.root;
                 let target = repository.at(entry.digest);
-                let sent = self.send(&referrer.export, &[target], observer).await?;
+                let mut sent = Vec::new();
+                self.send(&referrer.export, &[target], observer, &mut sent)
+                    .await?;
                 if sent.iter().any(|sent| sent.lists_subject) {
                     continue;
                 }
@@ -197,7 +200,15 @@ impl Executor {
     }
 
     fn all_tags(&self, lease: &Lease, name: &str) -> Result<Vec<(Image, Vec<Reference>)>, Error> {
-        let repository = Reference::parse(name)?.name();
+        let parsed = Reference::parse(name)?;
+        let repository = parsed.name();
+        // A name without a tag is the same name with the usual one.
+        if parsed.digest().is_some() || name.ends_with(&format!(":{}", parsed.identifier())) {
+            return Err(Error::TagAndAllTags {
+                name: name.to_owned(),
+                repository: parsed.familiar_name(),
+            });
+        }
         let mut found = Vec::new();
         for named in self.store().images()? {
             let tags: Vec<Reference> = named
@@ -252,14 +263,32 @@ impl Executor {
     /// Sends an image, or anything else that is a manifest with blobs, and gives it names.
     ///
     /// The caller holds the blobs, which are in the store. A target without a tag gets the manifest by its
-    /// digest alone. Returns what became of each target, in order.
+    /// digest alone. `sent` gets what became of the targets, in order, up to one that fails.
     pub(crate) async fn send(
         &self,
         export: &Export,
         targets: &[Reference],
         observer: &TransferObserver,
-    ) -> Result<Vec<PushedName>, Error> {
-        let mut pushed: Vec<PushedName> = Vec::with_capacity(targets.len());
+        sent: &mut Vec<PushedName>,
+    ) -> Result<(), Error> {
+        let before = sent.len();
+        let done = self.send_each(export, targets, observer, sent).await;
+        let place = |name: &PushedName| {
+            targets
+                .iter()
+                .position(|target| target.familiar() == name.name)
+        };
+        sent[before..].sort_by_key(place);
+        done
+    }
+
+    async fn send_each(
+        &self,
+        export: &Export,
+        targets: &[Reference],
+        observer: &TransferObserver,
+        sent: &mut Vec<PushedName>,
+    ) -> Result<(), Error> {
         let mut begun: BTreeSet<String> = BTreeSet::new();
         for target in targets {
             if !begun.insert(target.name()) {
@@ -271,15 +300,9 @@ impl Executor {
                 .cloned()
                 .collect();
             let sending = self.sending(export, target, observer)?;
-            pushed.extend(sending.run(&same).await?);
+            sending.run(&same, sent).await?;
         }
-        let place = |name: &PushedName| {
-            targets
-                .iter()
-                .position(|target| target.familiar() == name.name)
-        };
-        pushed.sort_by_key(place);
-        Ok(pushed)
+        Ok(())
     }
 
     /// Sends the blobs of an export and those of its documents that are none of a manifest; whatever names
@@ -324,30 +347,32 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn run(&self, targets: &[Reference]) -> Result<Vec<PushedName>, Error> {
+    async fn run(&self, targets: &[Reference], sent: &mut Vec<PushedName>) -> Result<(), Error> {
         let root = &self.export.root;
         let asked = targets.iter().map(|target| async move {
             let found = self.client.has_manifest(&named(target, root)?).await?;
-            Ok::<_, Error>((found != Some(root.digest)).then(|| target.clone()))
+            Ok::<_, Error>((target, found == Some(root.digest)))
         });
         let asked = stream::iter(asked).buffered(ASKED_AT_ONCE);
-        let open: Vec<Option<Reference>> = asked.try_collect().await?;
-        let open: Vec<Reference> = open.into_iter().flatten().collect();
-        let mut lists_subject = false;
+        let asked: Vec<(&Reference, bool)> = asked.try_collect().await?;
+        let (known, open): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, there)| *there);
+        let same = known.iter();
+        sent.extend(same.map(|(target, _)| self.pushed(target, true, false)));
         if !open.is_empty() {
             // Under another name, perhaps; a name without a tag was asked for by digest just now.
-            let by_digest = open.iter().any(|target| target.tag().is_none());
-            let mut there =
-                open.len() < targets.len() || !by_digest && self.has(root.digest).await?;
+            let by_digest = open.iter().any(|(target, _)| target.tag().is_none());
+            let mut there = !known.is_empty() || !by_digest && self.has(root.digest).await?;
             let mut again = true;
-            loop {
+            let mut left = open.as_slice();
+            while let Some(((target, _), rest)) = left.split_first() {
                 if !there {
                     self.contents().await?;
+                    there = true;
                 }
-                match self.names(&open).await {
-                    Ok(lists) => {
-                        lists_subject = lists;
-                        break;
+                match self.name(target).await {
+                    Ok(lists_subject) => {
+                        sent.push(self.pushed(target, false, lists_subject));
+                        left = rest;
                     }
                     // What was there a moment ago is gone, or never was.
                     Err(error) if error.lacks_content() && again => {
@@ -357,18 +382,19 @@ impl Sending<'_> {
                 }
             }
         }
-        self.remember()?;
-        Ok(targets
-            .iter()
-            .map(|target| PushedName {
-                name: target.familiar(),
-                digest: root.digest.to_string(),
-                media_type: root.media_type.clone(),
-                size_bytes: root.size,
-                was_there: !open.contains(target),
-                lists_subject,
-            })
-            .collect())
+        self.remember()
+    }
+
+    fn pushed(&self, target: &Reference, was_there: bool, lists_subject: bool) -> PushedName {
+        let root = &self.export.root;
+        PushedName {
+            name: target.familiar(),
+            digest: root.digest.to_string(),
+            media_type: root.media_type.clone(),
+            size_bytes: root.size,
+            was_there,
+            lists_subject,
+        }
     }
 
     /// Keeps where the blobs are now.
@@ -377,23 +403,19 @@ impl Sending<'_> {
         Ok(self.store.put_places(&self.repository.name(), &blobs)?)
     }
 
-    /// Gives the root its names; tells whether the registry lists it as a referrer.
-    async fn names(&self, targets: &[Reference]) -> Result<bool, registry::Error> {
+    /// Gives the root a name; tells whether the registry lists it as a referrer.
+    async fn name(&self, target: &Reference) -> Result<bool, registry::Error> {
         let root = &self.export.root;
         let mut documents = self.export.documents.iter();
         let document = documents.find(|document| document.descriptor.digest == root.digest);
         let Some(document) = document else {
             unreachable!("BUG: the root of an export is not among its documents");
         };
-        let mut lists_subject = false;
-        for target in targets {
-            let put = self
-                .client
-                .push_manifest(target, &root.media_type, document.bytes.clone())
-                .await?;
-            lists_subject = put.lists_subject;
-        }
-        Ok(lists_subject)
+        let put = self
+            .client
+            .push_manifest(target, &root.media_type, document.bytes.clone())
+            .await?;
+        Ok(put.lists_subject)
     }
 
     async fn has(&self, manifest: Sha256Digest) -> Result<bool, registry::Error> {

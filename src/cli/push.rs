@@ -25,16 +25,20 @@ pub(crate) fn push(args: &PushArgs) -> Done {
         attestations: args.attestations.into(),
     };
     let kiln = host::open(Needs::Layers, false)?;
-    let pushed = shown(args.progress, args.quiet, async |observer| {
-        kiln.push_image(&request, observer).await
-    })?;
+    let mut pushed = Vec::new();
+    let done = shown(args.progress, args.quiet, async |observer| {
+        kiln.push_image(&request, observer, &mut pushed).await
+    });
     if !args.quiet {
         for name in pushed.iter().filter(|name| name.was_there) {
             report::note(&format!("{} is up to date", name.name));
         }
     }
     host::settle_later(&kiln)?;
-    print(&pushed.iter().map(line).collect::<String>())
+    // What is through is there, whatever became of the rest.
+    let printed = print(&pushed.iter().map(line).collect::<String>());
+    done?;
+    printed
 }
 
 /// The results of an earlier build, to where caches lie.

@@ -656,15 +656,18 @@ impl<'a> Run<'a> {
                 false => name.clone(),
             })
             .collect();
-        let sending = self
-            .executor
-            .send(&image, &targets, self.worker.transfers());
+        let mut sent = Vec::new();
+        let transfers = self.worker.transfers();
+        let sending = self.executor.send(&image, &targets, transfers, &mut sent);
         let sending = unless_stopped(self.stop, sending);
         match tokio::runtime::Handle::current().block_on(sending)? {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(source) => {
                 let is_kept = keep || self.keep_instead(options, names).is_ok();
-                let names = names.iter().map(Reference::familiar);
+                let sent: Vec<&str> = sent.iter().map(|sent| sent.name.as_str()).collect();
+                let failed = names.iter().zip(&targets);
+                let failed = failed.filter(|(_, target)| !sent.contains(&&*target.familiar()));
+                let names = failed.map(|(name, _)| name.familiar());
                 return Err(Error::NotSent {
                     names: names.collect(),
                     is_kept,

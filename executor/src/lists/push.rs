@@ -90,7 +90,9 @@ impl Executor {
             documents,
             blobs,
         };
-        self.send(&export, &[target], observer).await
+        let mut sent = Vec::new();
+        self.send(&export, &[target], observer, &mut sent).await?;
+        Ok(sent)
     }
 
     /// The members of the store, ready to leave it, by the digests that the list has for them.

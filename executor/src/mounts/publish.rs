@@ -310,8 +310,10 @@ impl Executor {
             }
             let is_own = at + 1 == names.len();
             let name = names[at].reference().cloned();
-            match self.send(export, name.as_slice(), &silent).await {
-                Ok(_) => {}
+            let mut sent = Vec::new();
+            let sending = self.send(export, name.as_slice(), &silent, &mut sent);
+            match sending.await {
+                Ok(()) => {}
                 // Goes on without copies, where none may be made.
                 Err(error) if !is_own && is_refusal(&error) => {
                     names.drain(..names.len() - 1);

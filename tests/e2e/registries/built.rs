@@ -274,6 +274,24 @@ fn two_registries(world: &World) {
     build(world, &["--push", "-t", &names[0], "-t", &names[1]]);
     let manifest = |registry: &Registry| registry.manifest("app", "1").unwrap();
     assert_eq!(manifest(&one), manifest(&two));
+    // Of a push that fails in part, that part is told.
+    world.dockerfile("FROM demo/base\nLABEL other=1\n");
+    for _ in 0..2 {
+        two.inject(Fault::Status {
+            path: "/manifests/1".to_owned(),
+            status: 403,
+            retry_after: None,
+        });
+    }
+    let push = [
+        "build", "-q", "--push", "-t", &names[0], "-t", &names[1], "ctx",
+    ];
+    let ran = world.kiln(&push).exits(1);
+    let told = format!("error: could not push {}\n", names[1]);
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    let hint = format!("kept: `kiln push {}` sends it", names[1]);
+    assert!(ran.stderr.contains(&hint), "{}", ran.stderr);
+    assert_ne!(manifest(&one), manifest(&two));
 }
 
 /// A base goes from one registry to another without being unpacked here, and within one without coming here.

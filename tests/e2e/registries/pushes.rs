@@ -24,6 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case("push_of_an_index", &[Containers], push_of_an_index),
         case("push_all_tags", &[Containers], push_all_tags),
+        case("push_fails_in_part", &[Containers], push_fails_in_part),
         case(
             "push_packed_otherwise",
             &[Containers],
@@ -209,6 +210,19 @@ fn push_of_an_index(world: &World) {
     push(world, &["--platform", "linux/arm64", "app", &one]);
     let (digest, _) = manifest(&registry, "app", "arm");
     assert_eq!(entries[1]["digest"], digest.as_str());
+}
+
+fn push_fails_in_part(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let there = format!("{}/app:1", registry.host());
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("{}/app:1", nobody.local_addr().unwrap());
+    drop(nobody);
+    let ran = world.kiln(&["push", "app", &there, &nowhere]).exits(1);
+    let (digest, _) = manifest(&registry, "app", "1");
+    assert_eq!(ran.stdout, format!("{there}@{digest}\n"));
+    assert!(ran.stderr.contains("no answer"), "{}", ran.stderr);
 }
 
 fn push_all_tags(world: &World) {
@@ -482,6 +496,7 @@ fn push_of_no_image(world: &World) {
         &["registry.example/app:2.0"][..],
         &["nothing/of/that/name"],
         &["-a", "registry.example/ap"],
+        &["-a", "registry.example/app:1.0"],
         &[&id],
         &[
             "app",
