@@ -193,6 +193,7 @@ impl Kiln {
         }
         let contexts = Contexts {
             directories: locals.directories.clone(),
+            brought: place.as_ref().and_then(Place::lacks),
             ignore,
             lock: lock.shown,
             locked,

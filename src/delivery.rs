@@ -193,6 +193,20 @@ impl Place {
         Ok(place)
     }
 
+    /// What to say of a file that it lacks, if it was brought here: nobody knows the directory that it is in.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        let delivered = self.delivered.as_ref()?;
+        Some(match delivered.is_empty() {
+            true => "there is no build context, but a Dockerfile alone; \
+                     `kiln build -f - DIRECTORY` reads it and has one"
+                .to_owned(),
+            false => format!(
+                "sources are relative to the build context, `{}`",
+                self.shown
+            ),
+        })
+    }
+
     /// Finds out when a source was last changed: one at a URL, or the context.
     pub(crate) async fn time_of(
         &self,

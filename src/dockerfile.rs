@@ -29,6 +29,8 @@ const LIMIT_BYTES: u64 = 16 << 20;
 /// The name that local sources of the main context have in plans.
 pub(crate) const CONTEXT: &str = "context";
 const DEFAULT_NAME: &str = "Dockerfile";
+/// What the system calls a file that is not there (ENOENT).
+const NOT_THERE: i32 = 2;
 
 /// A Dockerfile that was lowered, and where its sources lie.
 pub(crate) struct Source {
@@ -439,7 +441,8 @@ pub(crate) fn find_dockerfile(request: &SourceRequest, place: &Place) -> Result<
     let absent = |path: &Path| Error::File {
         attempt: "read the Dockerfile",
         path: path.to_owned(),
-        source: io::ErrorKind::NotFound.into(),
+        // As the system says it elsewhere.
+        source: io::Error::from_raw_os_error(NOT_THERE),
     };
     let (path, bytes) = match (&request.dockerfile, &place.delivered) {
         (Some(DockerfileRequest::Path(path)), None) => (path.clone(), read(path)?),

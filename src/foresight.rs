@@ -170,6 +170,7 @@ impl Kiln {
         let plan = Arc::new(source.lowered.plan.clone());
         let contexts = Contexts {
             directories: source.locals.directories.clone(),
+            brought: source.place.lacks(),
             ignore: source.ignore.clone(),
             lock: source.lock.shown.clone(),
             locked: source.lock.names(&plan),

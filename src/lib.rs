@@ -91,6 +91,7 @@ pub use kiln_executor::{
 };
 pub use kiln_executor::{
     AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin, SbomRequest,
+    names_registry,
 };
 pub use kiln_executor::{
     CacheError, CacheMode, CachePlace, CachePublished, CacheSource, CacheTarget, DEFAULT_TAG,

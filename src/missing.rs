@@ -8,6 +8,7 @@ use kiln_ir::pattern::PatternList;
 use kiln_ir::{ActionInput, FileActionKind, LocalSource, NodeId, Op, Plan, SourceOp};
 
 use crate::call::near;
+use crate::dockerfile::CONTEXT;
 use crate::ignore::IgnoreFile;
 
 /// The contexts of a build, to be looked at again once a file was not found.
@@ -15,6 +16,8 @@ use crate::ignore::IgnoreFile;
 pub(crate) struct Contexts {
     /// By the names that local sources have in the plan.
     pub(crate) directories: BTreeMap<String, PathBuf>,
+    /// What to say of a file that the main one lacks, if that was brought here.
+    pub(crate) brought: Option<String>,
     /// The rules of the main one.
     pub(crate) ignore: Option<IgnoreFile>,
     /// The lock.
@@ -56,6 +59,9 @@ impl Contexts {
             .collect();
         if !names.is_empty() {
             return Some(format!("did you mean {}?", names.join(" or ")));
+        }
+        if let Some(words) = self.brought.as_ref().filter(|_| source.name == CONTEXT) {
+            return Some(words.clone());
         }
         Some(format!(
             "sources are relative to the build context, `{}`",

@@ -81,6 +81,11 @@ impl Delivered {
         })
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.layers.list(&kiln_tree::TreePath::ROOT).is_empty()
+    }
+
     /// The latest time of a file, in seconds since 1970.
     pub fn newest(&self) -> Option<i64> {
         let items = self.layers.within(&kiln_tree::TreePath::ROOT);

@@ -113,7 +113,7 @@ pub use pull::{PullRequest, PulledImage};
 pub use push::{AttestAs, PushRequest, PushedName};
 pub use remotes::lock_name;
 pub use sbom::{Inventory, Note, Package, Purl, SPDX_PREDICATE, image_purl};
-pub use sboms::{Sbom, SbomOrigin, SbomRequest};
+pub use sboms::{Sbom, SbomOrigin, SbomRequest, names_registry};
 pub use secrets::{AgentSource, SecretSource, Secrets};
 pub use source::{ResolvedImage, Resolver, ago};
 pub use space::{Keep, SpaceLine, Swept};

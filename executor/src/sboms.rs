@@ -90,6 +90,12 @@ impl SbomRequest {
     }
 }
 
+/// Whether a name begins with a registry's.
+pub fn names_registry(name: &str) -> bool {
+    let (host, _) = name.split_once('/').unwrap_or_default();
+    host.contains(['.', ':']) || host == "localhost"
+}
+
 impl Executor {
     /// Returns the SBOM of an image: the one attached to it, here or in its registry, or one that is made of its
     /// layers, which are brought here for that.
@@ -185,9 +191,7 @@ impl Executor {
             done => return done,
         };
         // A name that was mistyped is not told to a registry that it does not name.
-        let (host, _) = name.split_once('/').unwrap_or_default();
-        let names_registry = host.contains(['.', ':']) || host == "localhost";
-        if !names_registry || self.options().offline {
+        if !names_registry(name) || self.options().offline {
             return Err(error);
         }
         let attached = self.attached_everywhere(&Reference::parse(name)?).await?;

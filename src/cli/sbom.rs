@@ -104,8 +104,16 @@ pub(crate) fn attestations(image: &str) -> Done {
         }
     }
     if platforms.is_empty() {
+        let pull = match kiln::names_registry(image) {
+            true => {
+                format!(
+                    "; `kiln pull --all-platforms {image}` brings what its registry has beside it"
+                )
+            }
+            false => String::new(),
+        };
         report::warning(&format!(
-            "nothing is attached to `{image}`; `kiln build --provenance --sbom` attaches both"
+            "nothing is attached to `{image}`; `kiln build --provenance --sbom` attaches both{pull}"
         ));
     }
     print(&format!("{:#}\n", Value::Object(platforms)))

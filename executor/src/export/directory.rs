@@ -119,12 +119,8 @@ fn copy_blob(
     }
     let blob = store.open_blob(&blob_digest(digest))?;
     let mut output = Output::create(&Destination::File(path.to_owned()))?;
-    kiln_tree::copy::copy_bytes_unseen(blob, output.file(), size, stop).map_err(|source| {
-        Error::Destination {
-            path: path.to_owned(),
-            source,
-        }
-    })?;
+    kiln_tree::copy::copy_bytes_unseen(blob, output.file(), size, stop)
+        .map_err(|error| Error::io("write", path)(error.into_io()))?;
     output.finish()
 }
 

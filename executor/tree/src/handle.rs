@@ -44,6 +44,14 @@ impl FsError {
         }
     }
 
+    /// The failed call's own error, for whoever knows better where it was.
+    pub fn into_io(self) -> io::Error {
+        match self {
+            Self::Io { source, .. } => source,
+            Self::Path(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
+        }
+    }
+
     /// The kind of the failed call.
     pub fn kind(&self) -> io::ErrorKind {
         match self {

@@ -154,6 +154,11 @@ fn pushed_without(world: &World) {
     build(world, &[]);
     world.kiln(&["push", "app", &name]).ok();
     assert_eq!(manifest(&registry, "app", "latest").0, digest);
+    // What was pulled may have left something behind.
+    world.kiln(&["pull", &name]).ok();
+    let ran = world.kiln(&["inspect", "--attestations", &name]).ok();
+    let way = format!("`kiln pull --all-platforms {name}` brings what its registry has");
+    assert!(ran.stderr.contains(&way), "{}", ran.stderr);
 }
 
 /// Checks that nothing of an image was fetched but what is said of it.

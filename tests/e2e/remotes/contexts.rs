@@ -259,6 +259,11 @@ fn dockerfile_on_stdin(world: &World) {
         .stdin("FROM demo/base\nCOPY f /\n")
         .exits(1);
     assert!(ran.stderr.contains("\"/f\": not found"), "{}", ran.stderr);
+    let hint = "hint: there is no build context, but a Dockerfile alone";
+    assert!(ran.stderr.contains(hint), "{}", ran.stderr);
+    let ran = build(world, &["-f", "nowhere", "ctx"]).run();
+    let told = "could not read the Dockerfile `nowhere`\n  because: No such file or directory";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
 }
 
 fn dockerfile_from_elsewhere(world: &World) {

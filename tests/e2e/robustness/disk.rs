@@ -144,6 +144,7 @@ fn a_full_disk_and_archives(world: &World) {
     ] {
         assert!(lines.contains(&line), "{line}: {whole}");
     }
+    assert!(!whole.contains("``"), "something has no name: {whole}");
     for part in ["out.tar", "same:latest", "noise:latest"] {
         let told = lines.iter().any(|line| line.starts_with(part));
         assert!(!told, "{part}: {whole}");
