@@ -124,7 +124,8 @@ impl Executor {
         let reference = crate::export::reference(name)?;
         let lease = self.store().lease();
         let image = self.find_image(&lease, image)?;
-        self.store().tag(&image.id, &reference.to_string())?;
+        self.store()
+            .tag(&image.id, &image.manifest, &reference.to_string())?;
         Ok(reference.familiar())
     }
 
@@ -190,7 +191,7 @@ impl Executor {
         }
         details.index = Some(text("index", &image.manifest, name)?);
         for member in &image.members {
-            let image = store.peek_image(&member.id.to_string())?;
+            let image = store.peek_member(member)?;
             details
                 .platforms
                 .push(platform_details(store, &image, name)?);
@@ -209,7 +210,7 @@ impl Executor {
         let image = self.peek_image(name)?;
         let wanted = platform.cloned().unwrap_or_else(host_platform);
         let image = match choose(&image, &wanted, name)? {
-            Some(member) => store.peek_image(&member.id.to_string())?,
+            Some(member) => store.peek_member(member)?,
             None => image,
         };
         let details = platform_details(store, &image, name)?;
@@ -282,7 +283,7 @@ pub(crate) fn member_for(
     name: &str,
 ) -> Result<Image, Error> {
     match choose(&image, platform, name)? {
-        Some(member) => Ok(store.resolve_image(lease, &member.id.to_string())?),
+        Some(member) => Ok(store.member(lease, member)?),
         None => Ok(image),
     }
 }

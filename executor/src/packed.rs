@@ -218,8 +218,7 @@ impl Packing<'_> {
     }
 
     fn member(&self, member: &Member) -> Result<Image, Error> {
-        let store = self.executor.store();
-        Ok(store.resolve_image(self.lease, &member.id.to_string())?)
+        Ok(self.executor.store().member(self.lease, member)?)
     }
 
     /// An entry of an index with all that it leads to, if that is here as it was.
@@ -309,23 +308,20 @@ impl Packing<'_> {
             return Ok(None);
         };
         parts.document(config.clone(), config_bytes);
-        let contents = image.map(|image| image.layers.as_slice());
-        if contents.is_some_and(|contents| contents.len() != manifest.layers.len()) {
+        let diff_ids = image.map(diff_ids).transpose()?;
+        let count = diff_ids.as_ref().map(Vec::len);
+        if count.is_some_and(|count| count != manifest.layers.len()) {
             return Ok(None);
         }
         let mut missing = Vec::new();
         for (index, layer) in manifest.layers.iter().enumerate() {
             parts.blob(layer);
-            let content = contents.map(|contents| contents[index]);
-            if self.is_as_it_came(layer, content, image, owner)? {
+            let diff_id = diff_ids.as_ref().map(|diff_ids| diff_ids[index]);
+            if self.is_as_it_came(layer, diff_id, image, owner)? {
                 continue;
             }
             // An archive that nobody packed yet stands for a layer that was made here.
-            let made_here = content.is_some_and(|content| match content {
-                Content::Layer(_) => true,
-                Content::DiffId(id) => id.0 == *layer.digest.as_bytes(),
-            });
-            if made_here {
+            if diff_id.is_some_and(|diff_id| diff_id.0 == *layer.digest.as_bytes()) {
                 return Ok(None);
             }
             missing.push(layer);
@@ -348,14 +344,14 @@ impl Packing<'_> {
     fn is_as_it_came(
         &self,
         layer: &Descriptor,
-        content: Option<Content>,
+        diff_id: Option<DiffId>,
         image: Option<&Image>,
         owner: &ImageId,
     ) -> Result<bool, Error> {
         let store = self.executor.store();
         let blob = blob_digest(&layer.digest);
-        if let Some(content) = content
-            && let Some((_, found)) = as_pulled(store, self.lease, &content)?
+        if let Some(diff_id) = diff_id
+            && let Some((_, found)) = as_pulled(store, self.lease, &Content::DiffId(diff_id))?
             && found.digest == blob
         {
             return Ok(true);
@@ -430,22 +426,7 @@ impl Packing<'_> {
     ) -> Result<Descriptor, Error> {
         let kept = Manifest::from_slice(&image.manifest)
             .map_err(|error| document("manifest", image, error))?;
-        let config = kiln_oci::document::ImageConfig::from_slice(&image.config)
-            .map_err(|error| document("config", image, error))?;
-        let diff_ids: Vec<DiffId> = config
-            .rootfs
-            .diff_ids
-            .iter()
-            .map(|digest| DiffId(*digest.as_bytes()))
-            .collect();
-        if diff_ids.len() != image.layers.len() {
-            let words = format!(
-                "it lists {} layers, and there are {}",
-                diff_ids.len(),
-                image.layers.len()
-            );
-            return Err(document("config", image, words));
-        }
+        let diff_ids = diff_ids(image)?;
         let bring = |layer: DiffId| {
             let place = diff_ids.iter().position(|id| *id == layer);
             match place.and_then(|index| kept.layers.get(index)) {
@@ -744,6 +725,23 @@ fn left_out_words(image: &Descriptor, kinds: &BTreeSet<&str>) -> String {
 /// The config of an image for one platform.
 fn config(image: &Image) -> Result<kiln_ir::ImageConfig, Error> {
     kiln_ir::ImageConfig::from_json(&image.config).map_err(|error| document("config", image, error))
+}
+
+/// The diff ids of an image's layers, as many as the store has of them.
+fn diff_ids(image: &Image) -> Result<Vec<DiffId>, Error> {
+    let config = kiln_oci::document::ImageConfig::from_slice(&image.config)
+        .map_err(|error| document("config", image, error))?;
+    let diff_ids = config.rootfs.diff_ids.iter();
+    let diff_ids: Vec<DiffId> = diff_ids.map(|digest| DiffId(*digest.as_bytes())).collect();
+    if diff_ids.len() != image.layers.len() {
+        let words = format!(
+            "it lists {} layers, and there are {}",
+            diff_ids.len(),
+            image.layers.len()
+        );
+        return Err(document("config", image, words));
+    }
+    Ok(diff_ids)
 }
 
 /// Whether a manifest says all this already.

@@ -80,7 +80,7 @@ impl Executor {
         };
         let store = self.store();
         // A digest is a name that nothing else can have.
-        let before = store.tag(&kept.id, &reference.to_string())?;
+        let before = store.tag(&kept.id, &kept.manifest, &reference.to_string())?;
         Ok(PulledImage {
             name: reference.familiar(),
             id: kept.id.to_string(),
@@ -100,6 +100,8 @@ struct Pull<'a> {
 
 struct Kept {
     id: ImageId,
+    /// Its manifest, or its index.
+    manifest: Vec<u8>,
     /// Nothing had to be brought for it.
     was_there: bool,
 }
@@ -126,6 +128,7 @@ impl Pull<'_> {
         {
             return Ok(Kept {
                 id: named.id,
+                manifest: named.manifest,
                 was_there: true,
             });
         }
@@ -180,11 +183,11 @@ impl Pull<'_> {
             created: time_of(from.config.created.as_deref()),
         };
         store.put_image(&self.lease, &new)?;
-        store.put_manifest(&id, &new.manifest)?;
         let name = self.reference.to_string();
         remember(executor, &name, platform, image, &from.diff_ids)?;
         Ok(Kept {
             id,
+            manifest: new.manifest,
             was_there: !brought,
         })
     }
@@ -197,6 +200,7 @@ impl Pull<'_> {
         if named.is_some_and(|named| named.id == id) {
             return Ok(Kept {
                 id,
+                manifest: root.bytes.to_vec(),
                 was_there: true,
             });
         }
@@ -249,6 +253,7 @@ impl Pull<'_> {
         store.attach_blobs(&id, &attached)?;
         Ok(Kept {
             id,
+            manifest: root.bytes.to_vec(),
             was_there: false,
         })
     }
@@ -282,6 +287,7 @@ impl Pull<'_> {
                     into.members.push(Member {
                         platform: stated.unwrap_or_else(|| platform.to_string()),
                         id: kept.id,
+                        manifest: kept.manifest,
                     });
                 }
                 Root::Manifest(parsed) => {

@@ -217,11 +217,18 @@ impl Executor {
                 .filter_map(|name| Reference::parse(name).ok())
                 .filter(|reference| reference.name() == repository && reference.tag().is_some())
                 .collect();
-            if let Some(tag) = tags.first()
-                && let Some(image) = self.store().image_by_name(lease, &tag.to_string())?
-            {
-                found.push((image, tags));
+            // Its names may have manifests of their own.
+            let mut of_this: Vec<(Image, Vec<Reference>)> = Vec::new();
+            for tag in tags {
+                let Some(image) = self.store().image_by_name(lease, &tag.to_string())? else {
+                    continue;
+                };
+                match of_this.iter_mut().find(|(known, _)| *known == image) {
+                    Some((_, tags)) => tags.push(tag),
+                    None => of_this.push((image, vec![tag])),
+                }
             }
+            found.extend(of_this);
         }
         match found.is_empty() {
             true => Err(self.nothing_to_push(name)?),

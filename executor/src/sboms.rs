@@ -206,7 +206,7 @@ impl Executor {
         let image = self.find_image(&lease, name)?;
         let mut all = Vec::new();
         for member in &image.members {
-            let found = self.store().resolve_image(&lease, &member.id.to_string())?;
+            let found = self.store().member(&lease, member)?;
             all.push((member.platform.clone(), self.predicates_of(&image, &found)?));
         }
         Ok(all)

@@ -97,10 +97,11 @@ impl Image {
         options: &ImageOptions,
     ) -> Result<Kept, Error> {
         let was_there = find(store, lease, &self.id)?.is_some();
-        let manifest = match options.packing {
-            Some(_) => self.manifest(options, self.packed(options.flavor())),
-            None => self.manifest(options, self.unpacked(options.flavor(), store, lease)?),
+        let layers = match options.is_packed() {
+            true => self.packed(options.flavor()),
+            false => self.unpacked(options.flavor(), store, lease)?,
         };
+        let manifest = self.manifest(options, layers);
         store.put_image(
             lease,
             &NewImage {
@@ -112,7 +113,7 @@ impl Image {
                 created: self.created,
             },
         )?;
-        if options.packing.is_some() {
+        if options.is_packed() {
             // So it leaves in the very bytes of its manifest.
             let blobs = self.layers.iter().filter_map(|layer| layer.blob);
             let blobs: Vec<BlobDigest> = blobs.map(|blob| blob.digest).collect();
@@ -121,6 +122,7 @@ impl Image {
         Ok(Kept {
             id: self.id,
             manifest: self.descriptor(options, &manifest),
+            bytes: manifest,
             was_there,
         })
     }
@@ -249,6 +251,8 @@ pub(super) struct Kept {
     pub(super) id: ImageId,
     /// Its manifest or index.
     pub(super) manifest: Descriptor,
+    /// The bytes of that.
+    pub(super) bytes: Vec<u8>,
     pub(super) was_there: bool,
 }
 
@@ -270,27 +274,19 @@ pub(super) fn find(
 pub(super) fn name(
     store: &Store,
     lease: &Lease,
-    id: &ImageId,
-    was_there: bool,
+    kept: &Kept,
     names: &[Reference],
 ) -> Result<bool, Error> {
-    let same = match names.first() {
-        _ if !was_there => false,
-        None => true,
-        Some(name) => {
-            let named = store.image_by_name(lease, &name.to_string())?;
-            named.is_some_and(|named| named.id == *id)
-        }
+    let named = match names.first() {
+        Some(name) => store.image_by_name(lease, &name.to_string())?,
+        None => None,
     };
-    let renamed = if same {
-        names.get(1..).unwrap_or_default()
-    } else {
-        names
-    };
-    for name in renamed {
-        store.tag(id, &name.to_string())?;
+    let named = named.filter(|named| named.id == kept.id);
+    let is_named = named.as_ref().map(|named| &named.manifest) == Some(&kept.bytes);
+    for name in &names[usize::from(is_named)..] {
+        store.tag(&kept.id, &kept.bytes, &name.to_string())?;
     }
-    Ok(same)
+    Ok(kept.was_there && (names.is_empty() || named.is_some()))
 }
 
 /// An archive in the store as a manifest lists it.

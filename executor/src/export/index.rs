@@ -24,7 +24,8 @@ pub(super) fn keep(
     let mut beside = Vec::new();
     let mut attestations = Vec::new();
     for (place, image) in images.iter().enumerate() {
-        let manifest = image.keep(store, lease, options)?.manifest;
+        let kept = image.keep(store, lease, options)?;
+        let manifest = kept.manifest;
         if !image.predicates.is_empty() {
             beside.push(attestation::beside(&manifest, &image.predicates).descriptor);
         }
@@ -39,19 +40,22 @@ pub(super) fn keep(
         members.push(Member {
             platform: image.platform().to_string(),
             id: image.id,
+            manifest: kept.bytes,
         });
     }
     manifests.append(&mut beside);
     let (manifest, index) = write(manifests, options);
     let id = ImageId(Sha256::digest(&index).into());
     let was_there = image::find(store, lease, &id)?.is_some();
-    store.put_index(lease, &NewIndex { id, index, members })?;
+    let new = NewIndex { id, index, members };
+    store.put_index(lease, &new)?;
     if !attestations.is_empty() {
         store.put_attestations(&id, &attestations)?;
     }
     Ok(Kept {
         id,
         manifest,
+        bytes: new.index,
         was_there,
     })
 }

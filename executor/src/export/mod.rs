@@ -379,9 +379,9 @@ impl<'a> Run<'a> {
         }
         match export {
             Export::Image { options } => {
-                let images = self.images(options, options.packing.is_some())?;
+                let images = self.images(options, options.is_packed())?;
                 let kept = self.keep(&images, options, &names)?;
-                let packed = options.packing.is_some();
+                let packed = options.is_packed();
                 self.exported.same_as_before = kept.same_as_before;
                 self.made(kept.id.to_string(), &kept.manifest, &kept.names, !packed);
             }
@@ -610,7 +610,7 @@ impl<'a> Run<'a> {
         };
         let digest = kept.manifest.digest.to_string();
         let names = all_names(options, names, &digest)?;
-        let same_as_before = image::name(store, lease, &kept.id, kept.was_there, &names)?;
+        let same_as_before = image::name(store, lease, &kept, &names)?;
         Ok(Kept {
             id: kept.id,
             manifest: kept.manifest,
@@ -646,7 +646,7 @@ impl<'a> Run<'a> {
     ) -> Result<(), Error> {
         let image = self.layout(options, names)?;
         if keep {
-            let images = self.images(options, options.packing.is_some())?;
+            let images = self.images(options, options.is_packed())?;
             self.exported.same_as_before = self.keep(&images, options, names)?.same_as_before;
         }
         let targets: Vec<Reference> = names
@@ -685,7 +685,7 @@ impl<'a> Run<'a> {
         }
         // Put together anew, from what is here now.
         self.images.clear();
-        let images = self.images(options, options.packing.is_some())?;
+        let images = self.images(options, options.is_packed())?;
         self.keep(&images, options, names).map(drop)
     }
 
@@ -782,7 +782,7 @@ impl Executor {
         let image = Image::new(&given, epoch, layers, MtimePolicy::Keep)?;
         let kept = image.keep(self.store(), lease, &ImageOptions::default())?;
         let names = std::slice::from_ref(name);
-        let same = image::name(self.store(), lease, &kept.id, kept.was_there, names)?;
+        let same = image::name(self.store(), lease, &kept, names)?;
         Ok((image.id, same))
     }
 }
@@ -954,7 +954,7 @@ impl Export {
 
     fn has_blobs(&self) -> bool {
         match self {
-            Export::Image { options } => options.packing.is_some(),
+            Export::Image { options } => options.is_packed(),
             Export::Engine { .. } => false,
             _ => self.options().is_some(),
         }

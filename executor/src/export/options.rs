@@ -13,7 +13,8 @@ pub struct ImageOptions {
     pub names: Vec<String>,
     /// Whose media types; by default docker's in a docker archive and OCI's elsewhere.
     pub flavor: Option<Flavor>,
-    /// How layers become blobs; without it as they do everywhere. kiln's own store packs none unless this says so.
+    /// How layers become blobs; without it as they do everywhere. kiln's own store packs none unless this says so, or a
+    /// name holds the digest.
     pub packing: Option<LayerCompression>,
     /// What its documents say.
     pub annotations: Vec<Annotation>,
@@ -37,6 +38,12 @@ impl ImageOptions {
     /// How layers become blobs where they do.
     pub(super) fn packing(&self) -> LayerCompression {
         self.packing.unwrap_or_default()
+    }
+
+    /// Whether layers are packed for kiln's own store too: to be what was asked for, or for the digest
+    /// of a manifest that a registry will have.
+    pub(super) fn is_packed(&self) -> bool {
+        self.packing.is_some() || self.name_canonical || self.dangling_name_prefix.is_some()
     }
 
     /// Whose media types; docker has none for some of what can be asked for.

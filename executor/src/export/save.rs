@@ -130,7 +130,8 @@ impl Executor {
                 (None, true) => member_for(store, lease, image, &host_platform(), asked)?,
                 (None, false) => image,
             };
-            match images.iter_mut().find(|(there, _)| there.id == image.id) {
+            // Names of one image that differ in its manifest are saved apart.
+            match images.iter_mut().find(|(there, _)| *there == image) {
                 Some((_, names)) => {
                     let new = name.filter(|name| !names.contains(name));
                     names.extend(new);

@@ -332,7 +332,7 @@ impl Executor {
         };
         store.put_index(lease, &new)?;
         store.attach_blobs(&id, &list.attached)?;
-        store.tag(&id, &name.to_string())?;
+        store.tag(&id, &new.index, &name.to_string())?;
         Ok(id.to_string())
     }
 
@@ -491,6 +491,7 @@ fn add_stored(list: &mut List, image: &Image, name: &str) -> Result<(), Error> {
     let member = Member {
         platform: platform.unwrap_or_else(|| platform_of(&config).to_string()),
         id: image.id,
+        manifest: image.manifest.clone(),
     };
     if !list.members.contains(&member) {
         list.members.push(member);

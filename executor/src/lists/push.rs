@@ -105,7 +105,7 @@ impl Executor {
     ) -> Result<BTreeMap<Sha256Digest, Export>, Error> {
         let mut members: Vec<(Sha256Digest, Image)> = Vec::new();
         for member in &list.members {
-            let image = self.store().resolve_image(lease, &member.id.to_string())?;
+            let image = self.store().member(lease, member)?;
             members.push((Sha256Digest::of(&image.manifest), image));
         }
         let (executor, lease, observer) = (self.clone(), lease.clone(), observer.clone());

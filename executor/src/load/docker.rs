@@ -7,6 +7,7 @@ use kiln_oci::document::{CONFIG_LIMIT_BYTES, Descriptor, Manifest};
 use kiln_oci::layout::{DockerImage, read_docker_manifest};
 use kiln_oci::media_type::{Compression, Flavor};
 use kiln_oci::reference::Reference;
+use kiln_store::{ImageId, StoreError};
 
 use super::bundle::{Bundle, Stored};
 use super::image::{blobs, ready};
@@ -38,11 +39,21 @@ fn one(bundle: &Bundle<'_>, image: &DockerImage) -> Result<Found, Error> {
     }
     let blobs = blobs(&layers);
     let config_descriptor = Descriptor::of(flavor.config(), &config);
-    let manifest = Manifest::new(flavor, config_descriptor, layers).to_bytes();
+    let id = ImageId(*config_descriptor.digest.as_bytes());
+    // What is here already goes on as what it is here.
+    let manifest = match bundle.store.peek_image(&id.to_string()) {
+        Ok(known) => known.manifest,
+        Err(StoreError::NoSuchImage { .. }) => {
+            Manifest::new(flavor, config_descriptor, layers).to_bytes()
+        }
+        Err(error) => return Err(error.into()),
+    };
     let ready = ready(bundle, manifest, config, &blobs)?;
     let tags = image.repo_tags.iter().flatten();
     Ok(Found {
         id: ready.id,
+        manifest: ready.new.manifest.clone(),
+        made_up: true,
         platforms: vec![ready.platform.clone()],
         names: tags.filter_map(|tag| Reference::parse(tag).ok()).collect(),
         left_out: Vec::new(),

@@ -59,10 +59,12 @@ pub(super) fn load(
                 None => continue,
                 Some(ready) => Found {
                     id: ready.id,
+                    manifest: ready.new.manifest.clone(),
+                    made_up: false,
                     platforms: vec![ready.platform.clone()],
                     names: Vec::new(),
                     left_out: Vec::new(),
-                    steps: steps_of(ready),
+                    steps: ready.steps(),
                 },
             },
             Root::Index(index) => of_index(bundle, &index, &bytes, wanted)?,
@@ -128,14 +130,6 @@ fn image(bundle: &Bundle<'_>, manifest: &Manifest, bytes: Vec<u8>) -> Result<Opt
     ready(bundle, bytes, config, &blobs(&manifest.layers)).map(Some)
 }
 
-/// What keeps an image: one that was here with another manifest leaves as what it was loaded as.
-fn steps_of(ready: Ready) -> Vec<Step> {
-    let manifest = Step::Manifest(ready.id, ready.new.manifest.clone());
-    let mut steps = ready.steps();
-    steps.push(manifest);
-    steps
-}
-
 /// What an index leads to.
 #[derive(Default)]
 struct Members {
@@ -163,8 +157,10 @@ fn of_index(
     }
     let platforms = members.ready.iter();
     let platforms = platforms.map(|(_, ready)| ready.platform.clone()).collect();
-    let found = |id: ImageId, left_out: Vec<String>, steps: Vec<Step>| Found {
+    let found = |id: ImageId, manifest, left_out: Vec<String>, steps: Vec<Step>| Found {
         id,
+        manifest,
+        made_up: false,
         platforms,
         names: Vec::new(),
         left_out,
@@ -175,7 +171,8 @@ fn of_index(
         && (!whole || wanted.is_some())
         && let Some((_, only)) = members.ready.pop()
     {
-        return Ok(found(only.id, members.left_out, steps_of(only)));
+        let manifest = only.new.manifest.clone();
+        return Ok(found(only.id, manifest, members.left_out, only.steps()));
     }
     // What is there is listed as it was; what is not there is not.
     let bytes = match whole {
@@ -212,19 +209,20 @@ fn of_index(
                 None => ready.platform.to_string(),
             },
             id: ready.id,
+            manifest: ready.new.manifest.clone(),
         })
         .collect();
     let new = NewIndex {
         id,
-        index: bytes,
+        index: bytes.clone(),
         members: listed,
     };
     let attached = members.attached.iter().flat_map(|(_, blobs)| blobs.clone());
     let attached: Vec<BlobDigest> = attached.chain(members.manifests.iter().copied()).collect();
     let ready = members.ready.into_iter();
-    let mut steps: Vec<Step> = ready.flat_map(|(_, ready)| steps_of(ready)).collect();
+    let mut steps: Vec<Step> = ready.flat_map(|(_, ready)| ready.steps()).collect();
     steps.extend([Step::Index(new), Step::Blobs(id, attached)]);
-    Ok(found(id, members.left_out, steps))
+    Ok(found(id, bytes, members.left_out, steps))
 }
 
 fn collect(

@@ -165,6 +165,10 @@ impl LoadError {
 /// An image whose contents are in the store, which does not know it yet.
 struct Found {
     id: ImageId,
+    /// Its manifest, or its index.
+    manifest: Vec<u8>,
+    /// Nobody else has that manifest: it was made of what has none.
+    made_up: bool,
     platforms: Vec<Platform>,
     names: Vec<Reference>,
     left_out: Vec<String>,
@@ -176,7 +180,6 @@ struct Found {
 enum Step {
     Archive(DiffId, BlobDigest),
     Image(NewImage),
-    Manifest(ImageId, Vec<u8>),
     Index(NewIndex),
     Blobs(ImageId, Vec<BlobDigest>),
 }
@@ -189,7 +192,6 @@ impl Step {
                 store.put_compressed(&content, "", AS_PULLED, &blob, &diff_id)
             }
             Step::Image(image) => store.put_image(lease, &image),
-            Step::Manifest(id, manifest) => store.put_manifest(&id, &manifest),
             Step::Index(index) => store.put_index(lease, &index),
             Step::Blobs(id, blobs) => store.attach_blobs(&id, &blobs),
         }
@@ -248,13 +250,31 @@ impl Executor {
         let mut loaded = Vec::with_capacity(found.len());
         for image in found {
             for step in image.steps {
+                // An archive that no manifest names takes no other one's place.
+                if image.made_up
+                    && let Step::Archive(diff_id, _) = &step
+                    && let content = Content::DiffId(*diff_id)
+                    && store.compressed(lease, &content, "", AS_PULLED)?.is_some()
+                {
+                    continue;
+                }
                 step.take(store, lease)?;
             }
             let mut names = Vec::with_capacity(image.names.len());
             for name in &image.names {
                 // A digest is not a name for anybody to give.
                 if name.digest().is_none() {
-                    store.tag(&image.id, &name.to_string())?;
+                    let reference = name.to_string();
+                    // It may come back to the very name that it was saved under.
+                    let known = match image.made_up {
+                        true => store.image_by_name(lease, &reference)?,
+                        false => None,
+                    };
+                    let known = known.filter(|known| known.id == image.id);
+                    let manifest = known
+                        .as_ref()
+                        .map_or(&image.manifest, |known| &known.manifest);
+                    store.tag(&image.id, manifest, &reference)?;
                     names.push(name.familiar());
                 }
             }

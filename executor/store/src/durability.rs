@@ -197,7 +197,9 @@ mod tests {
             created: SystemTime::now(),
         };
         store.put_image(&lease, &image).unwrap();
-        store.tag(&image.id, &format!("name{number}")).unwrap();
+        store
+            .tag(&image.id, b"manifest", &format!("name{number}"))
+            .unwrap();
     }
 
     /// Makes it look as if the machine had been started again since.

@@ -48,6 +48,8 @@ pub struct Member {
     pub platform: String,
     /// The image.
     pub id: ImageId,
+    /// The manifest that it has here; another image may have the same config.
+    pub manifest: Vec<u8>,
 }
 
 /// An image in the store.
@@ -55,7 +57,8 @@ pub struct Member {
 pub struct Image {
     /// The digest of `config`, or of the index where it has members.
     pub id: ImageId,
-    /// The manifest's bytes as they are exported or were pulled; an index where it has members.
+    /// The manifest's bytes as they are exported or were pulled, by the name that the image was asked for
+    /// by, or the newest; an index where it has members.
     pub manifest: Vec<u8>,
     /// The config's bytes; none where it has members.
     pub config: Vec<u8>,
@@ -109,7 +112,8 @@ pub struct Pulled {
 }
 
 impl Store {
-    /// Keeps an image, leased; one that is there already gets the new manifest.
+    /// Keeps an image, leased; one that is there already has the new manifest, but where it is a part or
+    /// has a name already: these keep the manifest that they were given.
     ///
     /// Errors if one of its layers is not in the store.
     pub fn put_image(&self, lease: &Lease, image: &NewImage) -> Result<(), StoreError> {
@@ -157,18 +161,6 @@ impl Store {
         })
     }
 
-    /// Replaces the manifest of an image by another one of the same config and layers, since it was pulled
-    /// as that.
-    pub fn put_manifest(&self, id: &ImageId, manifest: &[u8]) -> Result<(), StoreError> {
-        self.database().write("keep a manifest", |t| {
-            t.prepare_cached(
-                "UPDATE image SET manifest = ?2 WHERE digest = ?1 AND manifest != ?2",
-            )?
-            .execute((id.0, manifest))?;
-            Ok(())
-        })
-    }
-
     /// Keeps an image of several platforms, leased; one that is there already stays as it is.
     ///
     /// Errors if one of its members is not in the store, or has members itself.
@@ -179,14 +171,11 @@ impl Store {
                 let mut rows = Vec::with_capacity(index.members.len());
                 for member in &index.members {
                     let row = image_row(t, &member.id)?;
-                    let missing = || StoreError::NoSuchImage {
-                        name: member.id.to_string(),
-                    };
-                    let row = row.ok_or_else(missing)?;
+                    let row = row.ok_or_else(|| no_part(member))?;
                     if !members(t, row)?.is_empty() {
-                        return Err(missing().into());
+                        return Err(no_part(member).into());
                     }
-                    rows.push((row, &member.platform));
+                    rows.push((row, member));
                 }
                 // Two platforms may have one image; its layers are there once.
                 let sums: (i64, i64) = t.query_row(
@@ -211,11 +200,11 @@ impl Store {
                 ))?;
                 let image = t.last_insert_rowid();
                 let mut insert = t.prepare_cached(
-                    "INSERT INTO image_member (image, place, member, platform)
-                     VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT INTO image_member (image, place, member, platform, manifest)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?;
-                for (place, (row, platform)) in (0_i64..).zip(rows) {
-                    insert.execute((image, place, row, platform))?;
+                for (place, (row, member)) in (0_i64..).zip(rows) {
+                    insert.execute((image, place, row, &member.platform, &member.manifest))?;
                 }
             }
             lease.hold(t, process, Leased::Image, &index.id.0)?;
@@ -224,24 +213,35 @@ impl Store {
     }
 
     /// Gives an image a name, taking it from whichever image had it; returns that one's id.
-    pub fn tag(&self, id: &ImageId, reference: &str) -> Result<Option<ImageId>, StoreError> {
+    ///
+    /// By this name the image has `manifest`, or its index: two images may share a config, and differ in
+    /// annotations or in how their layers are packed.
+    pub fn tag(
+        &self,
+        id: &ImageId,
+        manifest: &[u8],
+        reference: &str,
+    ) -> Result<Option<ImageId>, StoreError> {
         self.database().write("tag an image", |t| {
             let row = image_row(t, id)?.ok_or_else(|| StoreError::NoSuchImage {
                 name: id.to_string(),
             })?;
             let before = named(t, reference)?;
             t.prepare_cached(
-                "INSERT OR REPLACE INTO name (reference, image, tagged) VALUES (?1, ?2, ?3)",
+                "INSERT OR REPLACE INTO name (reference, image, manifest, tagged)
+                 VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute((reference, row, now()))?;
-            Ok(before.filter(|before| before != id))
+            .execute((reference, row, manifest, now()))?;
+            Ok(before
+                .map(|(before, _)| before)
+                .filter(|before| before != id))
         })
     }
 
     /// Takes a name away; returns the image that had it, which may be left without any.
     pub fn untag(&self, reference: &str) -> Result<ImageId, StoreError> {
         self.database().write("untag an image", |t| {
-            let id = named(t, reference)?.ok_or_else(|| StoreError::NoSuchImage {
+            let (id, _) = named(t, reference)?.ok_or_else(|| StoreError::NoSuchImage {
                 name: reference.to_owned(),
             })?;
             t.execute("DELETE FROM name WHERE reference = ?1", [reference])?;
@@ -282,10 +282,7 @@ impl Store {
     /// Leases it with its layers. A prefix has four hex digits or more, with or without `sha256:`;
     /// a reference goes before an id. The caller gives references normalised, and may try several.
     pub fn resolve_image(&self, lease: &Lease, name: &str) -> Result<Image, StoreError> {
-        let found = self.look_up(lease, |t| match named(t, name)? {
-            Some(id) => Ok(Some(id)),
-            None => by_prefix(t, name).map(Some),
-        })?;
+        let found = self.look_up(lease, |t| by_name_or_id(t, name).map(Some))?;
         found.ok_or_else(|| StoreError::NoSuchImage {
             name: name.to_owned(),
         })
@@ -295,11 +292,23 @@ impl Store {
     /// anything: for looking at what is known of it.
     pub fn peek_image(&self, name: &str) -> Result<Image, StoreError> {
         self.database().snapshot("look up an image", |t| {
-            let id = match named(t, name)? {
-                Some(id) => id,
-                None => by_prefix(t, name)?,
-            };
-            self.image(t, &id)
+            let found = by_name_or_id(t, name)?;
+            self.image(t, found)
+        })
+    }
+
+    /// Returns an image that one for several platforms is made of, with the manifest that it has there,
+    /// leased with its layers.
+    pub fn member(&self, lease: &Lease, member: &Member) -> Result<Image, StoreError> {
+        let found = self.look_up(lease, |t| part(t, member))?;
+        found.ok_or_else(|| no_part(member))
+    }
+
+    /// Returns the same without leasing anything.
+    pub fn peek_member(&self, member: &Member) -> Result<Image, StoreError> {
+        self.database().snapshot("look up an image", |t| {
+            let found = part(t, member)?.ok_or_else(|| no_part(member))?;
+            self.image(t, found)
         })
     }
 
@@ -307,19 +316,20 @@ impl Store {
     fn look_up(
         &self,
         lease: &Lease,
-        find: impl Fn(&Transaction<'_>) -> Result<Option<ImageId>, Abort>,
+        find: impl Fn(&Transaction<'_>) -> Result<Option<Found>, Abort>,
     ) -> Result<Option<Image>, StoreError> {
         const ACTION: &str = "look up an image";
         if self.is_read_only() {
             return self.database().snapshot(ACTION, |t| {
-                let id = find(t)?;
-                id.map(|id| self.image(t, &id)).transpose()
+                let found = find(t)?;
+                found.map(|found| self.image(t, found)).transpose()
             });
         }
         let process = self.process_id()?;
         self.database().write(ACTION, |t| {
-            let id = find(t)?;
-            id.map(|id| self.take_image(t, lease, process, &id))
+            let found = find(t)?;
+            found
+                .map(|found| self.take_image(t, lease, process, found))
                 .transpose()
         })
     }
@@ -462,26 +472,30 @@ impl Store {
         t: &Transaction<'_>,
         lease: &Lease,
         process: &str,
-        id: &ImageId,
+        found: Found,
     ) -> Result<Image, Abort> {
+        let id = found.0;
         t.prepare_cached("UPDATE image SET used = ?2 WHERE digest = ?1")?
             .execute((id.0, now()))?;
-        let image = self.image(t, id)?;
+        let image = self.image(t, found)?;
         lease.hold(t, process, Leased::Image, &id.0)?;
         for content in &image.layers {
             lease.hold(t, process, Leased::Layer, &content.to_bytes())?;
         }
         // Members have none of their own.
         for member in &image.members {
-            self.take_image(t, lease, process, &member.id)?;
+            self.take_image(t, lease, process, (member.id, None))?;
         }
         Ok(image)
     }
 
-    fn image(&self, t: &Transaction<'_>, id: &ImageId) -> Result<Image, Abort> {
-        let row = t
+    fn image(&self, t: &Transaction<'_>, (id, manifest): Found) -> Result<Image, Abort> {
+        let mut row = t
             .prepare_cached(&select("WHERE digest = ?1"))?
             .query_row([id.0], raw)?;
+        if let Some(manifest) = manifest {
+            row.manifest = manifest;
+        }
         row.complete(self, t)
     }
 
@@ -547,12 +561,36 @@ pub(crate) fn image_row(t: &Transaction<'_>, id: &ImageId) -> rusqlite::Result<O
         .optional()
 }
 
-fn named(t: &Transaction<'_>, reference: &str) -> rusqlite::Result<Option<ImageId>> {
+/// An image, and the manifest that it has where it was found; none for its newest.
+type Found = (ImageId, Option<Vec<u8>>);
+
+fn named(t: &Transaction<'_>, reference: &str) -> rusqlite::Result<Option<Found>> {
     t.prepare_cached(
-        "SELECT i.digest FROM name n JOIN image i ON i.id = n.image WHERE n.reference = ?1",
+        "SELECT i.digest, n.manifest FROM name n JOIN image i ON i.id = n.image
+         WHERE n.reference = ?1",
     )?
-    .query_row([reference], |row| row.get(0).map(ImageId))
+    .query_row([reference], |row| {
+        Ok((ImageId(row.get(0)?), Some(row.get(1)?)))
+    })
     .optional()
+}
+
+fn by_name_or_id(t: &Transaction<'_>, name: &str) -> Result<Found, Abort> {
+    match named(t, name)? {
+        Some(found) => Ok(found),
+        None => Ok((by_prefix(t, name)?, None)),
+    }
+}
+
+fn part(t: &Transaction<'_>, member: &Member) -> Result<Option<Found>, Abort> {
+    let row = image_row(t, &member.id)?;
+    Ok(row.map(|_| (member.id, Some(member.manifest.clone()))))
+}
+
+fn no_part(member: &Member) -> StoreError {
+    StoreError::NoSuchImage {
+        name: member.id.to_string(),
+    }
 }
 
 fn by_prefix(t: &Transaction<'_>, name: &str) -> Result<ImageId, Abort> {
@@ -588,13 +626,14 @@ fn by_prefix(t: &Transaction<'_>, name: &str) -> Result<ImageId, Abort> {
 /// The images that an image of several platforms is made of.
 fn members(t: &Transaction<'_>, row: i64) -> rusqlite::Result<Vec<Member>> {
     t.prepare_cached(
-        "SELECT m.platform, i.digest FROM image_member m JOIN image i ON i.id = m.member
-         WHERE m.image = ?1 ORDER BY m.place",
+        "SELECT m.platform, i.digest, m.manifest FROM image_member m
+         JOIN image i ON i.id = m.member WHERE m.image = ?1 ORDER BY m.place",
     )?
     .query_map([row], |row| {
         Ok(Member {
             platform: row.get(0)?,
             id: ImageId(row.get(1)?),
+            manifest: row.get(2)?,
         })
     })?
     .collect()

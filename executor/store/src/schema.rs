@@ -1,10 +1,10 @@
 //! The SQL of the database, as docs/formats/store.md explains it.
 
 /// The version that [`SQL`] makes, in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 
 /// What turns a database of a version into one of the next, by that version.
-pub(crate) const UPGRADES: [(i64, &str); 4] = [
+pub(crate) const UPGRADES: [(i64, &str); 5] = [
     (
         1,
         "
@@ -67,6 +67,17 @@ CREATE TABLE attestation (
     predicate      BLOB NOT NULL,
     PRIMARY KEY (image, place)
 ) STRICT;
+",
+    ),
+    (
+        5,
+        "
+ALTER TABLE name ADD COLUMN manifest BLOB NOT NULL DEFAULT x'';
+UPDATE name SET manifest = coalesce((SELECT manifest FROM image WHERE id = name.image), x'');
+
+ALTER TABLE image_member ADD COLUMN manifest BLOB NOT NULL DEFAULT x'';
+UPDATE image_member SET manifest =
+    coalesce((SELECT manifest FROM image WHERE id = image_member.member), x'');
 ",
     ),
 ];
@@ -179,7 +190,7 @@ CREATE TABLE image_member (
     image    INTEGER NOT NULL,
     place    INTEGER NOT NULL,
     member   INTEGER NOT NULL,
-    platform TEXT NOT NULL,
+    platform TEXT NOT NULL, manifest BLOB NOT NULL DEFAULT x'',
     PRIMARY KEY (image, place)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_member_member ON image_member (member);
@@ -212,7 +223,7 @@ CREATE TABLE name (
     reference TEXT NOT NULL PRIMARY KEY,
     image     INTEGER NOT NULL,
     tagged    INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+, manifest BLOB NOT NULL DEFAULT x'') STRICT, WITHOUT ROWID;
 CREATE INDEX name_image ON name (image);
 
 CREATE TABLE pulled (
@@ -313,7 +324,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
         let schema = store.database().dump_schema().join(";\n");
-        insta::assert_snapshot!("schema_v5", schema);
+        insta::assert_snapshot!("schema_v6", schema);
     }
 
     /// The lines of SQL that would make a database, sorted.

@@ -33,6 +33,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("push_packed_by_force", &[Containers], push_packed_by_force),
         case("push_annotated", &[Containers], push_annotated),
         case("push_annotated_index", &[Containers], push_annotated_index),
+        case("push_by_each_name", &[Containers], push_by_each_name),
+        case("push_of_members", &[Containers], push_of_members),
         case("push_said_wrong", &[Containers], push_said_wrong),
         case("push_after_prune", &[Containers], push_after_prune),
         case("push_refused", &[Containers], push_refused),
@@ -365,6 +367,76 @@ fn push_annotated(world: &World) {
     );
     let (same, _) = manifest(&registry, "app", "same");
     assert_eq!(same, manifest(&registry, "app", "pushed").0);
+}
+
+/// Images that differ in annotations or in how they are packed share a config: each name keeps its own manifest.
+fn push_by_each_name(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    for (tag, more) in [
+        ("plain", &[][..]),
+        ("blue", &["--annotation", "team=blue"]),
+        ("zstd", &["--compression", "zstd", "--force-compression"]),
+    ] {
+        push(world, &[more, &["app", &name(tag)]].concat());
+    }
+    let digest = |tag: &str| manifest(&registry, "app", tag).0;
+    let tags = ["plain", "blue", "zstd"];
+    let digests = tags.map(digest);
+    world.forget();
+    for tag in tags {
+        world.kiln(&["pull", &name(tag)]).ok();
+    }
+    let first = format!("{}/app@{}", registry.host(), digests[0]);
+    world.kiln(&["pull", &first]).ok();
+    for tag in tags {
+        push(world, &[&name(tag)]);
+        push(world, &[&name(tag), &name(&format!("{tag}-again"))]);
+        assert_eq!(digest(&format!("{tag}-again")), digest(tag), "{tag}");
+    }
+    assert_eq!(tags.map(digest), digests);
+    push(world, &[&first, &name("first")]);
+    assert_eq!(digest("first"), digests[0]);
+    let repository = name("").trim_end_matches(':').to_owned();
+    push(world, &["-a", &repository]);
+    assert_eq!(tags.map(digest), digests);
+    // Another name has the manifest of the one that it was given by.
+    world.kiln(&["tag", &name("blue"), &name("azure")]).ok();
+    push(world, &[&name("azure")]);
+    assert_eq!(digest("azure"), digest("blue"));
+    // What goes out in an archive without manifests comes back as what it was.
+    world
+        .kiln(&["save", "-o", "app.tar", &name("plain"), &name("zstd")])
+        .ok();
+    world.kiln(&["load", "-i", "app.tar"]).ok();
+    for tag in tags {
+        push(world, &[&name(tag)]);
+    }
+    assert_eq!(tags.map(digest), digests);
+}
+
+/// So does each list, and what it is pulled as.
+fn push_of_members(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    let build = |tag: &str, more: &[&str]| {
+        let arguments = ["build", "--provenance=true", "-t", tag, "ctx"];
+        world.kiln(&[&arguments[..], more].concat()).ok();
+    };
+    build("app:blue", &["--annotation", "manifest:team=blue"]);
+    build("app:plain", &[]);
+    for tag in ["blue", "plain"] {
+        push(world, &[&format!("app:{tag}"), &name(tag)]);
+    }
+    let team = |tag: &str| {
+        let (_, index) = manifest(&registry, "app", tag);
+        let member = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+        manifest(&registry, "app", &member).1["annotations"]["team"].clone()
+    };
+    assert_eq!(team("blue"), "blue");
+    assert_eq!(team("plain"), Value::Null);
 }
 
 fn push_annotated_index(world: &World) {

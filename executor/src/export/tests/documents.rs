@@ -212,6 +212,9 @@ fn names_may_have_the_digest() {
         ]
     );
     let by_name = world.executor.image_details(&canonical.names[1]).unwrap();
+    // It is the manifest that a registry will have.
+    let manifest = &by_name.platforms[0].manifest;
+    assert!(manifest.contains("tar+gzip"), "{manifest}");
     assert_eq!(Some(by_name.id), canonical.image_id);
     image.tags.clear();
     let dangling = world.export(&image, Export::Image { options });

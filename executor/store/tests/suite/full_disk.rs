@@ -72,7 +72,9 @@ fn check_cleared(disk: Option<SmallDisk>) {
     let lease = store.lease();
     let kept = layer(&store, &lease, &[("kept", "kept")]).content;
     store.put_image(&lease, &image([1; 32], &[kept])).unwrap();
-    store.tag(&image([1; 32], &[]).id, "kept").unwrap();
+    store
+        .tag(&image([1; 32], &[]).id, b"manifest", "kept")
+        .unwrap();
     let text = "x".repeat(100_000);
     for number in 0..40 {
         let content = layer(&store, &lease, &[(&number.to_string(), &text)]).content;

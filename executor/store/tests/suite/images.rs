@@ -36,9 +36,9 @@ fn check(store: &Store, name: &str, expected: Result<&str, &str>) {
 fn names_and_prefixes() {
     let f = three();
     f.store
-        .tag(&id("1234"), "docker.io/library/a:latest")
+        .tag(&id("1234"), b"manifest", "docker.io/library/a:latest")
         .unwrap();
-    f.store.tag(&id("abce"), "abcd").unwrap();
+    f.store.tag(&id("abce"), b"manifest", "abcd").unwrap();
     let check = |name: &str, expected: Result<&str, &str>| check(&f.store, name, expected);
     check("docker.io/library/a:latest", Ok("1234"));
     check("1234", Ok("1234"));
@@ -75,9 +75,12 @@ fn an_ambiguous_prefix_lists_what_fits() {
 #[test]
 fn a_name_moves_and_tells_whose_it_was() {
     let f = three();
-    assert_eq!(f.store.tag(&id("1234"), "a").unwrap(), None);
-    assert_eq!(f.store.tag(&id("1234"), "a").unwrap(), None);
-    assert_eq!(f.store.tag(&id("abcd"), "a").unwrap(), Some(id("1234")));
+    assert_eq!(f.store.tag(&id("1234"), b"manifest", "a").unwrap(), None);
+    assert_eq!(f.store.tag(&id("1234"), b"manifest", "a").unwrap(), None);
+    assert_eq!(
+        f.store.tag(&id("abcd"), b"manifest", "a").unwrap(),
+        Some(id("1234"))
+    );
     assert_eq!(
         f.store.image_by_name(&f.lease, "a").unwrap().unwrap().id,
         id("abcd")
@@ -89,16 +92,37 @@ fn a_name_moves_and_tells_whose_it_was() {
         Err(StoreError::NoSuchImage { .. })
     ));
     assert!(matches!(
-        f.store.tag(&id("9999"), "b"),
+        f.store.tag(&id("9999"), b"manifest", "b"),
         Err(StoreError::NoSuchImage { .. })
     ));
 }
 
 #[test]
+fn a_name_keeps_its_manifest() {
+    let f = three();
+    let with = |manifest: &[u8]| kiln_store::NewImage {
+        manifest: manifest.to_vec(),
+        ..image(id("abcd").0, &[])
+    };
+    let put = |manifest: &[u8], name: &str| {
+        f.store.put_image(&f.lease, &with(manifest)).unwrap();
+        f.store.tag(&id("abcd"), manifest, name).unwrap();
+    };
+    put(b"gzip", "a");
+    put(b"zstd", "b");
+    let manifest = |name: &str| f.store.resolve_image(&f.lease, name).unwrap().manifest;
+    assert_eq!(manifest("a"), b"gzip");
+    assert_eq!(manifest("b"), b"zstd");
+    assert_eq!(f.store.peek_image("a").unwrap().manifest, b"gzip");
+    // By its id it is what it was last.
+    assert_eq!(manifest(&id("abcd").to_string()), b"zstd");
+}
+
+#[test]
 fn the_list_has_names_and_the_untagged() {
     let f = three();
-    f.store.tag(&id("abcd"), "z").unwrap();
-    f.store.tag(&id("abcd"), "a").unwrap();
+    f.store.tag(&id("abcd"), b"manifest", "z").unwrap();
+    f.store.tag(&id("abcd"), b"manifest", "a").unwrap();
     let list = f.store.images().unwrap();
     let names: Vec<_> = list
         .iter()

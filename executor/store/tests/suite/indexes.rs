@@ -23,6 +23,7 @@ fn index(id: [u8; 32]) -> NewIndex {
     let member = |platform: &str, id| Member {
         platform: platform.to_owned(),
         id: ImageId(id),
+        manifest: b"manifest".to_vec(),
     };
     NewIndex {
         id: ImageId(id),
@@ -47,7 +48,7 @@ fn listed(f: &Fixture) -> Vec<(ImageId, bool)> {
 #[test]
 fn it_is_found_with_its_members() {
     let (f, layers) = two();
-    f.store.tag(&ImageId(INDEX), "app").unwrap();
+    f.store.tag(&ImageId(INDEX), b"{}", "app").unwrap();
     let found = f.store.image_by_name(&f.lease, "app").unwrap().unwrap();
     assert_eq!(found.members, index(INDEX).members);
     assert_eq!(
@@ -70,9 +71,28 @@ fn it_is_found_with_its_members() {
 }
 
 #[test]
+fn a_member_keeps_its_manifest() {
+    let (f, layers) = two();
+    let other = kiln_store::NewImage {
+        manifest: b"other".to_vec(),
+        ..image(ARM64, &layers[1..])
+    };
+    f.store.put_image(&f.lease, &other).unwrap();
+    let found = f.store.peek_image(&ImageId(INDEX).to_string()).unwrap();
+    let member = &found.members[1];
+    assert_eq!(
+        f.store.member(&f.lease, member).unwrap().manifest,
+        b"manifest"
+    );
+    assert_eq!(f.store.peek_member(member).unwrap().manifest, b"manifest");
+    let newest = f.store.peek_image(&ImageId(ARM64).to_string()).unwrap();
+    assert_eq!(newest.manifest, b"other");
+}
+
+#[test]
 fn a_name_keeps_every_layer() {
     let (f, layers) = two();
-    f.store.tag(&ImageId(INDEX), "app").unwrap();
+    f.store.tag(&ImageId(INDEX), b"{}", "app").unwrap();
     let store = f.store.clone();
     drop(f.lease);
     let report = store.sweep(Policy::All).unwrap();
@@ -112,7 +132,7 @@ fn a_member_goes_only_with_it() {
     let (f, _) = two();
     let error = f.store.remove_image(&ImageId(ARM64)).unwrap_err();
     assert!(matches!(error, StoreError::ImageOfIndex { .. }), "{error}");
-    f.store.tag(&ImageId(AMD64), "native").unwrap();
+    f.store.tag(&ImageId(AMD64), b"manifest", "native").unwrap();
     let store = f.store.clone();
     drop(f.lease);
     store.remove_image(&ImageId(INDEX)).unwrap();

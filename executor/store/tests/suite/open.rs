@@ -71,7 +71,7 @@ fn a_newer_database_is_refused() {
             let c = rusqlite::Connection::open(root.join("db.sqlite")).unwrap();
             c.pragma_update(None, "user_version", 9).unwrap();
         },
-        "the store `ROOT` has version 9, and this kiln knows versions up to 5; use a newer kiln or another KILN_ROOT",
+        "the store `ROOT` has version 9, and this kiln knows versions up to 6; use a newer kiln or another KILN_ROOT",
     );
 }
 

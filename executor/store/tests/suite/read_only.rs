@@ -19,7 +19,7 @@ fn store(before: impl Fn(&Path)) -> Option<(SmallDisk, std::path::PathBuf)> {
     let content = layer(&store, &store.lease(), &[("a", "b")]).content;
     let image = image([0xab; 32], &[content]);
     store.put_image(&store.lease(), &image).unwrap();
-    store.tag(&image.id, "name").unwrap();
+    store.tag(&image.id, b"manifest", "name").unwrap();
     drop(store);
     before(&root);
     disk.remount("ro");

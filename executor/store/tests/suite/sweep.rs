@@ -37,7 +37,9 @@ fn records_and_named_images_keep_their_layers() {
     f.store
         .put_image(&f.lease, &image([1; 32], &[named]))
         .unwrap();
-    f.store.tag(&kiln_store::ImageId([1; 32]), "name").unwrap();
+    f.store
+        .tag(&kiln_store::ImageId([1; 32]), b"manifest", "name")
+        .unwrap();
     f.store
         .put_image(&f.lease, &image([2; 32], &[untagged]))
         .unwrap();
@@ -166,7 +168,9 @@ fn archives_go_before_the_layers_they_are_of() {
     f.store
         .put_image(&f.lease, &image([1; 32], &[content]))
         .unwrap();
-    f.store.tag(&kiln_store::ImageId([1; 32]), "name").unwrap();
+    f.store
+        .tag(&kiln_store::ImageId([1; 32]), b"manifest", "name")
+        .unwrap();
     let archive = blob(&f.store, &f.lease, b"archive");
     f.store
         .put_compressed(&content, "", "gzip", &archive, &DiffId([1; 32]))
@@ -189,7 +193,7 @@ fn an_archive_that_nothing_can_make_again_stays_with_its_image() {
     f.store
         .put_image(&f.lease, &image([1; 32], &[content]))
         .unwrap();
-    f.store.tag(&id, "name").unwrap();
+    f.store.tag(&id, b"manifest", "name").unwrap();
     let archive = blob(&f.store, &f.lease, b"archive");
     f.store
         .put_compressed(
