@@ -325,7 +325,7 @@ impl Session {
             .await
             .map_err(|source| Error::Credentials {
                 attempt: (*attempt).clone(),
-                source,
+                source: source.into(),
             })?;
         self.had_credentials = credential.is_some();
         self.header = None;

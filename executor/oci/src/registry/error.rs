@@ -172,7 +172,7 @@ pub enum Error {
         attempt: Attempt,
         /// Why.
         #[source]
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// The registry breaks its own protocol.
     #[error("{attempt}: the answer breaks the registry protocol: {what}")]
@@ -207,7 +207,7 @@ pub enum Error {
         attempt: Attempt,
         /// Why.
         #[source]
-        source: CredentialsError,
+        source: Box<CredentialsError>,
     },
     /// The content to push could not be read.
     #[error("{attempt}: cannot read the content to send")]

@@ -141,7 +141,7 @@ impl Client {
             let host = reference.registry_host();
             Error::Document {
                 attempt: attempt("read the config of", reference, host),
-                source,
+                source: source.into(),
             }
         })?;
         Ok(Image {
@@ -341,7 +341,10 @@ impl Client {
                 bytes,
                 root,
             }),
-            Err(source) => Err(Error::Document { attempt, source }),
+            Err(source) => Err(Error::Document {
+                attempt,
+                source: source.into(),
+            }),
         }
     }
 }

@@ -116,7 +116,7 @@ impl Client {
                 .await?;
             let index = Index::from_slice(&bytes).map_err(|source| Error::Document {
                 attempt: attempt.clone(),
-                source,
+                source: source.into(),
             })?;
             found.extend(index.manifests);
             match more {
