@@ -9,7 +9,7 @@ use kiln::{
     S3Settings,
 };
 
-use super::spec::{Result, duration, refuse, size_bytes, split_csv};
+use super::spec::{Result, duration, refuse, shown, size_bytes, split_csv};
 
 /// Where the results of a build go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,15 +21,17 @@ pub(crate) enum Target {
 }
 
 /// The fields of one value that were not read yet.
-struct Fields<'a> {
+struct Fields {
     flag: &'static str,
-    spec: &'a str,
+    /// All of it, as errors show it.
+    shown: String,
     kind: String,
     fields: BTreeMap<String, String>,
 }
 
-impl<'a> Fields<'a> {
-    fn of(flag: &'static str, spec: &'a str) -> Result<Fields<'a>> {
+impl Fields {
+    fn of(flag: &'static str, spec: &str) -> Result<Self> {
+        let shown = shown(spec);
         let mut fields = BTreeMap::new();
         // A value without any field is a reference.
         if !spec.contains('=') {
@@ -42,7 +44,7 @@ impl<'a> Fields<'a> {
             fields.insert("ref".to_owned(), spec.to_owned());
             return Ok(Fields {
                 flag,
-                spec,
+                shown,
                 kind: "registry".to_owned(),
                 fields,
             });
@@ -50,24 +52,24 @@ impl<'a> Fields<'a> {
         for field in split_csv(spec) {
             let Some((key, value)) = field.split_once('=') else {
                 return refuse(
-                    format!("`{flag} {spec}`: `{field}` is not KEY=VALUE"),
+                    format!("`{flag} {shown}`: not all of its fields are KEY=VALUE"),
                     "as in type=registry,ref=NAME",
                 );
             };
             let key = key.trim().to_lowercase();
             if fields.insert(key.clone(), value.to_owned()).is_some() {
-                return refuse(format!("`{flag} {spec}` says `{key}` twice"), "");
+                return refuse(format!("`{flag} {shown}` says `{key}` twice"), "");
             }
         }
         let Some(kind) = fields.remove("type") else {
             return refuse(
-                format!("`{flag} {spec}` has no type"),
+                format!("`{flag} {shown}` has no type"),
                 "as in type=registry,ref=NAME",
             );
         };
         Ok(Fields {
             flag,
-            spec,
+            shown,
             kind,
             fields,
         })
@@ -81,7 +83,7 @@ impl<'a> Fields<'a> {
         match self.take(key) {
             Some(value) => Ok(value),
             None => refuse(
-                format!("`{} {}` has no {key}", self.flag, self.spec),
+                format!("`{} {}` has no {key}", self.flag, self.shown),
                 example,
             ),
         }
@@ -95,7 +97,7 @@ impl<'a> Fields<'a> {
             Some(other) => refuse(
                 format!(
                     "`{} {}`: `{key}={other}` is neither true nor false",
-                    self.flag, self.spec
+                    self.flag, self.shown
                 ),
                 "",
             ),
@@ -103,7 +105,7 @@ impl<'a> Fields<'a> {
     }
 
     fn refuse<T>(&self, what: &str, hint: &str) -> Result<T> {
-        refuse(format!("`{} {}`: {what}", self.flag, self.spec), hint)
+        refuse(format!("`{} {}`: {what}", self.flag, self.shown), hint)
     }
 
     /// Refuses what is left.
@@ -476,6 +478,12 @@ mod tests {
             target("--cache-to", "type=registry,ref=a,mode=most"),
             "no mode `most`",
         );
+        let secret = target(
+            "--cache-to",
+            "type=s3,bucket=b,region=r,access_key_id=k,secret_access_key=hidden,session_token=hidden,mode=most",
+        );
+        check_refused(secret.clone(), "no mode `most`");
+        assert!(!secret.unwrap_err().message.contains("hidden"));
         check_refused(
             target("--cache-to", "type=registry,ref=a,ref=b"),
             "says `ref` twice",

@@ -8,7 +8,7 @@ use kiln::{
     LayerCompression, Platform,
 };
 
-use super::spec::{Result, refuse, split_csv};
+use super::spec::{Result, refuse, shown, split_csv};
 
 /// One `-o`.
 pub(crate) fn output(spec: &str) -> Result<Export> {
@@ -27,7 +27,7 @@ pub(crate) fn output(spec: &str) -> Result<Export> {
     let mut fields = Fields::read(spec)?;
     let Some(kind) = fields.take("type") else {
         return refuse(
-            format!("`-o {spec}` has no type"),
+            format!("`-o {}` has no type", shown(spec)),
             "as in -o type=local,dest=out",
         );
     };
@@ -192,14 +192,14 @@ impl<'a> Fields<'a> {
                 key => key.to_lowercase(),
             };
             if fields.left.insert(key.clone(), value.to_owned()).is_some() {
-                return refuse(format!("`-o {spec}` says `{key}` twice"), "");
+                return refuse(format!("`-o {}` says `{key}` twice", shown(spec)), "");
             }
         }
         Ok(fields)
     }
 
     fn refuse<T>(&self, message: &str, hint: &str) -> Result<T> {
-        refuse(format!("`-o {}`: {message}", self.spec), hint)
+        refuse(format!("`-o {}`: {message}", shown(self.spec)), hint)
     }
 
     fn take(&mut self, key: &str) -> Option<String> {

@@ -300,9 +300,54 @@ pub(crate) fn split_csv(text: &str) -> Vec<String> {
     fields
 }
 
+/// A value as errors may show it: no field that is a secret has its value, nor what follows one without a key.
+pub(crate) fn shown(spec: &str) -> String {
+    shown_but(spec, |key| {
+        ["secret", "token", "password"]
+            .iter()
+            .any(|word| key.contains(word))
+    })
+}
+
+/// Like [`shown`], with keys that are secrets where `is_secret` says so of their small letters.
+pub(crate) fn shown_but(spec: &str, is_secret: impl Fn(&str) -> bool) -> String {
+    let mut hides = false;
+    let (mut parts, mut any) = (Vec::new(), false);
+    for field in split_csv(spec) {
+        let key = field.split_once('=').map(|(key, _)| key);
+        // A comma in a secret begins a field without a key; where that is a secret by itself, so is `is_secret("")`.
+        hides = key.map_or(hides || is_secret(""), |key| {
+            is_secret(&key.trim().to_lowercase())
+        });
+        any |= hides;
+        parts.push(match (hides, key) {
+            (false, _) => field,
+            (true, Some(key)) => format!("{key}=***"),
+            (true, None) => "***".to_owned(),
+        });
+    }
+    match any {
+        true => parts.join(","),
+        false => spec.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(shown("type=s3,\"a=b,c\""), "type=s3,\"a=b,c\"");
+        assert_eq!(
+            shown("type=s3,Secret_Access_Key=ab,cd=,session_token=ef,mode=max"),
+            "type=s3,Secret_Access_Key=***,cd=,session_token=***,mode=max"
+        );
+        assert_eq!(
+            shown("secret_access_key=ab,cd,x=1"),
+            "secret_access_key=***,***,x=1"
+        );
+    }
 
     #[test]
     fn many_platforms() {

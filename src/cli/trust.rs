@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kiln::{AgentSource, Entitlement, SecretSource, Secrets};
 
 use super::report;
-use super::spec::{Result, refuse, split_csv};
+use super::spec::{Result, refuse, shown_but, split_csv};
 
 /// Reads all `--secret` and `--ssh` flags; what they take from the environment is taken now.
 pub(crate) fn secrets(secret: &[String], ssh: &[String]) -> Result<Secrets> {
@@ -66,10 +66,13 @@ const SECRET_HINT: &str = "as in --secret id=token,src=token.txt or --secret id=
 /// `id=ID[,src=FILE|,env=NAME][,type=file|env]`; an id alone is a variable of that name, or a file.
 fn value(spec: &str) -> Result<(String, Place)> {
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    // Whoever takes it for the place of the secret itself gives that with another key, or with none.
+    let is_secret = |key: &str| !matches!(key, "id" | "source" | "src" | "env" | "type");
+    let shown = shown_but(spec, is_secret);
     for field in split_csv(spec) {
         let Some((key, value)) = field.split_once('=') else {
             return refuse(
-                format!("`--secret {spec}`: `{field}` is not KEY=VALUE"),
+                format!("`--secret {shown}`: not all of its fields are KEY=VALUE"),
                 SECRET_HINT,
             );
         };
@@ -80,13 +83,13 @@ fn value(spec: &str) -> Result<(String, Place)> {
             "type" if matches!(value, "file" | "env") => &mut kind,
             "type" => {
                 return refuse(
-                    format!("`--secret {spec}`: there is no secret type `{value}`"),
+                    format!("`--secret {shown}`: there is no secret type `{value}`"),
                     "file and env are there",
                 );
             }
             _ => {
                 return refuse(
-                    format!("`--secret {spec}`: there is no key `{key}`"),
+                    format!("`--secret {shown}`: there is no key `{key}`"),
                     "id, src, env and type are there",
                 );
             }
@@ -96,7 +99,7 @@ fn value(spec: &str) -> Result<(String, Place)> {
     let given = |value: Option<String>| value.filter(|value| !value.is_empty());
     let (file, variable) = (given(file), given(variable));
     let Some(id) = given(id) else {
-        return refuse(format!("`--secret {spec}` has no id"), SECRET_HINT);
+        return refuse(format!("`--secret {shown}` has no id"), SECRET_HINT);
     };
     let (file, variable) = match (kind.as_deref(), file, variable) {
         (Some("env"), file, None) => (None, file),
