@@ -232,7 +232,8 @@ impl Publishing<'_> {
         // Who may not read is told so before anything is sent.
         let lying = names.look().await?;
         let merged = self.merged(lying.cache.clone());
-        if lying.all_say(&merged) || self.ours.records.is_empty() {
+        let says_all = lying.all_say(&merged) || self.ours.records.is_empty();
+        if says_all && !self.lacks_blobs(&merged).await? {
             return Ok(self.published(&merged, true));
         }
         self.send_blobs().await?;
@@ -284,6 +285,19 @@ impl Publishing<'_> {
             pause(attempt).await;
         }
         Err(self.contended())
+    }
+
+    /// Whether blobs of ours that are named there are there no more: buckets and registries remove by rules of
+    /// their own.
+    async fn lacks_blobs(&self, merged: &Cache) -> Result<bool, Error> {
+        let (ours, named) = (self.ours.blobs(), merged.blobs());
+        let open = ours
+            .values()
+            .filter(|blob| named.contains_key(&blob.digest) && !self.there.contains(&blob.digest));
+        let asked = open.map(|blob| self.home.has(blob));
+        let has = stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+        let lacking = has.try_filter(|has| std::future::ready(!has));
+        Ok(std::pin::pin!(lacking).try_next().await?.is_some())
     }
 
     /// Sees to it that all our blobs are there. Results whose blobs can be had no more are ours no more.

@@ -239,7 +239,19 @@ fn in_parts(world: &World) {
     let second = known(two, &["build", "-t", "app", "--cache-from", &from, "big"]).ok();
     check_all_found(&second, first.id());
     assert_eq!(two.sh("wc -c < /big").trim(), "13000000");
-    // What is there is not sent again.
+    // What a rule of the bucket removed is sent again, and what is there is not.
+    let list = store.ask("GET", "/caches?prefix=team/blobs/");
+    let blob = list
+        .split("<Key>")
+        .nth(1)
+        .unwrap()
+        .split('<')
+        .next()
+        .unwrap();
+    store.ask("DELETE", &format!("/caches/{blob}"));
+    assert_eq!(store.parts(), [0; 0]);
+    let again = known(one, &["build", "-t", "app", "--cache-to", &to, "big"]).ok();
+    assert_eq!(store.parts(), [3], "{}", again.stderr);
     let again = known(one, &["build", "-t", "app", "--cache-to", &to, "big"]).ok();
     assert!(
         says(&again, "has all 1 results already"),

@@ -11,6 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("laziness", &[Containers], laziness),
         case("nobody_exports", &[Containers], nobody_exports),
         case("nothing_sent_twice", &[Containers], nothing_sent_twice),
+        case("lost_comes_back", &[Containers], lost_comes_back),
         case("registries_merge", &[Containers], registries_merge),
         case("hanging_registry", &[Containers], hanging_registry),
         case("hanging_when_needed", &[Containers], hanging_when_needed),
@@ -93,6 +94,34 @@ fn nothing_sent_twice(world: &World) {
         again.stderr
     );
     assert_eq!(sent(asked), 0, "{:?}", &registry.log()[asked..]);
+    // Each layer is looked for once.
+    let looked = || {
+        let log = registry.log();
+        let looks = log
+            .iter()
+            .filter(|request| request.method == "HEAD" && request.path.contains("/blobs/sha256:"));
+        looks.count()
+    };
+    registry.clear_log();
+    one.build(&["--cache-to", &to(&registry)]);
+    assert_eq!(looked(), 5, "{:?}", registry.log());
+    assert!(registry.log().len() < 15, "{:?}", registry.log());
+}
+
+/// What a registry or a bucket lost comes back with the next builder that has it.
+fn lost_comes_back(world: &World) {
+    let (registry, id) = filled(world);
+    let layer = a_layer(&registry);
+    registry.forget_blob("app", &layer);
+    let one = Machine::new(world, "one");
+    one.build(&["--cache-to", &to(&registry)]);
+    assert!(
+        registry.blob("app", &layer).is_some(),
+        "{:?}",
+        registry.log()
+    );
+    let two = Machine::new(world, "two");
+    check_all_found(&two.build(&["--cache-from", &from(&registry)]), &id);
 }
 
 fn registries_merge(world: &World) {
