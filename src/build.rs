@@ -568,6 +568,7 @@ impl Kiln {
                 .source
                 .source_date_epoch
                 .filter(|_| exports.iter().all(|export| !export.keeps_times())),
+            ended: None,
         };
         for goal in &mut solved_goals {
             if goal.handle.is_none() && !only_cache {

@@ -62,6 +62,7 @@ impl RememberedCache {
                 .collect(),
             results: self.results.iter().map(layers).collect(),
             epoch: self.epoch,
+            ended: None,
         }
     }
 
@@ -142,7 +143,10 @@ impl Kiln {
         cancel: &Cancel,
     ) -> Result<Vec<String>, Error> {
         let build = self.build_of(image)?;
-        let content = build.details.cache.content();
+        let content = CacheContent {
+            ended: Some(build.started + build.duration),
+            ..build.details.cache.content()
+        };
         let lease = self.executor.build_lease();
         let mut lines = Vec::with_capacity(targets.len());
         for target in targets {
@@ -190,11 +194,12 @@ fn published_words(target: &CacheTarget, published: CachePublished) -> String {
     let CachePublished {
         records,
         records_there,
+        replaced,
         was_there,
         alone,
     } = published;
     let place = &target.place;
-    match (was_there, alone) {
+    let words = match (was_there, alone) {
         (true, _) => format!("the cache {place} has all {records} results already"),
         (false, false) => {
             format!("cached {records} results in {place}, which has {records_there} now")
@@ -202,6 +207,12 @@ fn published_words(target: &CacheTarget, published: CachePublished) -> String {
         (false, true) => format!(
             "cached {records} results in {place}, which has {records_there} now; it takes no copies, so that \
              of builds that export there at one moment some results may be lost"
+        ),
+    };
+    match replaced {
+        0 => words,
+        count => format!(
+            "{words}; {count} of the build are gone, since later builds replaced them by others"
         ),
     }
 }
@@ -216,6 +227,7 @@ mod tests {
             definitions: vec![DefinitionKey([7; 32]), DefinitionKey([0xab; 32])],
             results: vec![vec![ContentId::DiffId([1; 32]), ContentId::Layer([2; 32])]],
             epoch: Some(5),
+            ended: None,
         };
         let remembered = RememberedCache::of(&content);
         let text = serde_json::to_string(&remembered).unwrap();

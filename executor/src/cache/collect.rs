@@ -37,6 +37,8 @@ pub struct CacheContent {
     /// `SOURCE_DATE_EPOCH`, if all times in the layers of all its images are that: then those of the cache
     /// are the same archives. Else files keep their times, so that either image can be made of them.
     pub epoch: Option<i64>,
+    /// When it ended, if later builds may have filed other results under its keys since.
+    pub ended: Option<SystemTime>,
 }
 
 /// Collects records and packs layers.
@@ -70,6 +72,14 @@ pub(super) struct Collected {
     pub(super) afar: BTreeMap<Sha256Digest, Home>,
 }
 
+/// Records of a build.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Records {
+    pub(super) records: Vec<CachedRecord>,
+    /// How many of its results later builds replaced by others.
+    pub(super) replaced: usize,
+}
+
 impl Known<'_> {
     /// A layer as somebody else packed it.
     fn layer(&self, content: &Content) -> Option<(CachedLayer, Option<Home>)> {
@@ -94,7 +104,7 @@ impl Known<'_> {
 
 impl Collector<'_> {
     /// The records of the build whose layers are here or can be had, without layers.
-    pub(super) fn records(&self) -> Result<Vec<CachedRecord>, Error> {
+    pub(super) fn records(&self) -> Result<Records, Error> {
         let store = self.store;
         let keys: Vec<Key> = self
             .content
@@ -108,10 +118,16 @@ impl Collector<'_> {
             .iter()
             .flat_map(|layers| crate::stack::to_store(layers))
             .collect();
-        let wanted = |outputs: &[Option<Vec<Content>>]| {
+        let in_results = |outputs: &[Option<Vec<Content>>]| {
             let mut layers = outputs.iter().flatten().flatten();
-            self.mode == CacheMode::Max || layers.all(|layer| results.contains(layer))
+            layers.all(|layer| results.contains(layer))
         };
+        let wanted =
+            |outputs: &[Option<Vec<Content>>]| self.mode == CacheMode::Max || in_results(outputs);
+        // What was filed later is another build's, unless it came to the same.
+        let is_later =
+            |created: SystemTime| self.content.ended.is_some_and(|ended| created > ended);
+        let mut replaced = BTreeSet::new();
         let can_be_had =
             |content: &Content| is_base(content) || self.known.layer(content).is_some();
         let mut records = BTreeMap::new();
@@ -121,6 +137,10 @@ impl Collector<'_> {
                 open.insert(*key);
                 continue;
             };
+            if is_later(found.created) && !in_results(&found.outputs) {
+                replaced.insert(found.id);
+                continue;
+            }
             if records.contains_key(&found.id) || !wanted(&found.outputs) {
                 continue;
             }
@@ -140,7 +160,15 @@ impl Collector<'_> {
         // What was found elsewhere and not needed is not here.
         let others = self.known.records(&open).into_iter();
         let others = others.filter(|record| wanted(&record.outputs));
-        Ok(records.into_values().chain(others).collect())
+        let records: Vec<CachedRecord> = records.into_values().chain(others).collect();
+        // Of a step that is in no result nothing was to be exported.
+        let layers: BTreeSet<Content> = records.iter().flat_map(CachedRecord::layers).collect();
+        let mut made = results.iter().filter(|content| !is_base(content));
+        let lacks = self.mode == CacheMode::Max || made.any(|content| !layers.contains(content));
+        Ok(Records {
+            records,
+            replaced: if lacks { replaced.len() } else { 0 },
+        })
     }
 
     /// The records with archives of their layers, packed like this where that has to be done. Layers that are
@@ -332,6 +360,6 @@ pub(crate) fn inline_cache(
         known: Known::default(),
         stop,
     };
-    let cache = collector.described(collector.records()?)?;
+    let cache = collector.described(collector.records()?.records)?;
     Ok(cache.encode_inline())
 }

@@ -22,7 +22,7 @@ use kiln_oci::reference::Reference;
 use kiln_oci::s3::{Condition, S3, Written};
 use kiln_store::{Content, Key, Lease};
 
-use super::collect::{CacheContent, CacheMode, Collected, Collector, Known};
+use super::collect::{CacheContent, CacheMode, Collected, Collector, Known, Records};
 use super::copies::{Lying, Names, is_refusal};
 use super::document::{Cache, CachedBlob, CachedRecord, Limits};
 use super::elsewhere::Elsewhere;
@@ -74,6 +74,8 @@ pub struct CachePublished {
     pub records: usize,
     /// All that are there now.
     pub records_there: usize,
+    /// Results of this build that later ones replaced by others, so that they cannot be had any more.
+    pub replaced: usize,
     /// Nothing had to be changed.
     pub was_there: bool,
     /// The place takes no copies beside it, so that builders at the same moment may lose some.
@@ -138,7 +140,7 @@ impl Executor {
         let (content, mode) = (content.clone(), target.mode);
         let (elsewhere, place) = (elsewhere.cloned(), home.clone());
         observer.tell(TransferEvent::Doing("packing layers".to_owned()));
-        let Collected { cache, there, afar } = stoppable(move |stop| {
+        let (collected, replaced) = stoppable(move |stop| {
             let collector = Collector {
                 store: executor.store(),
                 lease: &held,
@@ -151,10 +153,11 @@ impl Executor {
                 },
                 stop,
             };
-            let records = collector.records()?;
-            collector.packed(records, packing)
+            let Records { records, replaced } = collector.records()?;
+            Ok((collector.packed(records, packing)?, replaced))
         })
         .await?;
+        let Collected { cache, there, afar } = collected;
         let publishing = Publishing {
             executor: self,
             lease,
@@ -165,7 +168,11 @@ impl Executor {
             afar,
             observer,
         };
-        publishing.run().await
+        let published = publishing.run().await?;
+        Ok(CachePublished {
+            replaced,
+            ..published
+        })
     }
 }
 
@@ -206,6 +213,7 @@ impl Publishing<'_> {
         CachePublished {
             records: self.ours.records.len(),
             records_there: there.records.len(),
+            replaced: 0,
             was_there,
             alone: false,
         }
@@ -515,6 +523,7 @@ impl Publishing<'_> {
             let published = CachePublished {
                 records: ours.records.len(),
                 records_there: merged.records.len(),
+                replaced: 0,
                 was_there: merged == held && missing.is_empty() && !is_new,
                 alone: false,
             };

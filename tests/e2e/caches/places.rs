@@ -16,6 +16,11 @@ pub(super) fn cases() -> Vec<Case> {
         case("times_are_kept", &[Containers], times_are_kept),
         case("export_fails", &[Containers], export_fails),
         case("exported_later", &[Containers], exported_later),
+        case(
+            "exported_after_another",
+            &[Containers],
+            exported_after_another,
+        ),
         case("refused_by_name", &[], refused_by_name),
     ]
 }
@@ -284,6 +289,29 @@ fn exported_later(world: &World) {
     );
     let build = two.build(&["--cache-from", FROM]);
     assert_eq!(ran(&build), 0, "{}", build.stderr);
+}
+
+/// A later build of the same steps came to something else: that is not of the image.
+fn exported_after_another(world: &World) {
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    world.dockerfile(
+        "FROM demo/base\nRUN echo same > /same\nRUN head -c 20 /dev/urandom > /random\n",
+    );
+    one.build(&[]);
+    one.kiln(&["build", "--no-cache", "ctx"]).ok();
+    for mode in ["min", "max"] {
+        let to = format!("type=local,dest=cache,mode={mode}");
+        let pushed = one.kiln(&["push", "--cache", &to, "app"]).ok();
+        assert!(
+            pushed
+                .stdout
+                .contains("; 1 of the build are gone, since later builds"),
+            "{}",
+            pushed.stdout
+        );
+    }
+    let build = two.build(&["--cache-from", FROM]);
+    assert_eq!(ran(&build), 1, "{}", build.stderr);
 }
 
 fn refused_by_name(world: &World) {
