@@ -212,19 +212,18 @@ impl Kiln {
         };
         let travelling = Arc::new(travelling);
         let told = Arc::clone(&sink);
-        let sending = TransferObserver::new(move |event| {
-            if let TransferEvent::Blob {
+        let sending = TransferObserver::new(move |event| match event {
+            TransferEvent::Blob {
                 digest,
                 size_bytes,
                 state,
-            } = event
-            {
-                told(Event::Sending {
-                    digest,
-                    size_bytes,
-                    state,
-                });
-            }
+            } => told(Event::Sending {
+                digest,
+                size_bytes,
+                state,
+            }),
+            TransferEvent::Waiting(line) => told(Event::Notice(line)),
+            TransferEvent::Doing(_) | TransferEvent::Warning(_) => {}
         });
         let worker = BuildWorker::new(&self.executor, Arc::clone(&resolver), locals)
             .with_secrets(request.secrets.clone())

@@ -2,15 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_oci::document::Descriptor;
 use kiln_solver::StepSink;
+
+/// How long a place may say nothing before that is told.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// One thing that happened in a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferEvent {
     /// Something without a length begins, such as `packing layers`.
     Doing(String),
+    /// Something that was asked for does not come, such as `registry.example has not answered for 10 seconds`.
+    Waiting(String),
     /// Something that whoever asked for the transfer should know.
     Warning(String),
     /// How far a blob is.
@@ -71,6 +77,19 @@ impl TransferObserver {
 
     pub(crate) fn tell(&self, event: TransferEvent) {
         (self.0)(event);
+    }
+
+    /// Awaits the first answer of a place, and says so when it lets itself be waited for.
+    pub(crate) async fn awaiting<T>(&self, place: &str, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        if let Ok(answer) = tokio::time::timeout(SILENCE, &mut answer).await {
+            return answer;
+        }
+        let seconds = SILENCE.as_secs();
+        self.tell(TransferEvent::Waiting(format!(
+            "`{place}` has not answered for {seconds} seconds; waiting"
+        )));
+        answer.await
     }
 
     /// Tells how far a blob is.

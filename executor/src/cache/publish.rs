@@ -135,7 +135,8 @@ impl Executor {
         if let Some(elsewhere) = elsewhere {
             elsewhere.settled().await;
         }
-        let there = home.has_of(self, lease, content).await?;
+        let there = home.has_of(self, lease, content);
+        let there = observer.awaiting(&target.place.to_string(), there).await?;
         let (executor, held, packing) = (self.clone(), lease.clone(), target.packing);
         let (content, mode) = (content.clone(), target.mode);
         let (elsewhere, place) = (elsewhere.cloned(), home.clone());
@@ -585,6 +586,8 @@ impl Home {
     ) -> Result<Cache, Error> {
         let held = match self.read().await {
             Ok(held) if !held.in_image => held.cache,
+            // It is not waited for once more.
+            Err(error) if error.is_outage() => return Err(error),
             // Whoever writes says what is wrong with it.
             _ => return Ok(Cache::default()),
         };

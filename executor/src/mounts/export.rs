@@ -96,7 +96,7 @@ impl Executor {
         let lease = self.store().lease();
         let shelf = Shelf::to_add_to(self, &request.place).await?;
         let before = match &shelf {
-            Some(shelf) => shelf.contents().await?,
+            Some(shelf) => observer.awaiting(shelf.shown(), shelf.contents()).await?,
             None => None,
         };
         let mut ours = Ours::default();

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kiln_ir::{ImageConfig, Platform, ResolveMode};
 use kiln_oci::document::{Descriptor, Manifest};
 use kiln_oci::reference::Reference;
-use kiln_oci::registry::Image;
+use kiln_oci::registry::{self, About, Attempt, Cause, Image};
 use kiln_store::{BlobDigest, Content, DiffId, Lease, Pulled};
 
 use super::age::ago;
@@ -83,6 +83,21 @@ pub struct Resolver {
     known: Mutex<Known>,
     warn: Warn,
     tell: Tell,
+}
+
+/// How long a registry is waited for where what is here can be taken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is wrong with a registry that was waited for in vain.
+fn silent(reference: &Reference) -> Error {
+    let attempt = Attempt {
+        action: "resolve".into(),
+        image: reference.familiar().into(),
+        host: reference.domain().into(),
+        about: About::default(),
+    };
+    let source = Cause::Idle(PATIENCE);
+    Error::Registry(registry::Error::Unreachable { attempt, source })
 }
 
 /// Told what takes long.
@@ -205,11 +220,19 @@ impl Resolver {
                 reference: reference.familiar(),
             }));
         }
-        let error = match self.ask(&reference, &name, platform).await {
-            Ok(image) => return Ok(image),
-            Err(error) => error,
+        let spare = asks_first && self.takes_local;
+        let mut asking = std::pin::pin!(self.ask(&reference, &name, platform));
+        let answer = match spare {
+            true => tokio::time::timeout(PATIENCE, &mut asking).await.ok(),
+            false => Some(asking.as_mut().await),
         };
-        if asks_first && self.takes_local && error.is_outage() {
+        let is_silent = answer.is_none();
+        let error = match answer {
+            Some(Ok(image)) => return Ok(image),
+            Some(Err(error)) => error,
+            None => silent(&reference),
+        };
+        if spare && error.is_outage() {
             let here = self
                 .here(&reference, &name, platform, &mut other_platform)
                 .await;
@@ -223,6 +246,14 @@ impl Resolver {
                 return Ok(image);
             }
         }
+        // There is nothing but the registry.
+        let error = match is_silent {
+            true => match asking.await {
+                Ok(image) => return Ok(image),
+                Err(error) => error,
+            },
+            false => error,
+        };
         // A local image of another platform is the better answer where no registry has one.
         Err(other_platform.unwrap_or(error))
     }

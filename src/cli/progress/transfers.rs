@@ -170,6 +170,11 @@ impl Board {
                 self.doing = Some(words::visible(&what));
                 return None;
             }
+            TransferEvent::Waiting(what) => {
+                let what = words::visible(&what);
+                self.doing = Some(what.clone());
+                return Some(what);
+            }
             TransferEvent::Warning(line) => {
                 self.warnings.push(line);
                 return None;

@@ -372,7 +372,9 @@ impl Transport {
                     None => {}
                 }
             }
-            match backoff.next(None).filter(|_| again) {
+            // Nor does one begin to speak that said nothing for so long, twice.
+            let silent = matches!(cause, Cause::Idle(_)) && backoff.tries() > 0;
+            match backoff.next(None).filter(|_| again && !silent) {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => {
                     return Err(Error::Unreachable {

@@ -47,6 +47,29 @@ fn ranges(registry: &Registry) -> Vec<Option<String>> {
         .collect()
 }
 
+/// It takes connections and says nothing; how many it took.
+#[tokio::test]
+async fn a_silent_registry_is_asked_twice() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap();
+    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = std::sync::Arc::clone(&taken);
+    let serving = tokio::spawn(async move {
+        while let Ok((line, _)) = listener.accept().await {
+            kept.lock().unwrap().push(line);
+        }
+    });
+    let name = kiln_oci::reference::Reference::parse(&format!("{host}/x")).unwrap();
+    let error = client().own_digest(&name).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unreachable { .. }),
+        "{}",
+        show(&error)
+    );
+    assert_eq!(taken.lock().unwrap().len(), 2);
+    serving.abort();
+}
+
 #[tokio::test]
 async fn a_cut_transfer_goes_on_where_it_broke() {
     let registry = survive(Registry::start(), vec![cut(1000), cut(500)], 4000).await;
