@@ -19,7 +19,7 @@ use kiln_solver::{
 
 use crate::arguments::arguments;
 use crate::attest::{Scans, Story, Vcs, predicate};
-use crate::cache::{RememberedCache, asks_inline};
+use crate::cache::{RememberedCache, asks_inline, in_context};
 use crate::delivery::{Asker, Place, Tell};
 use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
@@ -344,6 +344,8 @@ impl Kiln {
                 let source = lower_resolving(&request.source, asker).await?;
                 // Other front ends say nothing of stages.
                 let is_dockerfile = !source.lowered.stages.is_empty();
+                let mut notices = source.notices;
+                notices.extend(in_context(request, &source.place, source.ignore.as_ref()));
                 Ok(Prepared {
                     scans: is_dockerfile.then_some(source.lowered.scans),
                     plan: source.lowered.plan,
@@ -353,7 +355,7 @@ impl Kiln {
                     shown_file: source.shown_file,
                     warnings: Warnings {
                         findings: Some(source.findings),
-                        notices: source.notices,
+                        notices,
                         unused_build_args: source.lowered.unused_build_args,
                     },
                     context: source.place.shown.clone(),

@@ -1,16 +1,20 @@
 //! Caches that travel, as a build asks for them and as it leaves them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use kiln_executor::{
-    BuildWorker, CacheContent, CachePublished, CacheTarget, Error as ExecutorError,
+    BuildWorker, CacheContent, CachePlace, CachePublished, CacheTarget, Error as ExecutorError,
     TransferObserver, words,
 };
+use kiln_ir::pattern::PatternList;
 use kiln_solver::{Cancel, Content, ContentId, DefinitionKey};
 use serde::{Deserialize, Serialize};
 
+use crate::delivery::Place;
+use crate::ignore::IgnoreFile;
 use crate::record::{BuildRecord, Outcome};
-use crate::{Error, Event, Kiln};
+use crate::{BuildRequest, Error, Event, Kiln};
 
 /// The build argument that asks for a cache in the image's config, as in BuildKit.
 pub(crate) const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
@@ -88,6 +92,56 @@ fn hex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
     }
     Some(bytes)
+}
+
+/// A line for each directory of a cache that is part of a context: it changes with each export, and holds
+/// what was made of itself.
+pub(crate) fn in_context(
+    request: &BuildRequest,
+    place: &Place,
+    ignore: Option<&IgnoreFile>,
+) -> Vec<String> {
+    let from = request.cache_from.iter().map(|source| &source.place);
+    let to = request.cache_to.iter().map(|target| &target.place);
+    let mut directories: Vec<&PathBuf> = from
+        .chain(to)
+        .filter_map(|place| match place {
+            CachePlace::Local { directory, .. } => Some(directory),
+            _ => None,
+        })
+        .collect();
+    directories.sort();
+    directories.dedup();
+    let (Ok(context), Ok(ignored), None) = (
+        place.context.canonicalize(),
+        PatternList::new(&IgnoreFile::patterns(ignore)),
+        &place.delivered,
+    ) else {
+        return Vec::new();
+    };
+    let is_part = |directory: &&PathBuf| {
+        let within = directory.canonicalize().ok();
+        let within = within
+            .as_deref()
+            .and_then(|at| at.strip_prefix(&context).ok());
+        let within = within.and_then(|within| {
+            within
+                .join("index.json")
+                .into_os_string()
+                .into_string()
+                .ok()
+        });
+        within.is_some_and(|within| !ignored.matches(&within))
+    };
+    let parts = directories.into_iter().filter(is_part);
+    parts
+        .map(|directory| {
+            format!(
+                "the cache in `{}` is part of the context, which changes with each export; name it in .dockerignore",
+                directory.display()
+            )
+        })
+        .collect()
 }
 
 impl Kiln {

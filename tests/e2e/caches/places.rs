@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
             &[Containers],
             exported_after_another,
         ),
+        case("cache_in_the_context", &[Containers], cache_in_the_context),
         case("refused_by_name", &[], refused_by_name),
     ]
 }
@@ -312,6 +313,26 @@ fn exported_after_another(world: &World) {
     }
     let build = two.build(&["--cache-from", FROM]);
     assert_eq!(ran(&build), 1, "{}", build.stderr);
+}
+
+/// What the runner of a job keeps is beside what is built.
+fn cache_in_the_context(world: &World) {
+    world.write("ctx/source", "text");
+    world.dockerfile("FROM demo/base\nCOPY . /all\n");
+    let one = Machine::new(world, "one");
+    let to = "type=local,dest=ctx/cache,mode=max";
+    one.build(&["--cache-to", to]);
+    let warned = one.build(&["--cache-to", to]);
+    assert!(
+        says(&warned, "the cache in `ctx/cache` is part of the context"),
+        "{}",
+        warned.stderr
+    );
+    world.write("ctx/.dockerignore", "cache\n");
+    one.build(&["--cache-to", to]);
+    let found = one.build(&["--cache-to", to]);
+    assert!(!says(&found, "part of the context"), "{}", found.stderr);
+    assert_eq!(ran(&found), 0, "{}", found.stderr);
 }
 
 fn refused_by_name(world: &World) {
