@@ -791,7 +791,12 @@ pub(crate) fn failed<F: Fn(Event) + Send + Sync>(
             Failure::Step(failure) => {
                 let hint = needs_ids(&output)
                     .then(kiln_executor::userns::single_id_fix)
-                    .flatten();
+                    .flatten()
+                    .or_else(|| {
+                        lacks_ids(&output)
+                            .then(kiln_executor::userns::more_ids_fix)
+                            .flatten()
+                    });
                 (failure.to_string(), Vec::new(), hint)
             }
             Failure::Worker(error) => {
@@ -838,6 +843,16 @@ fn needs_ids(output: &[String]) -> bool {
     output.iter().any(|line| {
         let line = line.to_lowercase();
         SAID.iter().any(|said| line.contains(said))
+    })
+}
+
+/// Whether a step says what the kernel says of an id that is not mapped where many are.
+fn lacks_ids(output: &[String]) -> bool {
+    const ABOUT: [&str; 5] = ["chown", "chgrp", "owner", "uid", "gid"];
+    output.iter().any(|line| {
+        let line = line.to_lowercase();
+        let is_invalid = line.contains("invalid argument") || line.contains("einval");
+        is_invalid && ABOUT.iter().any(|about| line.contains(about))
     })
 }
 

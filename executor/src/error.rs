@@ -559,6 +559,9 @@ impl Error {
 
     /// A way out, where there is one to name.
     pub fn hint(&self) -> Option<String> {
+        if let Some(owner) = kiln_tree::UnmappedOwner::of(self) {
+            return kiln_sandbox::userns::wider_fix(owner.uid.max(owner.gid));
+        }
         Some(match self {
             Error::Load { source, .. } => return source.hint(),
             Error::List(error) => return error.hint(),

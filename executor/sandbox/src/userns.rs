@@ -507,17 +507,64 @@ fn choose_maps() -> UserNsSupport {
     }
 }
 
-/// The words that tell a user how to be given more ids.
+/// How many ids a line for a user gives, or a multiple.
+const LINE: u32 = 65536;
+
+/// The words that tell a user who has one id how to be given more.
 fn more_ids(uid: u32) -> String {
+    given_more(uid, "one id only", LINE)
+}
+
+/// The words that tell a user who has so many ids how to be given `count` more.
+fn given_more(uid: u32, has: &str, count: u32) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let passwd = read("/etc/passwd");
     let name = subid::user_name(&passwd, uid);
     let who = name.map_or_else(|| uid.to_string(), str::to_owned);
-    let line = |path| format!("{who}:{}:65536", subid::free(&read(path), 65536));
+    let line = |path| format!("{who}:{}:{count}", subid::free(&read(path), count));
     let (uids, gids) = (line("/etc/subuid"), line("/etc/subgid"));
     format!(
-        "`{who}` has one id only; as root, add the line `{uids}` to /etc/subuid and `{gids}` to /etc/subgid"
+        "`{who}` has {has}; as root, add the line `{uids}` to /etc/subuid and `{gids}` to /etc/subgid"
     )
+}
+
+/// Tells the user whose namespace has too few ids for `id` which lines give more, beside those that there are.
+///
+/// Nothing, if it is no namespace of [`enter`] with many ids.
+pub fn wider_fix(id: u32) -> Option<String> {
+    let (uids, gids) = current_maps().ok()?;
+    wider(&uids, &gids, id).map(|(last, count)| {
+        given_more(
+            uids.ranges[0].host,
+            &format!("the ids 0 to {last} only"),
+            count,
+        )
+    })
+}
+
+/// Tells the user of a namespace with many ids how to be given as many as a line has.
+pub fn more_ids_fix() -> Option<String> {
+    let (uids, gids) = current_maps().ok()?;
+    wider_fix(beyond(&uids, &gids)?)
+}
+
+/// The first id that a namespace which [`enter`] made with many has not.
+fn beyond(uids: &IdMap, gids: &IdMap) -> Option<u32> {
+    let end = |map: &IdMap| match map.ranges.as_slice() {
+        [own, more @ ..] if own.count == 1 && !more.is_empty() => {
+            let last = map.ranges.last()?;
+            last.container.checked_add(last.count)
+        }
+        _ => None,
+    };
+    Some(end(uids)?.min(end(gids)?))
+}
+
+/// The last id of such a namespace, and how many more there must be for `id`.
+fn wider(uids: &IdMap, gids: &IdMap, id: u32) -> Option<(u32, u32)> {
+    let end = beyond(uids, gids)?;
+    let lacking = id.checked_add(1)?.checked_sub(end).filter(|&few| few > 0)?;
+    Some((end - 1, lacking.checked_next_multiple_of(LINE)?))
 }
 
 /// Tells the user whose one id is all that this namespace has how to be given more.
@@ -668,6 +715,20 @@ mod tests {
     fn an_identity_is_of_what_there_is() {
         let of = IdMap::parse("         0     100000      65536\n");
         assert_eq!(IdMap::identity(&of).to_string(), "0 0 65536\n");
+    }
+
+    #[test]
+    fn an_id_that_is_too_high_takes_whole_lines() {
+        let map = IdMap::own_and(1000, &[(100000, 65536)]);
+        let fewer = IdMap::own_and(1000, &[(100000, 60000)]);
+        let check = |gids: &IdMap, id, expected| assert_eq!(wider(&map, gids, id), expected);
+        check(&map, 65536, None);
+        check(&map, 65537, Some((65536, 65536)));
+        check(&map, 200_000, Some((65536, 196_608)));
+        check(&fewer, 65536, Some((60000, 65536)));
+        check(&map, u32::MAX, None);
+        check(&IdMap::own_and(1000, &[]), 7, None);
+        check(&IdMap::identity(&IdMap::parse("0 0 65536")), 70_000, None);
     }
 
     fn check(trial: Trial, facts: Facts, which: Refusal, fix: &str) {

@@ -1,5 +1,6 @@
 //! Owners, modes, xattrs and times put on disk, as far as the disk takes them.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -9,6 +10,29 @@ use crate::handle::{self, FsError, FsResult};
 use crate::manifest::Meta;
 use crate::owners;
 use crate::seal::IdMap;
+
+/// An owner that nothing on disk can have, since the namespace has no such id.
+///
+/// It is what the `io::Error` of a failed change of an owner holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its owner {uid}:{gid} is outside of the ids that are mapped here")]
+pub struct UnmappedOwner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl UnmappedOwner {
+    /// The owner that `error`, or what it comes from, is about.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<UnmappedOwner> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|cause| {
+            let cause = cause.downcast_ref::<io::Error>()?.get_ref()?;
+            cause.downcast_ref().copied()
+        })
+    }
+}
 
 /// What happens on disk to the owners that a layer names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +51,7 @@ impl Ownership {
         let failed = |attempt| move |source: Errno| FsError::new(attempt, b"", source);
         let (uid, gid) = self.owner(meta);
         if uid.is_some() || gid.is_some() {
-            rustix::fs::fchown(&file, uid, gid).map_err(failed("set the owner of"))?;
+            rustix::fs::fchown(&file, uid, gid).map_err(refused(b"", meta))?;
         }
         let mode = self.mode(meta, is_directory);
         rustix::fs::fchmod(&file, mode).map_err(failed("set the mode of"))?;
@@ -49,7 +73,7 @@ impl Ownership {
         let (uid, gid) = self.owner(meta);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if uid.is_some() || gid.is_some() {
-            rustix::fs::chownat(&dir, name, uid, gid, flags).map_err(failed("set the owner of"))?;
+            rustix::fs::chownat(&dir, name, uid, gid, flags).map_err(refused(name, meta))?;
         }
         if !is_link {
             rustix::fs::chmodat(&dir, name, self.mode(meta, false), AtFlags::empty())
@@ -86,6 +110,17 @@ impl Ownership {
             (Self::Record, false) => 0o600,
         };
         Mode::from_raw_mode(meta.mode | ours)
+    }
+}
+
+fn refused<'a>(name: &'a [u8], meta: &Meta) -> impl FnOnce(Errno) -> FsError + 'a {
+    let (uid, gid) = (meta.uid, meta.gid);
+    move |source| {
+        let source = match source {
+            Errno::INVAL => io::Error::new(io::ErrorKind::InvalidInput, UnmappedOwner { uid, gid }),
+            source => source.into(),
+        };
+        FsError::new("set the owner of", name, source)
     }
 }
 

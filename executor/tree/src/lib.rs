@@ -38,7 +38,7 @@ pub mod tar;
 
 pub mod context;
 
-pub use attributes::Ownership;
+pub use attributes::{Ownership, UnmappedOwner};
 pub use digest::{FileDigest, LayerId, TreeDigest};
 pub use handle::FsError;
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta, Mtime, Xattrs};

@@ -14,6 +14,11 @@ pub(super) fn cases() -> Vec<Case> {
             &[OrdinaryUser, Setpriv, Busybox, Uidmap],
             a_user_with_many_ids,
         ),
+        case(
+            "owners_beyond_the_ids",
+            &[OrdinaryUser, Setpriv, Busybox, Uidmap],
+            owners_beyond_the_ids,
+        ),
         case("owners_without_ids", NEEDS, owners_without_ids),
         case("what_one_id_cannot_do", NEEDS, what_one_id_cannot_do),
         case(
@@ -119,13 +124,17 @@ fn a_user_with_many_ids(world: &World) {
 
 /// An archive whose files belong to others.
 fn owned() -> Vec<u8> {
+    owned_by(33, 34)
+}
+
+fn owned_by(uid: u64, gid: u64) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut add = |name: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]| {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_uid(33);
-        header.set_gid(34);
+        header.set_uid(uid);
+        header.set_gid(gid);
         header.set_size(bytes.len() as u64);
         builder.append_data(&mut header, name, bytes).unwrap();
     };
@@ -134,6 +143,27 @@ fn owned() -> Vec<u8> {
     add("data/sub", tar::EntryType::Directory, 0o700, b"");
     add("data/sub/g", tar::EntryType::Regular, 0o600, b"g");
     builder.into_inner().unwrap()
+}
+
+fn owners_beyond_the_ids(world: &World) {
+    let user = User::with_ids(world, "user");
+    world.write("owned.tar", owned_by(33, 200_000));
+    world.write("last.tar", owned_by(33, 65_536));
+    user.ok("kiln import base.tar demo/base; kiln import last.tar demo/last");
+    let check = |command: &str, owner: &str, count: u32| {
+        let ran = user.run(command);
+        assert_ne!(ran.status.code(), Some(0), "{}", ran.whole());
+        let line = format!("add the line `kilntest:1065536:{count}` to /etc/subuid");
+        for words in [owner, "hint: ", &line, "to /etc/subgid"] {
+            assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+        }
+    };
+    let beyond = "owner 33:200000 is outside of the ids that are mapped here";
+    check("kiln import owned.tar demo/owned", beyond, 196_608);
+    world.dockerfile("FROM demo/base\nCOPY --chown=70000:5 a /a\n");
+    check("kiln build ctx", "owner 70000:5 is outside", 65_536);
+    world.dockerfile("FROM demo/base\nRUN touch /x && chown 70000:70000 /x\n");
+    check("kiln build ctx", "has the ids 0 to 65536 only", 65_536);
 }
 
 fn owners_without_ids(world: &World) {
