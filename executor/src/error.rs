@@ -459,6 +459,12 @@ pub enum Error {
         /// As asked for, or as the image says.
         user: String,
     },
+    /// A step asked the kernel for ids that are not there, and may have gone on without.
+    #[error("one id is mapped here, root's, which is too few for what the step did: {refused}")]
+    OneIdRefused {
+        /// What it asked for first.
+        refused: kiln_sandbox::Refused,
+    },
     /// A step did what takes more ids than there are.
     #[error(
         "one id is mapped here, root's, which is too few to tell whose a file is after this step"
@@ -658,7 +664,9 @@ impl Error {
             Error::File(FileError::ContextChanged { .. }) => {
                 "build again when nothing writes there".to_owned()
             }
-            Error::OneId { .. } | Error::OneIdOwner { .. } => return kiln_sandbox::userns::single_id_fix(),
+            Error::OneId { .. } | Error::OneIdRefused { .. } | Error::OneIdOwner { .. } => {
+                return kiln_sandbox::userns::single_id_fix();
+            }
             Error::NoSecret { id } => {
                 format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")
             }

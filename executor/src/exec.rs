@@ -255,6 +255,9 @@ fn run(
             Exit::Signal(signal) => StepFailure::Signal(signal),
         }));
     }
+    if let Some(refused) = heard.refused {
+        return Err(Error::OneIdRefused { refused });
+    }
     let one_id = executor.options().single_id.then(|| OneId {
         gave_owners: heard.gave_owners,
         set_attributes: heard.set_attributes,

@@ -361,6 +361,10 @@ fn what_needs_more_ids(world: &World) {
         // As apt does before it becomes _apt.
         "RUN setpriv --regid 5 --clear-groups true || su -s /bin/sh nobody -c true",
         "USER 33:34\nRUN true",
+        // Nobody but the kernel says that it was refused.
+        "RUN touch /x; chown 7:8 /x || true",
+        "RUN touch /x; chgrp 8 /x 2>&- || true",
+        "RUN su -s /bin/sh nobody -c true 2>&- || echo no > /no",
     ];
     for steps in failing {
         world.write("ctx/Dockerfile", format!("FROM demo/base\n{steps}\n"));

@@ -152,7 +152,7 @@ fn start(
         Ok(ForkResult::Parent { child }) => child,
     };
     drop((report, streams, emulator));
-    let listener = match asked {
+    let mut listener = match asked {
         None => Listener::deaf(),
         Some((ours, theirs)) => {
             drop(theirs);
@@ -161,7 +161,8 @@ fn start(
             Listener::new(received.and_then(|(_, attached)| attached.fds.into_iter().next()))
         }
     };
-    await_execution(ready.as_fd(), socket)?;
+    await_execution(ready.as_fd(), socket, &mut listener)?;
+    listener.begin(child);
     Ok(Started {
         child,
         children,
@@ -173,13 +174,21 @@ fn start(
 }
 
 /// Waits until the child's end of the pipe is closed, which executing does, or tells a failure.
-fn await_execution(ready: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<(), Fault> {
+///
+/// On the way there it asks to be the user that it is to be.
+fn await_execution(
+    ready: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    listener: &mut Listener,
+) -> Result<(), Fault> {
     let failed = |error: rustix::io::Errno| Fault::of(Phase::Fork, &error.into());
     loop {
-        let mut wanted = [
+        let mut wanted = vec![
             PollFd::from_borrowed_fd(ready, PollFlags::IN),
             PollFd::from_borrowed_fd(socket, PollFlags::RDHUP),
         ];
+        let questions = listener.fd();
+        wanted.extend(questions.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match rustix::event::poll(&mut wanted, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -195,6 +204,9 @@ fn await_execution(ready: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<(), 
             // The caller is gone, and with this process everything in the sandbox is.
             std::process::exit(0);
         }
+        let question = wanted.get(2).map_or(PollFlags::empty(), PollFd::revents);
+        drop(wanted);
+        listener.attend(question);
     }
     let mut text = [0; 4096];
     match rustix::io::read(ready, &mut text).map_err(failed)? {
@@ -225,11 +237,7 @@ fn watch(
         let [ended, asked] = [0, 1].map(|at: usize| !wanted[at].revents().is_empty());
         let question = wanted.get(2).map_or(PollFlags::empty(), PollFd::revents);
         drop(wanted);
-        match question {
-            flags if flags.contains(PollFlags::IN) => listener.answer(),
-            flags if !flags.is_empty() => listener.close(),
-            _ => {}
-        }
+        listener.attend(question);
         if ended {
             // One signal may stand for many children: drain it, then reap all.
             while children.read_signal()?.is_some() {}

@@ -47,7 +47,7 @@ mod wire;
 
 pub use error::{Error, Phase};
 pub use init::init_if_requested;
-pub use listener::Heard;
+pub use listener::{Heard, Refused};
 pub use probe::probe_report;
 pub use running::{Exit, Running};
 pub use spawn::spawn;

@@ -101,14 +101,14 @@ fn available() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-const NATIVE: Option<u32> = Some(0xc000_003e);
+pub(crate) const NATIVE: Option<u32> = Some(0xc000_003e);
 #[cfg(target_arch = "aarch64")]
-const NATIVE: Option<u32> = Some(0xc000_00b7);
+pub(crate) const NATIVE: Option<u32> = Some(0xc000_00b7);
 /// The lists are not checked for other architectures.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const NATIVE: Option<u32> = None;
+pub(crate) const NATIVE: Option<u32> = None;
 #[cfg(target_arch = "x86_64")]
-const I386: u32 = 0x4000_0003;
+pub(crate) const I386: u32 = 0x4000_0003;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -143,6 +143,17 @@ fn bytes(program: &[sock_filter]) -> Vec<u8> {
 /// Whether calls of this architecture have the numbers that this binary knows.
 pub(crate) fn is_native(arch: u32) -> bool {
     NATIVE == Some(arch)
+}
+
+/// Whether calls of this architecture are those of 32-bit programs on a 64-bit x86 kernel.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn is_i386(arch: u32) -> bool {
+    arch == I386
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn is_i386(_: u32) -> bool {
+    false
 }
 
 /// Returns a filter that asks a listener about the sorted calls, natively and for i386, and about all that this
