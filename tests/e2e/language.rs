@@ -575,7 +575,10 @@ fn deletions(world: &World) {
         "new\ngone\n"
     );
     let layers = world.layers_of_layout("layout");
-    assert_eq!(layers[2], ["d/", "d/.wh..wh..opq", "d/new", ".wh.gone"]);
+    assert_eq!(
+        layers[2],
+        ["d/", "d/.wh.a", "d/new", "d/.wh.sub", ".wh.gone"]
+    );
 }
 
 fn refused(world: &World, part: &str, dockerfile: &str) {

@@ -266,7 +266,10 @@ fn mounts(world: &World) {
 
 fn two_registries(world: &World) {
     small(world);
-    let (one, two) = (Registry::start(), Registry::start());
+    let mut registries = [Registry::start(), Registry::start()];
+    // Names are sent in their order.
+    registries.sort_by_key(Registry::host);
+    let [one, two] = registries;
     let names = [
         format!("{}/app:1", one.host()),
         format!("{}/app:1", two.host()),
