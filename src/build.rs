@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
     BuildWorker, CacheContent, CacheNotices, Elsewhere, Error as ExecutorError, Export, Exported,
-    ImageOptions, ImageToExport, Locals, MountsEvent, Resolver, ResultToExport, TransferEvent,
-    TransferObserver, TravellingMounts, Warn, words,
+    ImageOptions, ImageToExport, Locals, MountsEvent, Resolver, ResultToExport, Sent,
+    TransferEvent, TransferObserver, TravellingMounts, Warn, words,
 };
 use kiln_frontend::lower::Scan;
 use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
@@ -110,7 +110,7 @@ impl Kiln {
         // A name that cannot be given is better known before an hour of building.
         let tagged = Export::Image {
             options: ImageOptions {
-                names: request.tags.iter().cloned().collect(),
+                names: request.tags.clone(),
                 ..ImageOptions::default()
             },
         };
@@ -200,10 +200,18 @@ impl Kiln {
         };
         entitlement::check(&plan, &request.allow)?;
         check_results(&plan, &request.exports)?;
+        for target in request.cache_to.iter().filter(|to| !to.ignore_error) {
+            target.place.check()?;
+        }
         for export in &request.exports {
             export.check_attested(!request.attestations.is_empty())?;
         }
         request.source.source_date_epoch = source_date_epoch;
+        // A cache in the image's config describes layers that are here.
+        let sent = match is_only_sent(&request) && !request.inline_cache {
+            true => Sent::of(&plan, &request.exports, source_date_epoch),
+            false => Sent::default(),
+        };
         let plan = Arc::new(plan);
         let travelling = {
             let sink = Arc::clone(&sink);
@@ -230,9 +238,14 @@ impl Kiln {
             .with_configs(configs)
             .with_mounts(Arc::clone(&travelling))
             .with_transfers(sending)
+            .with_sent(sent)
+            .with_past(self.past(&lineage))
             .with_elsewhere(elsewhere)
             .with_cancel(&cancel);
-        let worker = Arc::new(worker);
+        let worker = Arc::new(match request.conditions.age {
+            Some(by) => worker.with_aged_files(by, source_date_epoch.unwrap_or(0))?,
+            None => worker,
+        });
         // What other machines left may be all that is needed.
         if request.cache_from.is_empty() {
             self.check_runs(&plan, &worker).await?;
@@ -291,7 +304,7 @@ impl Kiln {
             context,
             dockerfile: shown_file,
             target: request.source.target.clone().unwrap_or_default(),
-            tags: request.tags.iter().cloned().collect(),
+            tags: request.tags.clone(),
             result: match &result {
                 Ok(ready) => ready.exported.image_id.clone().unwrap_or_default(),
                 Err(error) => words(error),
@@ -303,6 +316,7 @@ impl Kiln {
                     Err(_) => Outcome::Failed,
                 }),
                 kiln: env!("CARGO_PKG_VERSION").to_owned(),
+                lineage,
                 platforms,
                 arguments: asked,
                 exports,
@@ -499,10 +513,7 @@ impl Kiln {
             request.exports.clone()
         };
         let only_cache = exports.iter().all(|export| *export == Export::CacheOnly);
-        let only_sent = !request.attestations.sbom
-            && exports
-                .iter()
-                .all(|export| matches!(export, Export::Registry { keep: false, .. }));
+        let only_sent = is_only_sent(request);
         let need = if only_cache {
             Need::Known
         } else {
@@ -593,6 +604,7 @@ impl Kiln {
             Ok(ResultToExport {
                 platform: platform_of(name)?,
                 handle: goal.and_then(|goal| goal.handle),
+                base: result.output.map(|output| plan.base(output)),
                 config: result.config.clone(),
                 predicates: provenance.iter().cloned().collect(),
                 scans: scans.remove(name).unwrap_or_default(),
@@ -603,7 +615,7 @@ impl Kiln {
         let to_export = ImageToExport {
             results: results.collect::<Result<_, Error>>()?,
             source_date_epoch: request.source.source_date_epoch,
-            tags: request.tags.iter().cloned().collect(),
+            tags: request.tags.clone(),
             sbom: request.attestations.sbom,
         };
         let exporting = {
@@ -652,6 +664,13 @@ async fn look_at_work_tree(request: &BuildRequest) -> Vcs {
     looked
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Whether results go to registries, and nothing here looks into them.
+fn is_only_sent(request: &BuildRequest) -> bool {
+    let mut exports = request.exports.iter();
+    let is_sent = |export: &Export| matches!(export, Export::Registry { keep: false, .. });
+    !request.attestations.sbom && !request.exports.is_empty() && exports.all(is_sent)
 }
 
 fn is_image(plan: &Plan, node: NodeId) -> bool {

@@ -56,18 +56,22 @@ impl RememberedCache {
 
     /// What is remembered, without what another version wrote otherwise.
     fn content(&self) -> CacheContent {
-        let definitions = self.definitions.iter();
         let layers = |layers: &Vec<String>| -> Content {
             layers.iter().filter_map(|text| content_id(text)).collect()
         };
         CacheContent {
-            definitions: definitions
-                .filter_map(|text| hex(text).map(DefinitionKey))
-                .collect(),
+            definitions: self.definitions().into_iter().collect(),
             results: self.results.iter().map(layers).collect(),
             epoch: self.epoch,
             ended: None,
         }
+    }
+
+    /// The definition keys of its steps.
+    pub(crate) fn definitions(&self) -> Vec<DefinitionKey> {
+        let keys = self.definitions.iter();
+        keys.filter_map(|text| hex(text).map(DefinitionKey))
+            .collect()
     }
 
     /// Whether nothing is remembered.
@@ -181,7 +185,12 @@ impl Kiln {
                     let why = words(&error);
                     tell(Event::Notice(format!("the {what} was not exported: {why}")));
                 }
-                Err(error) => failure = failure.or(Some(error)),
+                Err(error) => {
+                    failure = failure.or(Some(ExecutorError::CacheExport {
+                        place: target.place.to_string(),
+                        source: Box::new(error),
+                    }));
+                }
             }
         }
         Ok(failure)

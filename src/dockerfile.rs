@@ -10,7 +10,7 @@ use kiln_executor::{
     Error as ExecutorError, Locals, ResolvedImage, Resolver, host_platform, words,
 };
 use kiln_frontend::dockerfile::Parsed;
-use kiln_frontend::dockerfile::ast::{Dockerfile, Instruction, Kind};
+use kiln_frontend::dockerfile::ast::{Dockerfile, Kind};
 use kiln_frontend::lower::{
     Answers, ImageAnswer, LowerInput, Lowered, Lowering, NamedContext, Question, TimeAnswer,
     foreign_syntax, lower,
@@ -543,18 +543,18 @@ pub(crate) fn shown_name(path: &Path, context: &Path) -> String {
 
 /// The names that ARG declares, so that a change of one is told as such and not as one of ENV.
 fn declared_args(dockerfile: &Dockerfile) -> BTreeSet<String> {
-    let in_stage = |instruction: &Instruction| match &instruction.kind {
-        Kind::Arg(arg) => arg.declarations.clone(),
-        _ => Vec::new(),
-    };
     let global = dockerfile
         .global_args
         .iter()
-        .flat_map(|arg| arg.kind.declarations.clone());
-    let local = dockerfile
+        .flat_map(|arg| &arg.kind.declarations);
+    let instructions = dockerfile
         .stages
         .iter()
-        .flat_map(|stage| stage.instructions.iter().flat_map(in_stage));
+        .flat_map(|stage| &stage.instructions);
+    let local = instructions.flat_map(|instruction| match &instruction.kind {
+        Kind::Arg(arg) => arg.declarations.as_ref(),
+        _ => &[],
+    });
     global
         .chain(local)
         .map(|declaration| declaration.name.text.to_string())

@@ -86,7 +86,7 @@ pub(crate) fn check(plan: &Plan, allowed: &BTreeSet<Entitlement>) -> Result<(), 
             placed.retain(|(of, _)| *of == source);
             Err(Error::Dockerfile(Box::new(Findings {
                 file_name,
-                text,
+                text: text.into(),
                 diagnostics: placed.into_iter().map(|(_, finding)| finding).collect(),
             })))
         }

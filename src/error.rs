@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_frontend::diagnostic::Diagnostic;
+use kiln_frontend::dockerfile::Source;
 
 use crate::{AttestError, LockError};
 
@@ -12,7 +13,7 @@ pub struct Findings {
     /// The file's name as people know it.
     pub file_name: String,
     /// Its text, which the spans point into.
-    pub text: String,
+    pub text: Source,
     /// Warnings and errors, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -153,6 +154,7 @@ impl Error {
                 kiln_executor::Error::Reference(_)
                 | kiln_executor::Error::RegistryName { .. }
                 | kiln_executor::Error::NameWithDigest { .. }
+                | kiln_executor::Error::ReservedName { .. }
                 | kiln_executor::Error::OnePlatform { .. }
                 | kiln_executor::Error::NoAttestations { .. }
                 | kiln_executor::Error::OnePlatformToLoad { .. }

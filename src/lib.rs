@@ -86,12 +86,13 @@ pub use kiln_executor::{
     LoadedImage, LoggedOut, ManifestDescriptor, MemberChange, NewLogin, PlatformDetails, Program,
     ProgramStdio, PullEvent, PullObserver, PullRequest, PulledImage, PushRequest, PushedName,
     RegistryOverrides, RegistrySettings, Revision, SaveFormat, SaveRequest, SecretSource, Secrets,
-    SpaceLine, StepLog, Swept, Terminal, TransferEvent, TransferObserver, Volume, Warn,
-    host_platform, init_if_requested, probe_host, userns,
+    SpaceLine, StepLog, Swept, Terminal, Tmpfs, TransferEvent, TransferObserver, Volume, Warn,
+    check_writable, host_platform, ignore_file_size_signal, init_if_requested, probe_host, userns,
+    write_whole,
 };
 pub use kiln_executor::{
-    AttestAs, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin, SbomRequest,
-    names_registry,
+    AttestAs, Believes, Inventory, Note, Package, Predicate, Purl, Sbom, SbomOrigin, SbomRequest,
+    full_name, names_registry,
 };
 pub use kiln_executor::{
     CacheError, CacheMode, CachePlace, CachePublished, CacheSource, CacheTarget, DEFAULT_TAG,
@@ -105,6 +106,7 @@ pub use kiln_executor::{
 pub use kiln_frontend::diagnostic;
 pub use kiln_frontend::dockerfile::span;
 pub use kiln_frontend::lower::NoCache;
+pub use kiln_ir::pattern::wildcard_match;
 pub use kiln_ir::{
     Comparison as PlanComparison, HostIp, NetworkMode, Plan, Platform, ProxyEnv, ResolveMode,
     ResourceLimits, ResultEntry, Snapshot, SnapshotError, Ulimit, compare, expect,

@@ -9,5 +9,6 @@ mod cli;
 fn main() -> ExitCode {
     // Steps run in re-executions of this binary; nothing may happen before that is told apart.
     kiln::init_if_requested();
+    kiln::ignore_file_size_signal();
     cli::main()
 }

@@ -1,7 +1,7 @@
 //! Opening kiln: a store on this host.
 
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_executor::{Engine, Executor, ExecutorOptions, RegistryOverrides, Warn};
 
@@ -35,6 +35,11 @@ pub struct Kiln {
 }
 
 impl Kiln {
+    /// Whether there is a store at `root`; opening one that is not there makes it.
+    pub fn has_store(root: &Path) -> bool {
+        Executor::has_store(root)
+    }
+
     /// Opens the store.
     pub fn open(options: Options) -> Result<Kiln, Error> {
         let executor = Executor::open(ExecutorOptions {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use kiln_executor::{Build, Error as ExecutorError, FoundBuild, NewBuild, StepLog, ago};
+use kiln_executor::{
+    Build, Error as ExecutorError, FoundBuild, NewBuild, Past, PastBuild, StepLog, ago,
+};
 use kiln_ir::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,11 @@ use crate::trace::{StepTrace, micros};
 use crate::{Error, Kiln, StepIndex, StepInfo, StepStatus};
 
 mod json;
+
+/// Of so many builds those of the same file are looked for,
+const LATEST_BUILDS: usize = 50;
+/// and so many of them say what a step was: a later one may have had another target.
+const PAST_BUILDS: usize = 3;
 
 /// A build that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +57,9 @@ pub struct BuildDetails {
     pub outcome: Option<Outcome>,
     /// The version of kiln.
     pub kiln: String,
+    /// What its steps are filed under in the store, with other builds of the same context and Dockerfile.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lineage: String,
     /// What it was for.
     pub platforms: Vec<String>,
     /// What was asked for beyond the context, as arguments of the command. No value of a secret, and
@@ -293,6 +303,24 @@ impl Kiln {
                 steps: serde_json::to_vec(&steps).expect("BUG: steps are always JSON"),
                 details: serde_json::to_vec(&build.details).expect("BUG: details are always JSON"),
             },
+        })
+    }
+
+    /// The last builds of a context and Dockerfile that came to a result, for reasons of the next.
+    pub(crate) fn past(&self, lineage: &str) -> Past {
+        let (executor, lineage) = (self.executor.clone(), lineage.to_owned());
+        Past::new(move || {
+            let builds = executor.recorded_details(LATEST_BUILDS).unwrap_or_default();
+            let builds = builds.into_iter().filter_map(|(started, details)| {
+                let details: BuildDetails = serde_json::from_slice(&details).ok()?;
+                let definitions = details.cache.definitions();
+                let is_past = details.lineage == lineage && !definitions.is_empty();
+                is_past.then_some(PastBuild {
+                    started,
+                    definitions,
+                })
+            });
+            builds.take(PAST_BUILDS).collect()
         })
     }
 

@@ -210,7 +210,7 @@ pub struct BuildRequest {
     /// Where the result goes; empty is kiln's own store.
     pub exports: Vec<Export>,
     /// Names of the image.
-    pub tags: BTreeSet<String>,
+    pub tags: Vec<String>,
     /// Secrets and ssh agents that steps may ask for; none of it is kept.
     pub secrets: Secrets,
     /// What steps may have beyond what every step has.

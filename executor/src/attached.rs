@@ -11,8 +11,9 @@ use kiln_oci::media_type;
 use kiln_oci::platform;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::{Client, Error as RegistryError};
+use kiln_store::Image;
 
-use crate::attestation::{IN_TOTO, PREDICATE_TYPE, Predicate};
+use crate::attestation::{PREDICATE_TYPE, Predicate, may_hold};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::images::oci_platform;
@@ -22,6 +23,8 @@ use crate::source::{Place, Resolver};
 const MOST_BYTES: u64 = 64 << 20;
 /// The most statements of one image, and the most manifests that are looked at for them.
 const MOST_STATEMENTS: usize = 64;
+/// The most names by digest of one image that are asked for.
+const MOST_PLACES: usize = 4;
 /// An index within an index is deep enough.
 const INDEX_DEPTH: usize = 2;
 
@@ -46,7 +49,7 @@ impl Executor {
         let resolver = Resolver::looking(self);
         let name = reference.to_string();
         let found = resolver.image(&name, platform, ResolveMode::Local).await;
-        found.is_ok_and(|image| matches!(image.place, Place::Engine(_)))
+        found.is_ok_and(|image| matches!(image.place, Place::Engine { .. }))
     }
 
     /// Reads what is attached to an image of a registry for a platform, of the kind `wanted` alone.
@@ -112,10 +115,63 @@ impl Executor {
         &self,
         reference: &Reference,
     ) -> Result<Vec<Attached>, Error> {
+        self.attached_at(reference, None, None).await
+    }
+
+    /// Reads what is attached to an image of the store at the registries that have what is here, `name`'s own first;
+    /// `manifests` are those of its parts that are asked for. Nothing where no registry is known.
+    pub(crate) async fn attached_to_stored(
+        &self,
+        name: &str,
+        image: &Image,
+        manifests: &[Sha256Digest],
+        wanted: Option<&str>,
+    ) -> Result<Vec<Attached>, Error> {
+        if self.options().offline {
+            return Ok(Vec::new());
+        }
+        for place in self.known_places(name, image)? {
+            match self.attached_at(&place, wanted, Some(manifests)).await {
+                Ok(found) if found.iter().all(|one| one.predicates.is_empty()) => {}
+                // It was there once.
+                Err(Error::Registry(error)) if error.is_not_found() => {}
+                done => return done,
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The names by digest that registries know the manifest of an image by.
+    fn known_places(&self, name: &str, image: &Image) -> Result<Vec<Reference>, Error> {
+        let store = self.store();
+        let images = store.images()?;
+        let named = images.iter().find(|named| named.image.id == image.id);
+        let mut places = Vec::new();
+        for known in named.iter().flat_map(|named| &named.names) {
+            let place = Reference::parse(known).ok();
+            let place = place.filter(|place| place.digest().is_some());
+            if let Some(place) = place
+                && store.peek_image(known)?.manifest == image.manifest
+            {
+                places.push(place);
+            }
+        }
+        let own = Reference::parse(name).map(|name| name.name());
+        places.sort_by_key(|place| own.as_ref() != Ok(&place.name()));
+        places.truncate(MOST_PLACES);
+        Ok(places)
+    }
+
+    async fn attached_at(
+        &self,
+        reference: &Reference,
+        wanted: Option<&str>,
+        only: Option<&[Sha256Digest]>,
+    ) -> Result<Vec<Attached>, Error> {
         let reader = Reader {
             client: self.registry()?,
             reference,
-            wanted: None,
+            wanted,
         };
         let root = reader.client.manifest(reference).await?;
         let members = match &root.root {
@@ -136,8 +192,11 @@ impl Executor {
                 }]
             }
         };
-        let mut all = Vec::with_capacity(members.len());
-        for member in &members {
+        let members = members
+            .iter()
+            .filter(|member| only.is_none_or(|only| only.contains(&member.digest)));
+        let mut all = Vec::new();
+        for member in members {
             all.push(reader.attached(member).await?);
         }
         Ok(all)
@@ -182,7 +241,7 @@ impl Reader<'_> {
             let listed = self.client.referrers(self.reference, member.digest).await?;
             let statements = listed
                 .iter()
-                .filter(|entry| entry.artifact_type == IN_TOTO && self.may_be_wanted(entry));
+                .filter(|entry| self.may_be_wanted(&entry.artifact_type, entry));
             for entry in statements.take(MOST_STATEMENTS) {
                 self.read(entry, Some(member.digest), member.digest, &mut predicates)
                     .await?;
@@ -195,15 +254,16 @@ impl Reader<'_> {
         })
     }
 
-    /// Whether a layer or a referrer may hold what is wanted: what does not say its kind may be anything.
-    fn may_be_wanted(&self, entry: &Descriptor) -> bool {
-        match (self.wanted, entry.annotations.get(PREDICATE_TYPE)) {
-            (Some(wanted), Some(kind)) => wanted == kind,
-            _ => true,
-        }
+    /// Whether a layer or a referrer of a type may hold what is wanted.
+    fn may_be_wanted(&self, media_type: &str, entry: &Descriptor) -> bool {
+        may_hold(
+            media_type,
+            entry.annotations.get(PREDICATE_TYPE),
+            self.wanted,
+        )
     }
 
-    /// Reads the statements of one manifest; one that says what it refers to must say `subject`.
+    /// Reads the statements and SPDX documents of one manifest; one that says what it refers to must say `subject`.
     async fn read(
         &self,
         entry: &Descriptor,
@@ -225,7 +285,7 @@ impl Reader<'_> {
         }
         let statements = layers
             .iter()
-            .filter(|layer| layer.media_type == IN_TOTO && self.may_be_wanted(layer));
+            .filter(|layer| self.may_be_wanted(&layer.media_type, layer));
         for layer in statements {
             if predicates.len() == MOST_STATEMENTS {
                 break;
@@ -235,7 +295,7 @@ impl Reader<'_> {
                 .blob_bytes(self.reference, layer, MOST_BYTES)
                 .await?;
             // What is no statement says nothing, and neither does one of something else.
-            predicates.extend(Predicate::of_statement(&bytes, about));
+            predicates.extend(Predicate::of_layer(&layer.media_type, &bytes, about));
         }
         Ok(())
     }

@@ -16,6 +16,14 @@ use crate::sbom::{BESIDE, SPDX_PREDICATE};
 /// The media type of statements, and of the artifact that one is as a referrer.
 pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 
+/// The media types of SBOMs that stand for themselves, in no statement, as oras, trivy and cosign attach them; and the
+/// artifacts that such ones are as referrers.
+const SPDX_DOCUMENTS: [&str; 3] = [
+    "application/spdx+json",
+    "text/spdx+json",
+    "application/vnd.dev.cosign.artifact.sbom.v1+json",
+];
+
 /// Tells which kind of predicate a layer, or a referrer, holds.
 pub(crate) const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
@@ -35,10 +43,47 @@ pub struct Predicate {
     pub inline_only: bool,
 }
 
+/// Whether a layer, or a referrer of that type, may hold a predicate; of `wanted` alone, if that is given.
+pub(crate) fn may_hold(media_type: &str, kind: Option<&String>, wanted: Option<&str>) -> bool {
+    let kind = match media_type {
+        IN_TOTO => kind.map(String::as_str),
+        _ if SPDX_DOCUMENTS.contains(&media_type) => Some(SPDX_PREDICATE),
+        _ => return false,
+    };
+    // What does not say its kind may be anything.
+    match (wanted, kind) {
+        (Some(wanted), Some(kind)) => wanted == kind,
+        _ => true,
+    }
+}
+
 impl Predicate {
+    /// Reads a layer of something that is attached to a manifest; none if that says nothing about it.
+    pub(crate) fn of_layer(
+        media_type: &str,
+        bytes: &[u8],
+        about: Sha256Digest,
+    ) -> Option<Predicate> {
+        match media_type {
+            IN_TOTO => Predicate::of_statement(bytes, about),
+            _ => Predicate::of_spdx(bytes),
+        }
+    }
+
+    /// An SPDX document by itself: what it is about is said by what it is attached to.
+    fn of_spdx(bytes: &[u8]) -> Option<Predicate> {
+        let document: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let version = document["spdxVersion"].as_str()?;
+        version.starts_with("SPDX-").then(|| Predicate {
+            kind: SPDX_PREDICATE.to_owned(),
+            json: document.to_string(),
+            inline_only: false,
+        })
+    }
+
     /// Takes the predicate out of a statement of somebody else's; none if it is no statement, or not one
     /// about this manifest.
-    pub(crate) fn of_statement(bytes: &[u8], about: Sha256Digest) -> Option<Predicate> {
+    fn of_statement(bytes: &[u8], about: Sha256Digest) -> Option<Predicate> {
         let statement: serde_json::Value = serde_json::from_slice(bytes).ok()?;
         let subjects = statement["subject"].as_array()?;
         let about = serde_json::Value::from(about.hex());

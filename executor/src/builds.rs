@@ -2,6 +2,9 @@
 
 pub use kiln_store::{Build, FoundBuild, NewBuild, StepLog};
 
+use std::path::Path;
+use std::time::SystemTime;
+
 use kiln_solver::Content;
 
 use crate::error::Error;
@@ -17,6 +20,11 @@ impl Executor {
     /// Lists the latest builds, the latest first.
     pub fn recorded_builds(&self, limit: usize) -> Result<Vec<Build>, Error> {
         Ok(self.store().builds(limit)?)
+    }
+
+    /// Returns when the latest builds began and their details, the latest first.
+    pub fn recorded_details(&self, limit: usize) -> Result<Vec<(SystemTime, Vec<u8>)>, Error> {
+        Ok(self.store().build_details(limit)?)
     }
 
     /// Finds the build whose id begins so.
@@ -51,6 +59,11 @@ impl Executor {
     /// Tells whether there is reason to call [`Executor::make_durable`].
     pub fn wants_settling(&self) -> Result<bool, Error> {
         Ok(self.store().wants_settling()?)
+    }
+
+    /// Whether there is a store at `root`; opening one that is not there makes it.
+    pub fn has_store(root: &Path) -> bool {
+        kiln_store::Store::is_at(root)
     }
 
     /// Lets the results of finished builds outlive a loss of power.

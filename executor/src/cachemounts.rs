@@ -144,9 +144,7 @@ fn fill_new(
     if layers.is_empty() {
         return Ok(());
     }
-    let mut source = open_layers(executor.store(), &layers)?;
-    // Whoever uses the mount writes to its files, so none may be a link to a layer's.
-    source.may_link = false;
+    let source = open_layers(executor.store(), &layers)?;
     fill(executor, &source, &mount.selector, directory, stop)?;
     Ok(())
 }

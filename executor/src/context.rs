@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kiln_ir::pattern::{PatternError, PatternList};
 use kiln_store::Store;
 use kiln_tree::context::{
-    ContextTree, Decision, HashMemory, ItemKind, ScanOptions, Seen, Select, scan,
+    ContextTree, Decision, Device, HashMemory, ItemKind, ScanOptions, Seen, Select, scan,
 };
 use kiln_tree::{Entry, Kind, Manifest, Meta, Mtime, Stop, TreePath, View, handle};
 use rustix::fs::OFlags;
@@ -122,7 +122,9 @@ impl ScannedContext {
 
     /// It as the one layer of a view, with the directory of that.
     pub(crate) fn as_layer(&self) -> Result<(View, OwnedFd), Error> {
-        let entries = self.tree.iter().map(|(path, item)| {
+        let is_whiteout = |item: &kiln_tree::context::Item| matches!(item.kind, ItemKind::Device(device) if device.is_whiteout());
+        let items = self.tree.iter().filter(|(_, item)| !is_whiteout(item));
+        let entries = items.map(|(path, item)| {
             let Item {
                 path, kind, meta, ..
             } = Self::item(path, item);
@@ -209,6 +211,19 @@ impl ScannedContext {
             ItemKind::Fifo => Item {
                 path,
                 kind: Kind::Fifo,
+                meta: meta(item.mode, None),
+                origin: Origin::Nowhere,
+            },
+            ItemKind::Device(device) => Item {
+                path,
+                kind: match *device {
+                    Device {
+                        is_block: true,
+                        major,
+                        minor,
+                    } => Kind::BlockDevice { major, minor },
+                    Device { major, minor, .. } => Kind::CharDevice { major, minor },
+                },
                 meta: meta(item.mode, None),
                 origin: Origin::Nowhere,
             },

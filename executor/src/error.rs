@@ -82,6 +82,23 @@ pub enum Error {
         #[source]
         source: ScanError,
     },
+    /// Results were not exported for other machines.
+    #[error("the cache to `{place}` was not exported")]
+    CacheExport {
+        /// Where.
+        place: String,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
+    },
+    /// What is taken of a build context has a mark that overlays mean a deletion by.
+    #[error(
+        "`{path}` in the build context is the character device 0:0, which marks a deletion in an overlay"
+    )]
+    WhiteoutInContext {
+        /// Where.
+        path: kiln_tree::TreePath,
+    },
     /// A pattern is malformed.
     #[error("could not use {of}")]
     Pattern {
@@ -327,6 +344,14 @@ pub enum Error {
         /// The layer.
         layer: kiln_store::Content,
     },
+    /// A blob that was left in a registry, and cannot be had from there.
+    #[error("blob {blob} is not in the store, and {why}")]
+    BlobElsewhere {
+        /// The digest of the blob.
+        blob: String,
+        /// Why nobody can be asked for it.
+        why: &'static str,
+    },
     /// A layer whose files are not those that it was made of.
     #[error("layer {layer} is damaged: its archive has become {found}, and was {expected}")]
     DamagedLayer {
@@ -373,12 +398,14 @@ pub enum Error {
     #[error("an image without a name says no registry to push to")]
     NothingNamed,
     /// A name of one image where all of a repository are meant.
-    #[error("`{name}` has a tag or a digest, and all tags of a repository are to be pushed")]
+    #[error("`{name}` has a tag or a digest, and all tags of a repository are to be {action}ed")]
     TagAndAllTags {
         /// The name.
         name: String,
         /// Its repository.
         repository: String,
+        /// `push` or `pull`.
+        action: &'static str,
     },
     /// A name that says another thing than how the image is sent.
     #[error("`{name}` has a tag, and the image is to be pushed by its digest alone")]
@@ -439,6 +466,14 @@ pub enum Error {
     /// A digest where a name for a new image is wanted.
     #[error("could not name an image `{name}`: its digest is not for anybody to choose")]
     NameWithDigest {
+        /// The name.
+        name: String,
+    },
+    /// A name that means something else wherever an image is asked for.
+    #[error(
+        "could not name an image `{name}`: `scratch` is the base of nothing, and ids begin with `sha256`"
+    )]
+    ReservedName {
         /// The name.
         name: String,
     },
@@ -631,8 +666,14 @@ impl Error {
                 "give it one with -t HOST/NAME:TAG, or with name=HOST/NAME:TAG of the output"
                     .to_owned()
             }
-            Error::TagAndAllTags { name, repository } => {
-                format!("`kiln push -a {repository}` pushes all, `kiln push {name}` that one")
+            Error::TagAndAllTags {
+                name,
+                repository,
+                action,
+            } => {
+                format!(
+                    "`kiln {action} -a {repository}` takes all, `kiln {action} {name}` that one"
+                )
             }
             Error::TagByDigest { name } => {
                 let end = name.rfind(':').unwrap_or(name.len());
@@ -684,14 +725,18 @@ impl Error {
                  can be asked for again"
                     .to_owned()
             }
+            Error::CacheExport { source, .. } => return source.hint(),
             Error::Mounts(error) => return error.hint(),
             Error::Web(error) => return error.hint(),
             Error::Git(error) => return error.hint(),
             Error::Checksum { .. } => {
                 "if the new file is the right one, give its digest as the checksum".to_owned()
             }
+            Error::WhiteoutInContext { .. } => {
+                "exclude it in the ignore file, or copy what is beside it".to_owned()
+            }
             Error::NotALayout { .. } => {
-                "choose another directory, or remove what is in this one".to_owned()
+                "choose another place, or remove what is in this one".to_owned()
             }
             _ => return None,
         })
@@ -715,6 +760,7 @@ impl Error {
             self,
             Error::Registry(
                 registry::Error::Unreachable { .. }
+                    | registry::Error::Page { .. }
                     | registry::Error::RateLimited { .. }
                     | registry::Error::Interrupted { .. }
                     | registry::Error::Status { status: 500.., .. }

@@ -11,7 +11,8 @@ use kiln_ir::{
 };
 use kiln_sandbox::{Exit, MountSource, Network, Privileges, Rlimit, RootFs, Spec, Stdio, User};
 use kiln_solver::{Cancel, RunOutcome, StepFailure, StepSink, Stream};
-use kiln_store::{Content, LayerDraft, Lease, Snapshot, StoreError};
+use kiln_store::{Content, LayerDraft, Lease, Snapshot, Snapshotter, StoreError};
+use kiln_tree::aged::{Age, age};
 use kiln_tree::seal::SealError;
 use kiln_tree::{Meta, OneId, OwnerDoubt, Stop, TreePath, View, resolve};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -39,10 +40,27 @@ pub(crate) struct ExecRequest {
     pub(crate) inputs: Vec<Handle>,
     pub(crate) limits: ResourceLimits,
     pub(crate) caches: CacheMounts,
+    /// Shows other times of files than they have.
+    pub(crate) aged: Option<Arc<Aged>>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) agents: Arc<Agents>,
     pub(crate) sink: StepSink,
     pub(crate) cancel: Cancel,
+}
+
+/// Steps see files that were made here as if they were older.
+#[derive(Debug)]
+pub(crate) struct Aged {
+    by: Age,
+    snapshotter: Box<dyn Snapshotter>,
+}
+
+impl Aged {
+    pub(crate) fn new(executor: &Executor, by: Age) -> Result<Aged, Error> {
+        let strategy = executor.snapshots()?.strategy;
+        let snapshotter = executor.store().aged_snapshotter(strategy, by);
+        Ok(Aged { by, snapshotter })
+    }
 }
 
 /// Runs a step and seals what it wrote.
@@ -139,6 +157,8 @@ struct Mounting<'a> {
     executor: &'a Executor,
     lease: &'a Lease,
     inputs: &'a [Handle],
+    snapshotter: &'a dyn Snapshotter,
+    aged: Option<&'a Aged>,
     caches: &'a CacheMounts,
     secrets: &'a Secrets,
     agents: &'a Agents,
@@ -157,6 +177,7 @@ fn run(
         inputs,
         limits,
         caches,
+        aged,
         secrets,
         agents,
         sink,
@@ -182,7 +203,10 @@ fn run(
     if cancel.is_cancelled() {
         return Ok(RunOutcome::Cancelled);
     }
-    let snapshotter = executor.snapshotter()?;
+    let snapshotter = match &aged {
+        Some(aged) => &*aged.snapshotter,
+        None => executor.snapshotter()?,
+    };
     let root = snapshotter.prepare(lease, &base, &stop_of(&cancel))?;
     make_cwd(&root, &op.meta.cwd)?;
     let root_fs = root_of(&root)?;
@@ -192,6 +216,8 @@ fn run(
         executor,
         lease,
         inputs: &inputs,
+        snapshotter,
+        aged: aged.as_deref(),
         caches: &caches,
         secrets: &secrets,
         agents: &agents,
@@ -496,6 +522,8 @@ impl Mounting<'_> {
             executor,
             lease,
             inputs,
+            snapshotter,
+            aged,
             ref stop,
             ..
         } = *self;
@@ -510,7 +538,6 @@ impl Mounting<'_> {
                     value: mount.target.clone(),
                 });
             }
-            let snapshotter = executor.snapshotter()?;
             if mount.readonly {
                 let view = snapshotter.view(lease, &layers, stop)?;
                 held.seen.push(view.lower().clone());
@@ -532,12 +559,15 @@ impl Mounting<'_> {
             }
             Some(Handle(Tree::Layers(layers))) => {
                 let mut source = open_layers(store, layers)?;
-                source.may_link = mount.readonly;
+                source.may_link = mount.readonly && aged.is_none();
                 held.seen.push(store.layers_view(layers)?);
                 fill(executor, &source, &mount.selector, draft.fs(), stop)?
             }
             None => None,
         };
+        if let Some(aged) = aged {
+            age(draft.fs(), aged.by, stop).map_err(|error| FileError::Change(error.into()))?;
+        }
         let fd = match &file {
             Some(name) => kiln_tree::handle::open_beneath(draft.fs(), name, OFlags::PATH)
                 .map_err(|error| FileError::Change(error.into()))?,

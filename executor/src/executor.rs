@@ -148,6 +148,11 @@ impl Executor {
         Ok(self.inner.registry.get_or_init(|| client))
     }
 
+    /// Tells what went wrong with registries without an error, each cause once.
+    pub(crate) fn tell_doubts(&self, tell: impl Fn(String)) {
+        self.inner.tell_doubts(tell);
+    }
+
     /// The other engines of this host.
     pub(crate) fn engines(&self) -> &Engines {
         &self.inner.engines
@@ -174,6 +179,22 @@ impl Executor {
 
     pub(crate) fn snapshotter(&self) -> Result<&dyn Snapshotter, Error> {
         Ok(&*self.snapshots()?.snapshotter)
+    }
+}
+
+impl Inner {
+    fn tell_doubts(&self, tell: impl Fn(String)) {
+        let doubts = self.registry.get().map(Client::doubts).unwrap_or_default();
+        for doubt in doubts {
+            tell(doubt);
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// Tells what nobody asked for.
+    fn drop(&mut self) {
+        self.tell_doubts(|line| self.options.warn.tell(line));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The images of the store: listed, named, shown, removed.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use kiln_ir::{ImageConfig, Platform};
@@ -16,12 +17,17 @@ use crate::source::ago;
 pub struct ImageSummary {
     /// The digest of its config.
     pub id: String,
-    /// Its names in their short form, sorted; empty if it is untagged.
+    /// Its names in their short form, sorted; empty if it is untagged. Those by digest are only among them where
+    /// it has no other.
     pub names: Vec<String>,
+    /// The digests that registries know it by, as `app@sha256:…`, sorted.
+    pub digests: Vec<String>,
     /// What its layers hold.
     pub size_bytes: u64,
     /// What it is for, such as `linux/amd64`; several if it is an index.
     pub platforms: Vec<String>,
+    /// Its labels; of an index, those of its first image that is here.
+    pub labels: BTreeMap<String, String>,
     /// When the store got it, such as `3 days ago`.
     pub added: String,
     /// When its config says it was made.
@@ -33,8 +39,13 @@ pub struct ImageSummary {
 pub struct ImageDetails {
     /// The digest of its config, or of its index.
     pub id: String,
-    /// Its names.
+    /// Its names; those by digest only where it has no other.
     pub names: Vec<String>,
+    /// The digests that registries know it by, as `app@sha256:…`.
+    pub digests: Vec<String>,
+    /// The manifests or indexes, as JSON, that registries took it as and that it does not have by this name, by
+    /// such a digest.
+    pub pushed: Vec<(String, String)>,
     /// The index as JSON, if it is for several platforms.
     pub index: Option<String>,
     /// What its layers hold.
@@ -67,14 +78,16 @@ impl Executor {
     pub fn images(&self) -> Result<Vec<ImageSummary>, Error> {
         let images = self.store().images()?;
         Ok(images
-            .into_iter()
+            .iter()
             // What an image of several platforms is made of is seen as that one.
             .filter(|named| !named.is_member || !named.names.is_empty())
             .map(|named| ImageSummary {
                 id: named.image.id.to_string(),
-                names: named.names.iter().map(|name| familiar(name)).collect(),
+                names: shown_names(&named.names),
+                digests: digests(&named.names).map(familiar).collect(),
                 size_bytes: named.image.size_bytes,
                 platforms: platforms(&named.image),
+                labels: labels(&named.image, &images),
                 added: ago(named.image.added),
                 created: named.image.created,
             })
@@ -94,7 +107,7 @@ impl Executor {
     /// A name goes before the id that it may look like, as in docker.
     pub(crate) fn stored_image(&self, lease: &Lease, name: &str) -> Result<Option<Image>, Error> {
         if let Ok(reference) = Reference::parse(name)
-            && let Some(image) = self.store().image_by_name(lease, &reference.to_string())?
+            && let Some(image) = self.store().image_by_name(lease, &reference.decisive())?
         {
             return Ok(Some(image));
         }
@@ -107,7 +120,7 @@ impl Executor {
 
     /// As [`Executor::find_image`], for looking at what is known of it: nothing is leased.
     fn peek_image(&self, name: &str) -> Result<Image, Error> {
-        let by_name = Reference::parse(name).map(|reference| reference.to_string());
+        let by_name = Reference::parse(name).map(|reference| reference.decisive());
         for name in by_name.iter().map(String::as_str).chain([name]) {
             match self.store().peek_image(name) {
                 Err(StoreError::NoSuchImage { .. }) => {}
@@ -141,10 +154,15 @@ impl Executor {
         let is_member = named.is_some_and(|named| named.is_member);
         let names = named.map(|named| named.names.clone()).unwrap_or_default();
         let asked = Reference::parse(name)
-            .map(|reference| reference.to_string())
+            .map(|reference| reference.decisive())
             .unwrap_or_default();
         let mut done = Vec::new();
-        if names.contains(&asked) && (names.len() > 1 || is_member) {
+        // What registries call it goes with the last name of its own.
+        let kept = match is_by_digest(&asked) {
+            true => names.len(),
+            false => names.iter().filter(|name| !is_by_digest(name)).count(),
+        };
+        if names.contains(&asked) && (kept > 1 || is_member) {
             store.untag(&asked)?;
             done.push(format!("untagged {}", familiar(&asked)));
             return Ok(done);
@@ -174,11 +192,20 @@ impl Executor {
             .images()?
             .into_iter()
             .find(|named| named.image.id == image.id);
+        let names = named.map(|named| named.names).unwrap_or_default();
+        let mut pushed = Vec::new();
+        for digest in digests(&names) {
+            let other = store.peek_image(digest)?;
+            if other.manifest != image.manifest {
+                let manifest = text("manifest", &other.manifest, name)?;
+                pushed.push((familiar(digest), manifest));
+            }
+        }
         let mut details = ImageDetails {
             id: image.id.to_string(),
-            names: named
-                .map(|named| named.names.iter().map(|name| familiar(name)).collect())
-                .unwrap_or_default(),
+            names: shown_names(&names),
+            digests: digests(&names).map(familiar).collect(),
+            pushed,
             index: None,
             size_bytes: image.size_bytes,
             platforms: Vec::with_capacity(image.members.len().max(1)),
@@ -360,6 +387,16 @@ fn platforms(image: &Image) -> Vec<String> {
     }
 }
 
+fn labels(image: &Image, images: &[NamedImage]) -> BTreeMap<String, String> {
+    let part = image.members.first();
+    let part = part.and_then(|part| images.iter().find(|named| named.image.id == part.id));
+    let config = &part.map_or(image, |part| &part.image).config;
+    ImageConfig::from_json(config)
+        .unwrap_or_default()
+        .config
+        .labels
+}
+
 /// The platform that a config states.
 pub(crate) fn platform_of(config: &ImageConfig) -> Platform {
     Platform {
@@ -413,6 +450,26 @@ fn document(
 pub fn full_name(name: &str) -> Option<String> {
     let reference = Reference::parse(name).ok()?;
     Some(reference.to_string())
+}
+
+/// The names that people know an image by: those by digest only where there is no other.
+fn shown_names(names: &[String]) -> Vec<String> {
+    let mut shown: Vec<&String> = names.iter().filter(|name| !is_by_digest(name)).collect();
+    if shown.is_empty() {
+        shown.extend(names);
+    }
+    shown.into_iter().map(|name| familiar(name)).collect()
+}
+
+fn digests(names: &[String]) -> impl Iterator<Item = &str> {
+    names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_by_digest(name))
+}
+
+fn is_by_digest(name: &str) -> bool {
+    name.contains('@')
 }
 
 fn familiar(name: &str) -> String {

@@ -37,6 +37,7 @@ mod select;
 mod worker;
 
 mod looker;
+mod past;
 
 mod compare;
 mod compress;
@@ -81,7 +82,7 @@ pub use compare::{
 };
 pub use compress::LayerCompression;
 pub use container::{
-    ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Volume,
+    ContainerRequest, Program, ProgramStdio, PullEvent, PullObserver, Terminal, Tmpfs, Volume,
 };
 pub use context::Locals;
 pub use delivery::{Delivered, StreamContent};
@@ -90,8 +91,8 @@ pub use error::{Error, words};
 pub use executor::{Executor, ExecutorOptions, Found, host_platform};
 pub use export::{
     Annotation, AnnotationPlace, Compression, Destination, Export, Exported, Flavor, ImageOptions,
-    ImageToExport, ManifestDescriptor, ResultToExport, SaveFormat, SaveRequest, ScanToExport,
-    rfc3339,
+    ImageToExport, ManifestDescriptor, ResultToExport, SaveFormat, SaveRequest, ScanToExport, Sent,
+    behind_links, check_writable, rfc3339, write_whole,
 };
 pub use file::{ChangeError, FileError, ModeError, PickError};
 pub use git::{GitAccess, GitError, Revision, WorkTree};
@@ -107,10 +108,11 @@ pub use mounts::{
     ExportMounts, ExportedMount, ImportMounts, ImportedMount, MountSummary, MountsError,
     MountsEvent, MountsExported, MountsPlace, TravellingMounts,
 };
+pub use past::{Past, PastBuild};
 pub use peek::{Peek, PeekedEntry, PeekedKind, Unseen};
 pub use piped::{Ended, Piped, Streams};
 pub use pull::{PullRequest, PulledImage};
-pub use push::{AttestAs, PushRequest, PushedName};
+pub use push::{AttestAs, Believes, PushRequest, PushedName};
 pub use remotes::lock_name;
 pub use sbom::{Inventory, Note, Package, Purl, SPDX_PREDICATE, image_purl};
 pub use sboms::{Sbom, SbomOrigin, SbomRequest, names_registry};
@@ -126,4 +128,6 @@ pub use worker::{BuildWorker, Handle};
 pub use kiln_oci::registry::{
     Credential, Kept, Overrides as RegistryOverrides, Settings as RegistrySettings,
 };
-pub use kiln_sandbox::{init_if_requested, probe_report as probe_host, userns};
+pub use kiln_sandbox::{
+    ignore_file_size_signal, init_if_requested, probe_report as probe_host, userns,
+};

@@ -140,7 +140,7 @@ impl Worker for Looker {
     async fn lock(
         &self,
         _: DefinitionKey,
-        _: &(dyn Fn(Option<u32>) + Send + Sync),
+        _: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
     ) -> Result<Locked<()>, Error> {
         Ok(Locked {
             guard: (),

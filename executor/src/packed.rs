@@ -24,10 +24,11 @@ use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::{
-    Annotation, AnnotationPlace, Nowhere, Packer, annotations, as_pulled, blob_digest, describe,
+    Annotation, AnnotationPlace, Bases, Packer, annotations, as_pulled, blob_digest, describe,
+    unless_stopped,
 };
 use crate::images::{oci_platform, platform_of};
-use crate::source::{Place, ResolvedImage, bring_blob, fetch_archive};
+use crate::source::{self, Place, ResolvedImage, bring_from_anywhere, fetch_archive};
 
 /// How images are made ready to leave the store.
 pub(crate) struct Packing<'a> {
@@ -327,8 +328,11 @@ impl Packing<'_> {
             missing.push(layer);
         }
         for layer in missing {
-            if !self.bring(owner, layer)? {
-                return Ok(None);
+            match self.bring(owner, layer) {
+                Ok(()) => {}
+                Err(_) if self.stop.is_set() => return Err(Error::Cancelled),
+                // What cannot be had as it was is packed anew.
+                Err(_) => return Ok(None),
             }
         }
         let stated = match manifest.media_type.is_empty() {
@@ -386,35 +390,13 @@ impl Packing<'_> {
         Ok((Sha256Digest::of(&bytes) == descriptor.digest).then(|| bytes.into()))
     }
 
-    /// Brings a blob here from a repository that was seen to have it; `false` if none has it.
-    fn bring(&self, owner: &ImageId, blob: &Descriptor) -> Result<bool, Error> {
-        if self.executor.options().offline {
-            return Ok(false);
-        }
+    /// Brings a blob here from a repository that was seen to have it, for an image of the store.
+    fn bring(&self, owner: &ImageId, blob: &Descriptor) -> Result<(), Error> {
+        let bring = bring_from_anywhere(self.executor, self.lease, blob);
+        let bring = unless_stopped(self.stop, bring);
+        tokio::runtime::Handle::current().block_on(bring)??;
         let store = self.executor.store();
-        let digest = blob_digest(&blob.digest);
-        for place in store.places(&digest)? {
-            let Ok(reference) = Reference::parse(&place) else {
-                continue;
-            };
-            let brought = tokio::runtime::Handle::current().block_on(bring_blob(
-                self.executor,
-                self.lease,
-                &reference,
-                blob,
-                &|_| {},
-            ));
-            match brought {
-                Ok(()) => {
-                    store.attach_blobs(owner, &[digest])?;
-                    return Ok(true);
-                }
-                Err(_) if self.stop.is_set() => return Err(Error::Cancelled),
-                // What cannot be had as it was is packed anew.
-                Err(_) => store.forget_place(&place, &digest)?,
-            }
-        }
-        Ok(false)
+        Ok(store.attach_blobs(owner, &[blob_digest(&blob.digest)])?)
     }
 
     /// Packs the layers of an image and writes a manifest that lists them and says this more.
@@ -427,12 +409,11 @@ impl Packing<'_> {
         let kept = Manifest::from_slice(&image.manifest)
             .map_err(|error| document("manifest", image, error))?;
         let diff_ids = diff_ids(image)?;
-        let bring = |layer: DiffId| {
-            let place = diff_ids.iter().position(|id| *id == layer);
-            match place.and_then(|index| kept.layers.get(index)) {
-                Some(blob) => self.bring_archive(layer, blob),
-                None => Ok(false),
-            }
+        let bases = KeptBases {
+            packing: self,
+            image,
+            blobs: &kept.layers,
+            diff_ids: &diff_ids,
         };
         let layers = Packer {
             store: self.executor.store(),
@@ -440,8 +421,7 @@ impl Packing<'_> {
             mtime: MtimePolicy::Keep,
             packing: self.packing,
             stop: self.stop,
-            bring: &bring,
-            afar: &Nowhere,
+            bases: &bases,
         }
         .pack_as(&image.layers, &diff_ids)
         .map_err(|error| match error {
@@ -491,10 +471,8 @@ impl Packing<'_> {
                 manifest_digest: String::new(),
                 label: String::new(),
                 diff_ids: vec![layer],
-                place: Place::Registry {
-                    reference,
-                    blobs: vec![blob.clone()],
-                },
+                blobs: vec![blob.clone()],
+                place: Place::Registry(reference),
             };
             let bring = fetch_archive(self.executor, self.lease, &from, layer, self.stop);
             match tokio::runtime::Handle::current().block_on(bring) {
@@ -606,6 +584,49 @@ impl Packing<'_> {
             }
         }
         Ok(Index { manifests, ..index })
+    }
+}
+
+/// What an image of the store that is packed has its layers from: what its manifest names.
+struct KeptBases<'a> {
+    packing: &'a Packing<'a>,
+    image: &'a Image,
+    blobs: &'a [Descriptor],
+    diff_ids: &'a [DiffId],
+}
+
+impl Bases for KeptBases<'_> {
+    fn blob(&self, stack: &[Content]) -> Option<Descriptor> {
+        let is_told = self.blobs.len() == self.diff_ids.len();
+        let place = stack.len().checked_sub(1).filter(|_| is_told)?;
+        self.blobs.get(place).cloned()
+    }
+
+    fn has_archive(&self, blob: &Descriptor) -> Result<bool, Error> {
+        let store = self.packing.executor.store();
+        let digest = blob_digest(&blob.digest);
+        let found = store.attached_blob(self.packing.lease, &self.image.id, &digest)?;
+        Ok(found.is_some())
+    }
+
+    fn leave(&self, _: &Descriptor) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn bring(&self, blob: &Descriptor) -> Result<(), Error> {
+        self.packing.bring(&self.image.id, blob)
+    }
+
+    fn bring_archive(&self, layer: DiffId) -> Result<bool, Error> {
+        let place = self.diff_ids.iter().position(|id| *id == layer);
+        match place.and_then(|index| self.blobs.get(index)) {
+            Some(blob) => self.packing.bring_archive(layer, blob),
+            None => Ok(false),
+        }
+    }
+
+    fn warn(&self, line: String) {
+        (self.packing.warn)(line);
     }
 }
 
@@ -729,10 +750,7 @@ fn config(image: &Image) -> Result<kiln_ir::ImageConfig, Error> {
 
 /// The diff ids of an image's layers, as many as the store has of them.
 fn diff_ids(image: &Image) -> Result<Vec<DiffId>, Error> {
-    let config = kiln_oci::document::ImageConfig::from_slice(&image.config)
-        .map_err(|error| document("config", image, error))?;
-    let diff_ids = config.rootfs.diff_ids.iter();
-    let diff_ids: Vec<DiffId> = diff_ids.map(|digest| DiffId(*digest.as_bytes())).collect();
+    let diff_ids = source::diff_ids(&image.config, &image.id.to_string())?;
     if diff_ids.len() != image.layers.len() {
         let words = format!(
             "it lists {} layers, and there are {}",

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use kiln_store::{KeyLock, LockAttempt, Store};
+use kiln_tree::Stop;
+
+use crate::error::Error;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -33,6 +38,29 @@ impl Patience {
     pub(crate) async fn pause(&mut self) {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What comes from elsewhere, held so that no other process brings it here too.
+///
+/// Whoever holds one waits for no other, so nobody waits for ever. `waiting` is told whom this waits for, once; a
+/// holder that dies has let go.
+pub(crate) async fn arriving(
+    store: &Store,
+    digest: &[u8; 32],
+    stop: &Stop,
+    waiting: impl Fn(Option<u32>),
+) -> Result<KeyLock, Error> {
+    let key = blake3::derive_key("kiln 2026 arriving blob lock v0", digest);
+    let mut patience = Patience::new();
+    loop {
+        match store.try_lock_key(&key)? {
+            LockAttempt::Held(guard) => return Ok(guard),
+            LockAttempt::Busy(_) if stop.is_set() => return Err(Error::Cancelled),
+            LockAttempt::Busy(pid) if patience.tells(pid) => waiting(pid),
+            LockAttempt::Busy(_) => {}
+        }
+        patience.pause().await;
     }
 }
 

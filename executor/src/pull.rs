@@ -8,12 +8,12 @@ use kiln_oci::media_type;
 use kiln_oci::platform;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::{self, PulledManifest};
-use kiln_store::{BlobDigest, Content, ImageId, Lease, Member, NewImage, NewIndex};
+use kiln_store::{BlobDigest, Content, DiffId, ImageId, Lease, Member, NewImage, NewIndex};
 use kiln_tree::Stop;
 
 use crate::error::Error;
 use crate::executor::{Executor, host_platform};
-use crate::export::{blob_digest, time_of};
+use crate::export::{as_pulled, blob_digest, time_of};
 use crate::images::{oci_platform, platform_of};
 use crate::source::{blocking, bring_blob, fetch, remember, resolved};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
@@ -46,6 +46,27 @@ pub struct PulledImage {
 }
 
 impl Executor {
+    /// The names of all that has a tag in a repository of a registry.
+    pub async fn names_in_registry(&self, repository: &str) -> Result<Vec<String>, Error> {
+        let parsed = Reference::parse(repository)?;
+        // A name without a tag is the same name with the usual one.
+        let has_tag = repository.ends_with(&format!(":{}", parsed.identifier()));
+        if parsed.digest().is_some() || has_tag {
+            return Err(Error::TagAndAllTags {
+                name: repository.to_owned(),
+                repository: parsed.familiar_name(),
+                action: "pull",
+            });
+        }
+        if self.options().offline {
+            return Err(Error::Offline {
+                reference: parsed.familiar(),
+            });
+        }
+        let names = self.registry()?.tags(&parsed).await?;
+        Ok(names.iter().map(Reference::familiar).collect())
+    }
+
     /// Brings an image here and gives it the name that it has at the registry.
     pub async fn pull_image(
         &self,
@@ -68,19 +89,25 @@ impl Executor {
             "asking {}",
             reference.registry_host()
         )));
-        let root = self.registry()?.manifest(&reference).await?;
+        let tell_doubts = || self.tell_doubts(|line| observer.tell(TransferEvent::Warning(line)));
+        let root = self.registry()?.manifest(&reference).await;
+        tell_doubts();
+        let root = root?;
         let digest = root.digest;
         let kept = match (&root.root, request.all_platforms) {
-            (Root::Index(index), true) => pull.all(&root, index).await?,
+            (Root::Index(index), true) => pull.all(&root, index).await,
             _ => {
                 let platform = request.platform.clone().unwrap_or_else(host_platform);
-                let one = pull.one(root, &platform, request.platform.is_some());
-                one.await?
+                pull.one(root, &platform, request.platform.is_some()).await
             }
         };
+        tell_doubts();
+        let kept = kept?;
         let store = self.store();
         // A digest is a name that nothing else can have.
-        let before = store.tag(&kept.id, &kept.manifest, &reference.to_string())?;
+        let before = store.tag(&kept.id, &kept.manifest, &reference.decisive())?;
+        let known = reference.at(digest).to_string();
+        store.name_by_digest(&kept.id, &kept.manifest, &known)?;
         Ok(PulledImage {
             name: reference.familiar(),
             id: kept.id.to_string(),
@@ -122,7 +149,7 @@ impl Pull<'_> {
             }
         };
         // What the name meant here before may be just this.
-        if let Some(named) = store.image_by_name(&self.lease, &self.reference.to_string())?
+        if let Some(named) = store.image_by_name(&self.lease, &self.reference.decisive())?
             && named.members.is_empty()
             && chosen == Some(Sha256Digest::of(&named.manifest))
         {
@@ -183,7 +210,9 @@ impl Pull<'_> {
             created: time_of(from.config.created.as_deref()),
         };
         store.put_image(&self.lease, &new)?;
-        let name = self.reference.to_string();
+        self.keep_archives(&image.layers, &from.diff_ids, &id)
+            .await?;
+        let name = self.reference.decisive();
         remember(executor, &name, platform, image, &from.diff_ids)?;
         Ok(Kept {
             id,
@@ -192,11 +221,32 @@ impl Pull<'_> {
         })
     }
 
+    /// Brings layers that are not compressed, though their files came with another image: an archive of which
+    /// only the digest is known could be one that nobody packed.
+    async fn keep_archives(
+        &self,
+        layers: &[Descriptor],
+        diff_ids: &[DiffId],
+        image: &ImageId,
+    ) -> Result<(), Error> {
+        let store = self.executor.store();
+        let plain = layers.iter().zip(diff_ids);
+        for (blob, id) in plain.filter(|(blob, id)| *blob.digest.as_bytes() == id.0) {
+            let pulled = as_pulled(store, &self.lease, &Content::DiffId(*id))?;
+            let digest = blob_digest(&blob.digest);
+            if pulled.is_none_or(|(_, pulled)| pulled.digest != digest) {
+                bring_blob(self.executor, &self.lease, self.reference, blob, &|_| {}).await?;
+                store.attach_blobs(image, &[digest])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Brings all of an index: the image for each of its platforms, and what is attested of them.
     async fn all(&self, root: &PulledManifest, index: &Index) -> Result<Kept, Error> {
         let store = self.executor.store();
         let id = ImageId(*root.digest.as_bytes());
-        let named = store.image_by_name(&self.lease, &self.reference.to_string())?;
+        let named = store.image_by_name(&self.lease, &self.reference.decisive())?;
         if named.is_some_and(|named| named.id == id) {
             return Ok(Kept {
                 id,

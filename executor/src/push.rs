@@ -4,6 +4,7 @@
 //! once and the largest first, each only where the repository lacks it and no other repository of the
 //! registry gives it; then manifests, those that others name first; at last the names.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -16,7 +17,7 @@ use kiln_oci::layout::{Document, Export};
 use kiln_oci::media_type;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::{self, BlobSource, Client, PushOptions, Pushed};
-use kiln_store::{BlobDigest, Image, Lease, Store, StoreError};
+use kiln_store::{BlobDigest, Image, ImageId, Lease, Store};
 
 use crate::compress::LayerCompression;
 use crate::error::Error;
@@ -24,7 +25,7 @@ use crate::executor::Executor;
 use crate::export::{Annotation, blob_digest};
 use crate::images::image_for;
 use crate::packed::{Packing, Referrer};
-use crate::source::{bring_blob, stoppable};
+use crate::source::{bring_from_anywhere, stoppable};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// Blobs that are sent at once.
@@ -51,6 +52,18 @@ pub struct PushRequest {
     pub annotations: Vec<Annotation>,
     /// How what is said of it goes along.
     pub attestations: AttestAs,
+    /// What is believed of a registry that has it.
+    pub believes: Believes,
+}
+
+/// What is believed of a registry that has a manifest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Believes {
+    /// That it has all that the manifest names, as the specification says.
+    #[default]
+    Manifests,
+    /// Nothing: it is asked for every manifest and blob, and sent what it lost.
+    Nothing,
 }
 
 /// How what the store has to say of an image goes along with it.
@@ -76,7 +89,7 @@ pub struct PushedName {
     pub media_type: String,
     /// The length of that in bytes.
     pub size_bytes: u64,
-    /// It meant the same before, so nothing was sent.
+    /// It meant the same before, and nothing was sent.
     pub was_there: bool,
     /// The registry lists it as a referrer of the manifest that it is about.
     pub lists_subject: bool,
@@ -100,6 +113,7 @@ impl Executor {
         let lease = self.store().lease();
         for (image, targets) in self.to_push(&lease, request)? {
             observer.tell(TransferEvent::Doing("packing layers".to_owned()));
+            let id = image.id;
             let (export, referrers) = {
                 let (executor, lease, request) = (self.clone(), lease.clone(), request.clone());
                 let observer = observer.clone();
@@ -127,39 +141,96 @@ impl Executor {
                 })
                 .await?
             };
-            self.send(&export, &targets, observer, pushed).await?;
-            self.refer(&referrers, &targets, observer).await?;
+            let before = pushed.len();
+            let sent = self
+                .send(&export, &targets, request.believes, observer, pushed)
+                .await;
+            self.keep_digests(&id, &export, &pushed[before..])?;
+            sent?;
+            let sent = &pushed[before..];
+            self.refer(&referrers, &targets, request.believes, sent, observer)
+                .await?;
         }
         Ok(())
     }
 
-    /// Sends what refers to manifests that were sent, and sees to it that the registry lists it.
+    /// Keeps which digest registries know an image of the store by, and the manifest that they took; nothing if
+    /// the image has no name here.
+    pub(crate) fn keep_digests(
+        &self,
+        image: &ImageId,
+        export: &Export,
+        sent: &[PushedName],
+    ) -> Result<(), Error> {
+        let root = document_of_root(export);
+        for name in sent {
+            let known = Reference::parse(&name.name)?.at(export.root.digest);
+            self.store()
+                .name_by_digest(image, &root.bytes, &known.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Sends what refers to manifests that were sent, and sees to it that the registry lists it; where these were
+    /// there before, what is listed is there too, if that is believed.
     async fn refer(
         &self,
         referrers: &[Referrer],
         targets: &[Reference],
+        believes: Believes,
+        sent: &[PushedName],
         observer: &TransferObserver,
     ) -> Result<(), Error> {
         let repositories: BTreeSet<String> = targets.iter().map(Reference::name).collect();
         for repository in repositories {
             let repository = Reference::parse(&repository)?;
+            let was_there = sent.iter().any(|name| {
+                let target = Reference::parse(&name.name);
+                name.was_there && target.is_ok_and(|target| target.name() == repository.name())
+            });
+            let mut known: BTreeMap<Sha256Digest, Vec<Descriptor>> = BTreeMap::new();
             for referrer in referrers {
-                let entry = &referrer.export.root;
-                let target = repository.at(entry.digest);
-                let mut sent = Vec::new();
-                self.send(&referrer.export, &[target], observer, &mut sent)
+                if was_there && believes == Believes::Manifests {
+                    let listed = match known.entry(referrer.subject) {
+                        Entry::Occupied(listed) => listed.into_mut(),
+                        Entry::Vacant(unasked) => {
+                            let client = self.registry()?;
+                            let listed = client.referrers(&repository, referrer.subject).await?;
+                            unasked.insert(listed)
+                        }
+                    };
+                    if lists(listed, referrer) {
+                        continue;
+                    }
+                }
+                self.refer_one(referrer, &repository, believes, observer)
                     .await?;
-                if sent.iter().any(|sent| sent.lists_subject) {
-                    continue;
-                }
-                let client = self.registry()?;
-                let listed = client.referrers(&repository, referrer.subject).await?;
-                if !listed.iter().any(|listed| listed.digest == entry.digest) {
-                    client
-                        .list_referrer(&repository, referrer.subject, entry)
-                        .await?;
-                }
             }
+        }
+        Ok(())
+    }
+
+    async fn refer_one(
+        &self,
+        referrer: &Referrer,
+        repository: &Reference,
+        believes: Believes,
+        observer: &TransferObserver,
+    ) -> Result<(), Error> {
+        let entry = &referrer.export.root;
+        let target = [repository.at(entry.digest)];
+        let mut sent = Vec::new();
+        self.send(&referrer.export, &target, believes, observer, &mut sent)
+            .await?;
+        if sent.iter().any(|sent| sent.lists_subject) {
+            return Ok(());
+        }
+        let client = self.registry()?;
+        let listed = client.referrers(repository, referrer.subject).await?;
+        if !lists(&listed, referrer) {
+            client
+                .list_referrer(repository, referrer.subject, entry)
+                .await?;
         }
         Ok(())
     }
@@ -207,6 +278,7 @@ impl Executor {
             return Err(Error::TagAndAllTags {
                 name: name.to_owned(),
                 repository: parsed.familiar_name(),
+                action: "push",
             });
         }
         let mut found = Vec::new();
@@ -275,11 +347,14 @@ impl Executor {
         &self,
         export: &Export,
         targets: &[Reference],
+        believes: Believes,
         observer: &TransferObserver,
         sent: &mut Vec<PushedName>,
     ) -> Result<(), Error> {
         let before = sent.len();
-        let done = self.send_each(export, targets, observer, sent).await;
+        let done = self
+            .send_each(export, targets, believes, observer, sent)
+            .await;
         let place = |name: &PushedName| {
             targets
                 .iter()
@@ -293,6 +368,7 @@ impl Executor {
         &self,
         export: &Export,
         targets: &[Reference],
+        believes: Believes,
         observer: &TransferObserver,
         sent: &mut Vec<PushedName>,
     ) -> Result<(), Error> {
@@ -306,7 +382,7 @@ impl Executor {
                 .filter(|other| other.name() == target.name())
                 .cloned()
                 .collect();
-            let sending = self.sending(export, target, observer)?;
+            let sending = self.sending(export, target, believes, observer)?;
             sending.run(&same, sent).await?;
         }
         Ok(())
@@ -320,7 +396,7 @@ impl Executor {
         target: &Reference,
         observer: &TransferObserver,
     ) -> Result<(), Error> {
-        let sending = self.sending(export, target, observer)?;
+        let sending = self.sending(export, target, Believes::Manifests, observer)?;
         sending.all(sending.blobs()).await?;
         sending.remember()
     }
@@ -329,6 +405,7 @@ impl Executor {
         &'a self,
         export: &'a Export,
         target: &Reference,
+        believes: Believes,
         observer: &'a TransferObserver,
     ) -> Result<Sending<'a>, Error> {
         Ok(Sending {
@@ -337,6 +414,7 @@ impl Executor {
             client: self.registry()?,
             export,
             repository: Reference::parse(&target.name())?,
+            believes,
             observer,
         })
     }
@@ -350,6 +428,7 @@ struct Sending<'a> {
     export: &'a Export,
     /// The repository; its tag means nothing.
     repository: Reference,
+    believes: Believes,
     observer: &'a TransferObserver,
 }
 
@@ -363,12 +442,17 @@ impl Sending<'_> {
         let asked = stream::iter(asked).buffered(ASKED_AT_ONCE);
         let asked: Vec<(&Reference, bool)> = asked.try_collect().await?;
         let (known, open): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, there)| *there);
+        let was_whole = match self.believes {
+            Believes::Nothing if !known.is_empty() => self.contents().await?,
+            _ => true,
+        };
         let same = known.iter();
-        sent.extend(same.map(|(target, _)| self.pushed(target, true, false)));
+        sent.extend(same.map(|(target, _)| self.pushed(target, was_whole, false)));
         if !open.is_empty() {
             // Under another name, perhaps; a name without a tag was asked for by digest just now.
             let by_digest = open.iter().any(|(target, _)| target.tag().is_none());
-            let mut there = !known.is_empty() || !by_digest && self.has(root.digest).await?;
+            let may_be_there = !by_digest && self.believes == Believes::Manifests;
+            let mut there = !known.is_empty() || may_be_there && self.has(root.digest).await?;
             let mut again = true;
             let mut left = open.as_slice();
             while let Some(((target, _), rest)) = left.split_first() {
@@ -412,15 +496,10 @@ impl Sending<'_> {
 
     /// Gives the root a name; tells whether the registry lists it as a referrer.
     async fn name(&self, target: &Reference) -> Result<bool, registry::Error> {
-        let root = &self.export.root;
-        let mut documents = self.export.documents.iter();
-        let document = documents.find(|document| document.descriptor.digest == root.digest);
-        let Some(document) = document else {
-            unreachable!("BUG: the root of an export is not among its documents");
-        };
+        let bytes = document_of_root(self.export).bytes.clone();
         let put = self
             .client
-            .push_manifest(target, &root.media_type, document.bytes.clone())
+            .push_manifest(target, &self.export.root.media_type, bytes)
             .await?;
         Ok(put.lists_subject)
     }
@@ -430,8 +509,8 @@ impl Sending<'_> {
         Ok(self.client.has_manifest(&reference).await? == Some(manifest))
     }
 
-    /// Sends what the root leads to, but not the root.
-    async fn contents(&self) -> Result<(), Error> {
+    /// Sends what the root leads to, but not the root; tells whether it was all there.
+    async fn contents(&self) -> Result<bool, Error> {
         let manifests = children_first(self.export);
         let asked = stream::iter(manifests.iter().map(|manifest| async move {
             let there = self.has(manifest.document.descriptor.digest).await?;
@@ -452,11 +531,13 @@ impl Sending<'_> {
             .flat_map(|manifest| manifest.blobs.iter().copied())
             .chain(self.root_blobs())
             .collect();
-        let blobs = self
-            .blobs()
-            .into_iter()
-            .filter(|blob| needed.contains(&blob.digest) || !named.contains(&blob.digest));
-        self.all(blobs.collect()).await?;
+        let blobs = self.blobs().into_iter().filter(|blob| {
+            self.believes == Believes::Nothing
+                || needed.contains(&blob.digest)
+                || !named.contains(&blob.digest)
+        });
+        let sent = self.all(blobs.collect()).await?;
+        let was_whole = absent.is_empty() && sent.iter().all(|how| *how == Pushed::Present);
         for manifest in absent {
             let Descriptor {
                 digest, media_type, ..
@@ -469,27 +550,24 @@ impl Sending<'_> {
                 )
                 .await?;
         }
-        Ok(())
+        Ok(was_whole)
     }
 
-    /// Sends blobs, the largest first.
-    async fn all(&self, mut blobs: Vec<Descriptor>) -> Result<(), Error> {
+    /// Sends blobs, the largest first; tells what became of them, in no order.
+    async fn all(&self, mut blobs: Vec<Descriptor>) -> Result<Vec<Pushed>, Error> {
         blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         for blob in &blobs {
             self.observer.blob(blob, BlobState::Waiting);
         }
         stream::iter(blobs.into_iter().map(|blob| self.blob(blob)))
             .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
-        Ok(())
+            .try_collect()
+            .await
     }
 
     /// What the root itself names, if it is no index.
     fn root_blobs(&self) -> Vec<Sha256Digest> {
-        let mut documents = self.export.documents.iter();
-        let root = documents.find(|document| document.descriptor.digest == self.export.root.digest);
-        root.map(names).unwrap_or_default()
+        names(document_of_root(self.export))
     }
 
     /// All that is sent as a blob, each once.
@@ -508,7 +586,7 @@ impl Sending<'_> {
         all.into_values().cloned().collect()
     }
 
-    async fn blob(&self, blob: Descriptor) -> Result<(), Error> {
+    async fn blob(&self, blob: Descriptor) -> Result<Pushed, Error> {
         let mut documents = self.export.documents.iter();
         let document = documents.find(|document| document.descriptor.digest == blob.digest);
         let source: Box<dyn BlobSource> = match document {
@@ -540,7 +618,7 @@ impl Sending<'_> {
                 Pushed::Uploaded => BlobState::Moved,
             },
         );
-        Ok(())
+        Ok(pushed)
     }
 
     /// Repositories of the same registry that were seen to have a blob.
@@ -556,6 +634,19 @@ impl Sending<'_> {
             .take(MOUNTS)
             .collect())
     }
+}
+
+fn lists(listed: &[Descriptor], referrer: &Referrer) -> bool {
+    let digest = referrer.export.root.digest;
+    listed.iter().any(|listed| listed.digest == digest)
+}
+
+/// The manifest or index that an export is named by.
+fn document_of_root(export: &Export) -> &Document {
+    let mut documents = export.documents.iter();
+    documents
+        .find(|document| document.descriptor.digest == export.root.digest)
+        .unwrap_or_else(|| unreachable!("BUG: the root of an export is not among its documents"))
 }
 
 /// A blob's name in the store.
@@ -626,40 +717,25 @@ fn is_manifest(descriptor: &Descriptor) -> bool {
 }
 
 /// A blob of the store as what is sent.
-struct StoredBlob {
-    executor: Executor,
-    lease: Lease,
-    blob: Descriptor,
+#[derive(Clone)]
+pub(crate) struct StoredBlob {
+    pub(crate) executor: Executor,
+    pub(crate) lease: Lease,
+    pub(crate) blob: Descriptor,
 }
 
 impl StoredBlob {
     /// Opens it; one that was left in a registry is brought here first.
     async fn open(self) -> Result<std::fs::File, Error> {
         let (store, digest) = (self.executor.store(), stored(&self.blob));
-        match store.open_blob(&digest) {
-            Err(StoreError::NoSuchBlob(_)) => {}
-            opened => return Ok(opened?),
-        }
-        for place in store.places(&digest)? {
-            let Ok(reference) = Reference::parse(&place) else {
-                continue;
-            };
-            let bring = bring_blob(&self.executor, &self.lease, &reference, &self.blob, &|_| {});
-            if bring.await.is_ok() {
-                break;
-            }
-        }
+        bring_from_anywhere(&self.executor, &self.lease, &self.blob).await?;
         Ok(store.open_blob(&digest)?)
     }
 }
 
 impl BlobSource for StoredBlob {
     fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
-        let blob = StoredBlob {
-            executor: self.executor.clone(),
-            lease: self.lease.clone(),
-            blob: self.blob.clone(),
-        };
+        let blob = self.clone();
         let open = async move {
             let file = blob.open().await.map_err(io::Error::other)?;
             Ok(tokio::fs::File::from_std(file))

@@ -11,9 +11,9 @@ use kiln_store::{Content, Image, Lease, Store};
 use kiln_tree::Stop;
 
 use crate::attached::Attached;
-use crate::attestation::{IN_TOTO, Predicate};
+use crate::attestation::{Predicate, may_hold};
 use crate::container;
-use crate::error::Error;
+use crate::error::{Error, words};
 use crate::executor::{Executor, host_platform};
 use crate::export::{blob_digest, times};
 use crate::images::{full_name, image_for, member_for, parse};
@@ -90,6 +90,23 @@ impl SbomRequest {
     }
 }
 
+/// What is said of an image, by its platforms.
+type Said = Vec<(String, Vec<Predicate>)>;
+
+/// What the store has for an SBOM.
+enum Stored {
+    Attached(Sbom),
+    Bare(Box<Bare>),
+}
+
+/// An image, and its member that is meant, of which nothing here is what was asked for.
+struct Bare {
+    image: Image,
+    member: Image,
+    /// Why it cannot be made of the layers either.
+    lacks: Option<Error>,
+}
+
 /// Whether a name begins with a registry's.
 pub fn names_registry(name: &str) -> bool {
     let (host, _) = name.split_once('/').unwrap_or_default();
@@ -100,19 +117,36 @@ impl Executor {
     /// Returns the SBOM of an image: the one attached to it, here or in its registry, or one that is made of its
     /// layers, which are brought here for that.
     pub async fn sbom(&self, request: &SbomRequest) -> Result<Sbom, Error> {
+        let lease = self.store().lease();
         let stored = blocking({
-            let (executor, request) = (self.clone(), request.clone());
-            move || executor.stored_sbom(&request)
+            let (executor, request, lease) = (self.clone(), request.clone(), lease.clone());
+            move || executor.stored_sbom(&lease, &request)
         });
-        if let Some(stored) = stored.await? {
-            return Ok(stored);
+        match stored.await? {
+            Some(Stored::Attached(sbom)) => return Ok(sbom),
+            Some(Stored::Bare(bare)) => {
+                let Bare {
+                    image,
+                    member,
+                    lacks,
+                } = *bare;
+                if let Some(sbom) = self.sbom_of_stored(request, &image, &member).await? {
+                    return Ok(sbom);
+                }
+                if let Some(lacks) = lacks {
+                    return Err(lacks);
+                }
+                let (executor, name) = (self.clone(), request.image.clone());
+                return blocking(move || executor.scanned(&member, &name)).await;
+            }
+            None => {}
         }
         let (name, platform) = (&request.image, request.platform.as_ref());
         if let Some(afar) = self.sbom_afar(request).await? {
             return Ok(afar);
         }
-        let lease = self.store().lease();
-        let found = container::find(self, &lease, name, platform, None).await?;
+        let found =
+            container::find(self, &lease, name, platform, container::Pulls::Silently).await?;
         let (executor, name) = (self.clone(), name.clone());
         blocking(move || {
             let inventory = inventory(executor.store(), &found.layers, &Stop::NEVER)?;
@@ -157,51 +191,100 @@ impl Executor {
         }
     }
 
-    /// The SBOM of an image of the store; none if it is not there.
-    fn stored_sbom(&self, request: &SbomRequest) -> Result<Option<Sbom>, Error> {
+    /// The SBOM that is attached to an image of the store in the registry that it is from; none also where that
+    /// cannot be asked, since the layers are here.
+    async fn sbom_of_stored(
+        &self,
+        request: &SbomRequest,
+        image: &Image,
+        member: &Image,
+    ) -> Result<Option<Sbom>, Error> {
+        if request.anew {
+            return Ok(None);
+        }
+        let manifest = [Sha256Digest::of(&member.manifest)];
+        let asked = self.attached_to_stored(&request.image, image, &manifest, Some(SPDX_PREDICATE));
+        match asked.await {
+            Ok(attached) => match attached.into_iter().next() {
+                Some(Attached {
+                    platform,
+                    predicates,
+                }) => request.choose(predicates, SbomOrigin::InRegistry { platform }),
+                None => Ok(None),
+            },
+            Err(error) => {
+                self.options().warn.tell(format!(
+                    "its registry was not asked what is attached to the image: {}",
+                    words(&error)
+                ));
+                Ok(None)
+            }
+        }
+    }
+
+    /// What the store has for an SBOM of an image; none if the image is not there.
+    fn stored_sbom(&self, lease: &Lease, request: &SbomRequest) -> Result<Option<Stored>, Error> {
         let name = &request.image;
-        let lease = self.store().lease();
-        let Some(image) = self.stored_image(&lease, name)? else {
+        let Some(image) = self.stored_image(lease, name)? else {
             return Ok(None);
         };
         let store = self.store();
         let member = match &request.platform {
-            Some(wanted) => image_for(store, &lease, image.clone(), wanted, name)?,
-            None => member_for(store, &lease, image.clone(), &host_platform(), name)?,
+            Some(wanted) => image_for(store, lease, image.clone(), wanted, name)?,
+            None => member_for(store, lease, image.clone(), &host_platform(), name)?,
         };
         let attached = self.predicates_of(&image, &member)?;
-        match request.choose(attached, SbomOrigin::Attached)? {
-            Some(attached) => Ok(Some(attached)),
-            None => self.scanned(&member, name).map(Some),
-        }
+        let lacks = match request.choose(attached, SbomOrigin::Attached) {
+            Ok(Some(sbom)) => return Ok(Some(Stored::Attached(sbom))),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        Ok(Some(Stored::Bare(Box::new(Bare {
+            image,
+            member,
+            lacks,
+        }))))
     }
 
-    /// Returns what is said of an image, by its platforms: of one of the store what is known here, of another
-    /// one, whose name begins with a registry's, what is attached to it there.
-    pub async fn image_predicates(
-        &self,
-        name: &str,
-    ) -> Result<Vec<(String, Vec<Predicate>)>, Error> {
+    /// Returns what is said of an image, by its platforms: of one of the store what is known here or else at the
+    /// registry that it is from, of another one, whose name begins with a registry's, what is attached to it there.
+    pub async fn image_predicates(&self, name: &str) -> Result<Said, Error> {
         let stored = blocking({
             let (executor, name) = (self.clone(), name.to_owned());
             move || executor.stored_predicates(&name)
         });
+        let pairs = |attached: Vec<Attached>| {
+            let pairs = attached.into_iter();
+            pairs.map(|one| (one.platform, one.predicates)).collect()
+        };
         let error = match stored.await {
             Err(error @ Error::NoSuchImage { .. }) => error,
-            done => return done,
+            Err(error) => return Err(error),
+            Ok((image, said)) => {
+                if said.iter().any(|(_, predicates)| !predicates.is_empty()) {
+                    return Ok(said);
+                }
+                let mut manifests: Vec<Sha256Digest> = image
+                    .members
+                    .iter()
+                    .map(|member| Sha256Digest::of(&member.manifest))
+                    .collect();
+                if !image.is_index() {
+                    manifests.push(Sha256Digest::of(&image.manifest));
+                }
+                let asked = self.attached_to_stored(name, &image, &manifests, None);
+                return Ok(pairs(asked.await?));
+            }
         };
         // A name that was mistyped is not told to a registry that it does not name.
         if !names_registry(name) || self.options().offline {
             return Err(error);
         }
-        let attached = self.attached_everywhere(&Reference::parse(name)?).await?;
-        let pairs = attached
-            .into_iter()
-            .map(|one| (one.platform, one.predicates));
-        Ok(pairs.collect())
+        let reference = Reference::parse(name)?;
+        Ok(pairs(self.attached_everywhere(&reference).await?))
     }
 
-    fn stored_predicates(&self, name: &str) -> Result<Vec<(String, Vec<Predicate>)>, Error> {
+    fn stored_predicates(&self, name: &str) -> Result<(Image, Said), Error> {
         let lease = self.store().lease();
         let image = self.find_image(&lease, name)?;
         let mut all = Vec::new();
@@ -209,7 +292,7 @@ impl Executor {
             let found = self.store().member(&lease, member)?;
             all.push((member.platform.clone(), self.predicates_of(&image, &found)?));
         }
-        Ok(all)
+        Ok((image, all))
     }
 
     /// What is said of a member of an index.
@@ -259,12 +342,13 @@ impl Executor {
         };
         let mut said = Vec::new();
         let layers = manifest.layers.iter();
-        for layer in layers.filter(|layer| layer.media_type == IN_TOTO) {
+        let said_by = |layer: &&Descriptor| may_hold(&layer.media_type, None, None);
+        for layer in layers.filter(said_by) {
             let Some(bytes) = self.beside(lease, index, layer)? else {
                 continue;
             };
             // What is no statement says nothing.
-            said.extend(Predicate::of_statement(&bytes, about));
+            said.extend(Predicate::of_layer(&layer.media_type, &bytes, about));
         }
         Ok(said)
     }

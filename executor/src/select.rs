@@ -150,7 +150,7 @@ pub(crate) fn of_context(
     } else {
         context.part(&chosen).tree
     };
-    let (digest, files) = names_and_links(&tree);
+    let (digest, files) = names_and_links(&tree)?;
     let plural = if files == 1 { "" } else { "s" };
     let summary = format!("{files} file{plural}, {} bytes", tree.total_bytes());
     Ok((
@@ -165,8 +165,9 @@ pub(crate) fn of_context(
 
 /// The digest of a selected tree, and how many files it has.
 ///
-/// Names of one file are copied as such, so which are counts as much as what the file holds.
-fn names_and_links(tree: &ContextTree) -> ([u8; 32], usize) {
+/// Names of one file are copied as such, so which are counts as much as what the file holds. What is no
+/// file but a mark is an error.
+fn names_and_links(tree: &ContextTree) -> Result<([u8; 32], usize), Error> {
     let mut files = 0;
     let mut names: BTreeMap<(u64, u64), Vec<TreePath>> = BTreeMap::new();
     for (path, item) in tree.iter() {
@@ -178,6 +179,9 @@ fn names_and_links(tree: &ContextTree) -> ([u8; 32], usize) {
                 .entry((seen.device, seen.inode))
                 .or_default()
                 .push(path),
+            ItemKind::Device(device) if device.is_whiteout() => {
+                return Err(Error::WhiteoutInContext { path });
+            }
             _ => {}
         }
         files += 1;
@@ -185,7 +189,7 @@ fn names_and_links(tree: &ContextTree) -> ([u8; 32], usize) {
     let mut groups: Vec<Vec<TreePath>> = names.into_values().collect();
     groups.retain(|group| group.len() > 1);
     if groups.is_empty() {
-        return (tree.digest().0, files);
+        return Ok((tree.digest().0, files));
     }
     groups.sort();
     let mut hash = blake3::Hasher::new_derive_key("kiln selection v0");
@@ -196,7 +200,7 @@ fn names_and_links(tree: &ContextTree) -> ([u8; 32], usize) {
             text(&mut hash, path.as_bytes());
         }
     }
-    (*hash.finalize().as_bytes(), files)
+    Ok((*hash.finalize().as_bytes(), files))
 }
 
 /// Digests a selection of layers.

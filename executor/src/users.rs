@@ -28,9 +28,24 @@ pub enum AccountError {
     /// No such group.
     #[error("there is no group `{0}` in /etc/group")]
     Group(String),
+    /// A number that no user or group can have.
+    #[error("the id `{0}` is too large: ids end at 4294967294")]
+    TooLarge(String),
     /// Not a user.
     #[error("`{0}` is not a user: it must be NAME, UID, NAME:GROUP or UID:GID")]
     Malformed(String),
+}
+
+/// An id that is given as a number; none if it can only be a name.
+fn number_of(text: &str) -> Result<Option<u32>, AccountError> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse() {
+        // The last one says "none" to the kernel.
+        Ok(id) if id < u32::MAX => Ok(Some(id)),
+        _ => Err(AccountError::TooLarge(text.to_owned())),
+    }
 }
 
 impl Accounts {
@@ -62,7 +77,10 @@ impl Accounts {
             None => (user, None),
         };
         let by_name = self.user(|fields| fields[0] == user);
-        let number = user.parse::<u32>().ok();
+        let number = match by_name {
+            Some(_) => None,
+            None => number_of(user)?,
+        };
         let known = match (by_name, user) {
             (Some(known), _) => Some(known),
             (None, "") => self.user(|fields| fields[2] == "0"),
@@ -77,7 +95,7 @@ impl Accounts {
         let (gid, mut groups) = match group {
             Some(group) => match self.gid(group) {
                 Ok(gid) => (gid, Vec::new()),
-                Err(error) => (group.parse().map_err(|_| error)?, Vec::new()),
+                Err(error) => (number_of(group)?.ok_or(error)?, Vec::new()),
             },
             None => (primary, self.groups_of(&name)),
         };

@@ -1,40 +1,41 @@
 //! The solver's view of the world, for one build: facts, records and runs.
 
+mod images;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use kiln_ir::{
-    ImageConfig, ImageSource, NodeId, OciLayoutSource, Op, Pin, Plan, Platform, ResolveMode,
-    SourceOp,
-};
+use kiln_ir::{ImageConfig, NodeId, Op, Pin, Plan, SourceOp};
 use kiln_solver::{
-    Cancel, Candidate, ContentId, DefinitionKey, DigestOf, DigestRequest, FetchRequest, Fetched,
-    FileChange, FileChangeKind, Imported, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record,
-    RecordId, ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, Sought, SourceRequest,
-    StepSink, TreeDiff, TreeRef, WaitsFor, Wanted, Worker,
+    Cancel, ContentId, DefinitionKey, DigestOf, DigestRequest, FetchRequest, Fetched, FileChange,
+    FileChangeKind, Imported, Key, Locked, Nearest, NewRecord, OpKey, Pinned, Record, RecordId,
+    ReserveRequest, RunOutcome, RunRequest, SelectionDigest, Slot, Sought, SourceRequest, StepSink,
+    TreeDiff, TreeRef, WaitsFor, Wanted, Worker,
 };
-use kiln_store::{Content, DiffId, KeyLock, Lease, LockAttempt, Store};
+use kiln_store::{Content, KeyLock, Lease, LockAttempt, Store};
+use kiln_tree::aged::Age;
 use kiln_tree::context::{ContextTree, What, changes};
 use kiln_tree::{Stop, TreeDigest};
 
+use self::images::identity;
 use crate::cache::Elsewhere;
 use crate::cachemounts::CacheMounts;
 use crate::combine;
 use crate::context::{Locals, ScannedContext};
 use crate::error::Error;
-use crate::exec::{ExecRequest, exec};
-use crate::executor::{Executor, host_platform};
+use crate::exec::{Aged, ExecRequest, exec};
+use crate::executor::Executor;
+use crate::export::Sent;
 use crate::file::{self, Base, copy_whole, open_layers};
-use crate::filed::{
-    FiledParts, candidate, imported_candidate, lineage, nanos, record, store_key, words_of_mark,
-};
+use crate::filed::{FiledParts, lineage, nanos, record, store_key};
 use crate::mounts::TravellingMounts;
+use crate::past::Past;
 use crate::patience::Patience;
 use crate::remotes::Remotes;
 use crate::secrets::Secrets;
 use crate::select;
-use crate::source::{ResolvedImage, Resolver, blocking, fetch, fetch_archive};
+use crate::source::{ResolvedImage, Resolver, blocking, fetch};
 use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
 use crate::transfer::TransferObserver;
@@ -95,13 +96,19 @@ pub struct BuildWorker {
     /// The configs that images must have.
     configs: BTreeMap<NodeId, ImageConfig>,
     /// What was filed since explains nothing: it is of this build.
-    begun: SystemTime,
+    pub(crate) begun: SystemTime,
+    /// What earlier builds of the same file went by.
+    pub(crate) past: Past,
     /// Ends long work of this build.
     stop: Stop,
     /// Is told of what is sent to registries.
     transfers: TransferObserver,
     /// What other machines left.
     pub(crate) elsewhere: Option<Arc<Elsewhere>>,
+    /// What need not come here.
+    pub(crate) sent: Sent,
+    /// What shows steps other times of files.
+    aged: Option<Arc<Aged>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -132,9 +139,12 @@ impl BuildWorker {
             keeps: true,
             configs: BTreeMap::new(),
             begun: SystemTime::now(),
+            past: Past::default(),
             stop: Stop::NEVER,
             transfers: TransferObserver::silent(),
             elsewhere: None,
+            sent: Sent::default(),
+            aged: None,
         }
     }
 
@@ -214,6 +224,27 @@ impl BuildWorker {
         BuildWorker { elsewhere, ..self }
     }
 
+    /// Lets reasons compare with what the builds before this one went by.
+    #[must_use]
+    pub fn with_past(self, past: Past) -> BuildWorker {
+        BuildWorker { past, ..self }
+    }
+
+    /// Lets results stay where they are that are only sent.
+    #[must_use]
+    pub fn with_sent(self, sent: Sent) -> BuildWorker {
+        BuildWorker { sent, ..self }
+    }
+
+    /// Lets steps see files that were made here, by them or before, as if they were older.
+    ///
+    /// Times up to that of `epoch`, in seconds since 1970, stay as they are, and no other gets before it.
+    pub fn with_aged_files(self, by: Duration, epoch: i64) -> Result<BuildWorker, Error> {
+        let by = Age { by, since: epoch };
+        let aged = Some(Arc::new(Aged::new(&self.executor, by)?));
+        Ok(BuildWorker { aged, ..self })
+    }
+
     /// What ends long work of this build.
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
@@ -266,110 +297,6 @@ impl BuildWorker {
             blocking(move || scan(&store, &path, &exclude, &stop).map(Arc::new))
         };
         cell.get_or_try_init(scan).await.cloned()
-    }
-
-    async fn image(&self, plan: &Plan, node: NodeId) -> Result<ResolvedImage, Error> {
-        if let Some(image) = lock(&self.images).get(&node) {
-            return Ok(image.clone());
-        }
-        let pin = match plan.pins.get(&node) {
-            Some(Pin::Manifest(digest)) => Some(digest.as_str()),
-            _ => None,
-        };
-        let this = plan.graph.node(node);
-        let platform = this.platform.clone().unwrap_or_else(host_platform);
-        let image = match &this.op {
-            Op::Source(SourceOp::Image(source)) => {
-                self.registry_image(source, &platform, pin).await?
-            }
-            Op::Source(SourceOp::OciLayout(source)) => self.layout_image(source, &platform, pin)?,
-            Op::Source(SourceOp::Blob(blob)) => {
-                return Err(unsupported("a blob source", &blob.reference));
-            }
-            _ => unreachable!("BUG: node {node:?} is no source that is pinned"),
-        };
-        let other = self
-            .configs
-            .get(&node)
-            .is_some_and(|config| *config != image.config);
-        if let (true, Op::Source(SourceOp::Image(source))) = (other, &this.op) {
-            return Err(Error::OtherConfig {
-                reference: source.reference.clone(),
-                digest: image.manifest_digest,
-            });
-        }
-        lock(&self.images).insert(node, image.clone());
-        Ok(image)
-    }
-
-    async fn registry_image(
-        &self,
-        source: &ImageSource,
-        platform: &Platform,
-        pin: Option<&str>,
-    ) -> Result<ResolvedImage, Error> {
-        if let Some((name, value)) = source.attrs.first_key_value() {
-            return Err(unknown_attribute(name, value));
-        }
-        let image = match pin.or(source.checksum.as_deref()) {
-            Some(wanted) => self.pinned_image(source, platform, wanted).await?,
-            None => {
-                self.resolver
-                    .image(&source.reference, platform, source.resolve_mode)
-                    .await?
-            }
-        };
-        Ok(limited(image, source.layer_limit))
-    }
-
-    /// The image that a pin names, whatever its tag means now, without asking about the tag.
-    async fn pinned_image(
-        &self,
-        source: &ImageSource,
-        platform: &Platform,
-        wanted: &str,
-    ) -> Result<ResolvedImage, Error> {
-        let (name, mode) = (&source.reference, source.resolve_mode);
-        let is_wanted = |image: &ResolvedImage| image.manifest_digest == wanted;
-        if let Some(image) = self.resolver.known(name, platform, mode).filter(is_wanted) {
-            return Ok(image);
-        }
-        let local = self.resolver.image(name, platform, ResolveMode::Local);
-        if let Some(image) = local.await.ok().filter(is_wanted) {
-            return Ok(image);
-        }
-        let name = name.split('@').next().unwrap_or_default();
-        // A digest means the same for ever, so that nobody is asked twice.
-        let mode = match mode {
-            ResolveMode::Pull => ResolveMode::Default,
-            mode => mode,
-        };
-        let pinned = format!("{name}@{wanted}");
-        self.resolver.image(&pinned, platform, mode).await
-    }
-
-    fn layout_image(
-        &self,
-        source: &OciLayoutSource,
-        platform: &Platform,
-        pin: Option<&str>,
-    ) -> Result<ResolvedImage, Error> {
-        if let Some((name, value)) = source.attrs.first_key_value() {
-            return Err(unknown_attribute(name, value));
-        }
-        let image = self
-            .resolver
-            .layout(&self.locals, &source.reference, platform)?;
-        let image = match pin {
-            Some(pin) if image.manifest_digest != pin => {
-                // The layout was written to since the pin was taken; the pin counts.
-                let name = source.reference.split('@').next().unwrap_or_default();
-                let pinned = format!("{name}@{pin}");
-                self.resolver.layout(&self.locals, &pinned, platform)?
-            }
-            _ => image,
-        };
-        Ok(limited(image, source.layer_limit))
     }
 
     /// Keeps the trees of this build's selections, so that a later build can name what changed.
@@ -439,6 +366,7 @@ impl BuildWorker {
                     inputs: request.inputs,
                     limits,
                     caches: reservation.unwrap_or_default(),
+                    aged: self.aged.clone(),
                     secrets: Arc::clone(&self.secrets),
                     agents: Arc::clone(&self.agents),
                     sink: request.sink,
@@ -493,39 +421,6 @@ impl BuildWorker {
         }
         Ok(RunOutcome::Done { outputs })
     }
-
-    /// Brings the archive of a layer here once more; tells whether some image of this plan, which
-    /// is not in the store itself, has the layer.
-    ///
-    /// Must be called where blocking is allowed, on a thread of a runtime.
-    pub(crate) fn fetch_archive(&self, layer: DiffId) -> Result<bool, Error> {
-        for image in self.resolved_images() {
-            let bring = fetch_archive(&self.executor, &self.lease, &image, layer, &self.stop);
-            if image.can_bring(layer, self.executor.options().offline)
-                && tokio::runtime::Handle::current().block_on(bring)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The images of this plan that are known by now.
-    pub(crate) fn resolved_images(&self) -> Vec<ResolvedImage> {
-        lock(&self.images).values().cloned().collect()
-    }
-
-    /// Fetches the images of this plan that have one of these layers.
-    pub(crate) async fn fetch_missing(&self, missing: &[Content]) -> Result<(), Error> {
-        for image in self.resolved_images() {
-            let has = |layer: &Content| matches!(layer, Content::DiffId(id) if image.diff_ids.contains(id));
-            if missing.iter().any(has) {
-                let stop = &self.stop;
-                fetch(&self.executor, &self.lease, &image, None, stop).await?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The outputs of an op that only arranges its inputs, with their numbers.
@@ -572,13 +467,6 @@ fn keep_tree(store: &Store, tree: &ContextTree) -> Result<(), Error> {
     Ok(store.put_trees(&objects)?)
 }
 
-fn limited(mut image: ResolvedImage, limit: Option<u32>) -> ResolvedImage {
-    if let Some(limit) = limit {
-        image.diff_ids.truncate(limit as usize);
-    }
-    image
-}
-
 fn unsupported(what: &'static str, value: &str) -> Error {
     Error::Unsupported {
         what,
@@ -588,12 +476,6 @@ fn unsupported(what: &'static str, value: &str) -> Error {
 
 fn unknown_attribute(name: &str, value: &str) -> Error {
     unsupported("an attribute of a source", &format!("{name}={value}"))
-}
-
-/// What an image is to keys: its layers, wherever they come from. How it is configured is in the plan.
-fn identity(image: &ResolvedImage) -> Vec<u8> {
-    let ids = image.diff_ids.iter().map(|id| format!(" {id}"));
-    format!("layers{}", ids.collect::<String>()).into_bytes()
 }
 
 impl Worker for BuildWorker {
@@ -723,6 +605,7 @@ impl Worker for BuildWorker {
     ) -> Result<Option<Vec<Option<Handle>>>, Error> {
         let store = self.executor.store();
         let mut handles = Vec::with_capacity(record.outputs.len());
+        let mut left = false;
         for output in &record.outputs {
             let Some(content) = output else {
                 handles.push(None);
@@ -730,6 +613,11 @@ impl Worker for BuildWorker {
             };
             let layers = to_store(content);
             let mut missing = store.lease_layers(&self.lease, &layers)?;
+            if !missing.is_empty() && self.can_leave(sink.node(), &layers, &missing).await {
+                handles.push(Some(Handle::layers(layers)));
+                left = true;
+                continue;
+            }
             if missing
                 .iter()
                 .any(|layer| matches!(layer, Content::DiffId(_)))
@@ -748,7 +636,7 @@ impl Worker for BuildWorker {
             }
             handles.push(Some(Handle::layers(layers)));
         }
-        if let (Some(elsewhere), true) = (&self.elsewhere, record.id.0 < 0) {
+        if let (Some(elsewhere), true) = (&self.elsewhere, record.id.0 < 0 && !left) {
             elsewhere.adopt(&self.lease, record.id.0)?;
         }
         Ok(Some(handles))
@@ -878,7 +766,7 @@ impl Worker for BuildWorker {
     async fn lock(
         &self,
         key: DefinitionKey,
-        waiting: &(dyn Fn(Option<u32>) + Send + Sync),
+        waiting: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
     ) -> Result<Locked<KeyLock>, Error> {
         let mut waited = false;
         let mut patience = Patience::new();
@@ -888,7 +776,10 @@ impl Worker for BuildWorker {
                 LockAttempt::Busy(pid) => {
                     waited = true;
                     if patience.tells(pid) {
-                        waiting(pid);
+                        match pid == Some(std::process::id()) {
+                            true => waiting(WaitsFor::EqualStep, None),
+                            false => waiting(WaitsFor::SameStep, pid),
+                        }
                     }
                 }
             }
@@ -902,48 +793,7 @@ impl Worker for BuildWorker {
         op: OpKey,
         slot: Option<&Slot>,
     ) -> Result<Nearest, Error> {
-        let store = self.executor.store();
-        let named = slot.map(|slot| (lineage(&slot.lineage), slot.step.as_str()));
-        let near = store.nearest(
-            &kiln_store::OpKey(op.0),
-            named.as_ref().map(|(lineage, step)| (lineage, *step)),
-        )?;
-        let marks = store.tombstones(&[store_key(&Key::Definition(definition))])?;
-        let tombstone = marks.into_iter().flatten().next();
-        // The store knows lineages by their hash; the one that was asked for is known by its name.
-        let asked = slot.map(|slot| (lineage(&slot.lineage).to_string(), &slot.lineage));
-        let named = |mut candidate: Candidate| {
-            if let (Some(found), Some((hash, name))) = (candidate.slot.as_mut(), &asked)
-                && found.lineage == *hash
-            {
-                found.lineage.clone_from(name);
-            }
-            candidate
-        };
-        let lookup = (
-            kiln_store::OpKey(op.0),
-            slot.map(|slot| (lineage(&slot.lineage), slot.step.as_str())),
-        );
-        let (op_elsewhere, slot_elsewhere) = match &self.elsewhere {
-            Some(elsewhere) => {
-                let (op, slot) = &lookup;
-                elsewhere.nearest(op, slot.as_ref().map(|(lineage, step)| (lineage, *step)))
-            }
-            None => (None, None),
-        };
-        let here = near.by_slot.and_then(candidate);
-        let same_slot = here.or_else(|| slot_elsewhere.and_then(imported_candidate));
-        let here = near
-            .by_op
-            .filter(|record| record.created < self.begun)
-            .and_then(candidate);
-        let same_op = here.or_else(|| op_elsewhere.and_then(imported_candidate));
-        Ok(Nearest {
-            same_slot: same_slot.map(&named),
-            same_op: same_op.map(&named),
-            tombstone: tombstone.map(words_of_mark),
-            slot_tombstone: near.tombstone.map(words_of_mark),
-        })
+        self.compared_with(definition, op, slot)
     }
 
     async fn diff_trees(

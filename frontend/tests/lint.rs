@@ -34,7 +34,7 @@ impl Given<'_> {
             (name.to_owned(), Some(value.to_owned()))
         };
         LowerInput {
-            text: text.to_owned(),
+            text: text.into(),
             file_name: "Dockerfile".to_owned(),
             build_args: self.build_args.iter().map(arg).collect(),
             ignore: self.ignore.iter().map(|&line| line.to_owned()).collect(),

@@ -41,7 +41,7 @@ impl Case {
     fn new(text: &str, options: &str) -> Case {
         let mut case = Case {
             input: LowerInput {
-                text: text.to_owned(),
+                text: text.into(),
                 file_name: "Dockerfile".to_owned(),
                 build_platform: Platform::linux("amd64"),
                 ..LowerInput::default()

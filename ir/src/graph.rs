@@ -8,7 +8,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{Dfs, Reversed};
 
 use crate::validate::check_node;
-use crate::{Op, Platform, encode};
+use crate::{ActionInput, FileAction, Op, Platform, encode};
 
 /// A node of one [`Graph`]; means nothing in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +86,31 @@ pub struct Node {
     pub inputs: Vec<Input>,
     /// Where it runs: image, exec and oci-layout nodes only, so that platforms share the rest.
     pub platform: Option<Platform>,
+}
+
+impl Node {
+    /// What an output of an op that runs, changes files or merges lies on; none on an empty tree, and of other ops.
+    pub fn base(&self, output: u32) -> Option<Input> {
+        let index = match &self.op {
+            Op::Exec(op) => op.mounts.iter().find(|mount| mount.target == "/")?.input?,
+            Op::File(op) => {
+                let action = |index: u32| op.actions.get(usize::try_from(index).ok()?);
+                let made = |action: &&FileAction| action.output == Some(output);
+                let mut last = op.actions.iter().find(made)?;
+                // An action comes after those that it works on, so this ends.
+                loop {
+                    match last.input {
+                        ActionInput::Scratch => return None,
+                        ActionInput::Input(index) => break index,
+                        ActionInput::Action(index) => last = action(index)?,
+                    }
+                }
+            }
+            Op::Merge(_) => 0,
+            _ => return None,
+        };
+        self.inputs.get(usize::try_from(index).ok()?).copied()
+    }
 }
 
 /// Why a node or a set of nodes is no graph.

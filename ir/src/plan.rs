@@ -448,6 +448,17 @@ impl Plan {
             .collect()
     }
 
+    /// Returns the source that an output lies on in the end, such as the image of its FROM.
+    pub fn base(&self, output: Input) -> NodeId {
+        let mut node = output.node;
+        let mut below = Some(output);
+        while let Some(output) = below {
+            node = output.node;
+            below = self.graph.node(node).base(output.output);
+        }
+        node
+    }
+
     /// Returns all nodes, inputs before consumers, in the order in which the results come to need them.
     ///
     /// The order depends on the plan's content alone, not on how it was made.

@@ -18,7 +18,7 @@ use crate::step::{
 };
 use crate::{
     Cancel, Content, DefinitionKey, DigestRequest, Event, Events, FetchRequest, Fetched, Key,
-    NewRecord, Outputs, Pinned, Reason, Record, ReserveRequest, RunOutcome, RunRequest,
+    Nearest, NewRecord, Outputs, Pinned, Reason, Record, ReserveRequest, RunOutcome, RunRequest,
     SelectionDigest, Slot, Sought, SourceRequest, StepFailure, StepName, StepSink, StepSummary,
     Summary, WaitsFor, Wanted, Worker,
 };
@@ -396,8 +396,9 @@ impl<W: Worker> Driver<W> {
                 let in_flight = self.in_flight.clone();
                 let sink = StepSink::new(node, self.events.clone());
                 self.start(async move {
-                    let waiting = |pid| sink.waiting(WaitsFor::SameStep, pid);
-                    let (here, waited_here) = in_flight.lock(key, || waiting(None)).await;
+                    let waiting = |what, pid| sink.waiting(what, pid);
+                    let equal = || sink.waiting(WaitsFor::EqualStep, None);
+                    let (here, waited_here) = in_flight.lock(key, equal).await;
                     let locked = worker.lock(key, &waiting).await;
                     let locked = locked
                         .map(|locked| (here, locked.guard, Waited(waited_here || locked.waited)));
@@ -611,6 +612,7 @@ impl<W: Worker> Driver<W> {
     /// Tells of every node that nothing was told of yet, inputs first, and sums up.
     fn sum_up(&mut self) -> Summary {
         let statuses = self.scheduler.statuses();
+        self.say_what_covers(&statuses);
         for (&node, &status) in &statuses {
             if self.told.get(&node) != Some(&status) {
                 self.finished(node, status);
@@ -622,6 +624,30 @@ impl<W: Worker> Driver<W> {
         });
         Summary {
             steps: steps.collect(),
+        }
+    }
+
+    /// What was not looked up is from another machine, too, if all that is made of it is.
+    fn say_what_covers(&mut self, statuses: &BTreeMap<NodeId, crate::StepStatus>) {
+        let mut places: BTreeMap<NodeId, BTreeSet<String>> = BTreeMap::new();
+        for (node, consumers) in self.scheduler.covered(statuses) {
+            let from: Option<Vec<BTreeSet<String>>> = consumers
+                .iter()
+                .map(|consumer| match self.reasons.get(consumer) {
+                    Some(Reason::Imported { from }) => {
+                        let itself = || BTreeSet::from([from.clone()]);
+                        Some(places.get(consumer).cloned().unwrap_or_else(itself))
+                    }
+                    _ => None,
+                })
+                .collect();
+            let Some(from) = from.filter(|from| !from.is_empty()) else {
+                continue;
+            };
+            let from: BTreeSet<String> = from.into_iter().flatten().collect();
+            let named = from.iter().cloned().collect::<Vec<_>>().join(", ");
+            self.reasons.insert(node, Reason::Imported { from: named });
+            places.insert(node, from);
         }
     }
 }
@@ -741,11 +767,13 @@ async fn why<W: Worker>(
     if let Some(by) = &brief.forced {
         return (Some(Reason::Forced { by: by.clone() }), Outputs::new());
     }
-    if brief.content_gone {
+    let nearest = worker.nearest(brief.definition, brief.op, brief.slot.as_ref());
+    let nearest = nearest.await.ok();
+    let is_lost = |nearest: &Nearest| nearest.lost_elsewhere.is_some();
+    if brief.content_gone && !nearest.as_ref().is_some_and(is_lost) {
         return (Some(Reason::ContentGone), Outputs::new());
     }
-    let nearest = worker.nearest(brief.definition, brief.op, brief.slot.as_ref());
-    let Ok(nearest) = nearest.await else {
+    let Some(nearest) = nearest else {
         return (None, Outputs::new());
     };
     let now = Now {

@@ -108,8 +108,10 @@ impl Event {
 /// What a step waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum WaitsFor {
-    /// Another build that runs the same step; its result will be used.
+    /// Another process that runs the same step; its result will be used.
     SameStep,
+    /// A step of the same process that does the same; its result will be used.
+    EqualStep,
     /// A cache mount of this id, which another step uses.
     CacheMount(String),
     /// A cache mount of this id, which is brought here from that place.
@@ -232,6 +234,11 @@ pub struct StepSink {
 impl StepSink {
     pub(crate) fn new(node: NodeId, events: Arc<dyn Events>) -> Self {
         StepSink { node, events }
+    }
+
+    /// The step that it is of.
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// Passes on what the process wrote.

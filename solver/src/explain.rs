@@ -27,6 +27,17 @@ pub struct Now<'a> {
 ///
 /// Files are not named yet: [`name_files`] does that.
 pub fn explain(now: Now<'_>, nearest: &Nearest) -> Reason {
+    if let Some(lost) = &nearest.lost_elsewhere {
+        // Its key is the same: only what its inputs left can be something else.
+        let causes = compare(now.facts, &lost.was.facts, now.ran_inputs, true);
+        return match causes.is_empty() {
+            true => Reason::LostElsewhere {
+                from: lost.from.clone(),
+                own: lost.own,
+            },
+            false => Reason::Changed(causes),
+        };
+    }
     let candidate = choose(now, nearest);
     if let Some(tombstone) = &nearest.tombstone
         && (now.ran_inputs.is_empty() || candidate.is_none())
@@ -47,10 +58,14 @@ pub fn explain(now: Now<'_>, nearest: &Nearest) -> Reason {
     };
     let in_place = was.slot.as_ref() == now.slot;
     let causes = compare(now.facts, &was.facts, now.ran_inputs, in_place);
-    if causes.is_empty() {
-        return Reason::ContentGone;
+    match (causes.is_empty(), &nearest.tombstone) {
+        (false, _) => Reason::Changed(causes),
+        (true, Some(tombstone)) => Reason::Evicted {
+            rule: tombstone.rule.clone(),
+            when: tombstone.when.clone(),
+        },
+        (true, None) => Reason::ContentGone,
     }
-    Reason::Changed(causes)
 }
 
 /// The record to compare with: the one of the same place, unless the step was moved there.
@@ -59,12 +74,27 @@ pub(crate) fn choose<'a>(now: Now<'_>, nearest: &'a Nearest) -> Option<&'a Candi
     let of_lineage = |candidate: &&Candidate| {
         lineage.is_none() || candidate.slot.as_ref().map(|slot| &slot.lineage) == lineage
     };
-    let same_slot = nearest.same_slot.as_ref().filter(of_lineage);
+    let same_slot = nearest.same_slot.iter().filter(of_lineage);
+    // Of equals the first is taken, which is the latest.
+    let same_slot =
+        same_slot.min_by_key(|candidate| (candidate.op != now.op, distance(now, candidate)));
     let same_op = nearest.same_op.as_ref().filter(of_lineage);
     match same_slot {
         Some(candidate) if candidate.op == now.op => Some(candidate),
         _ => same_op.or(same_slot),
     }
+}
+
+/// How many parts of two keys are not the same.
+fn distance(now: Now<'_>, was: &Candidate) -> usize {
+    let beyond = |parts: &[Part], others: &[Part]| {
+        // What an input holds is known of some only once they ran.
+        let compared = parts
+            .iter()
+            .filter(|part| !matches!(part, Part::Content { .. }));
+        compared.filter(|part| !others.contains(part)).count()
+    };
+    beyond(&now.facts.parts, &was.facts.parts) + beyond(&was.facts.parts, &now.facts.parts)
 }
 
 /// Tells what differs between two steps, the most telling first.
@@ -129,7 +159,8 @@ pub fn compare(now: &Facts, was: &Facts, ran_inputs: &[u32], in_place: bool) -> 
 
 /// Puts all parts of a step's key beside those of the record that its reason goes by.
 pub fn lay_out(now: Now<'_>, nearest: &Nearest) -> Comparison {
-    let Some(was) = choose(now, nearest) else {
+    let lost = nearest.lost_elsewhere.as_ref().map(|lost| &lost.was);
+    let Some(was) = lost.or_else(|| choose(now, nearest)) else {
         return Comparison::default();
     };
     let (now_values, was_values) = (values(now.facts), values(&was.facts));
@@ -439,7 +470,8 @@ impl<'a> Parts<'a> {
             let contents = (self.contents.get(index), was.contents.get(index));
             let same_content = matches!(contents, (Some(now), Some(was)) if now == was);
             let other_content = matches!(contents, (Some(now), Some(was)) if now != was);
-            if same_definition && !ran && !other_content {
+            // What ran, and left what it had left before, is no cause.
+            if same_definition && !other_content && (!ran || same_content) {
                 continue;
             }
             let cause = match (from, was_from) {

@@ -47,7 +47,8 @@ pub use reason::{
     Cause, ComparedPart, ComparedRecord, Comparison, FileChange, FileChangeKind, Reason,
 };
 pub use record::{
-    Candidate, Facts, Nearest, NewRecord, Record, RecordId, Slot, StepName, Tombstone,
+    Candidate, Facts, LostElsewhere, Nearest, NewRecord, Record, RecordId, Slot, StepName,
+    Tombstone,
 };
 pub use selection::{CopySelection, Selection, SelectionDigest, SelectionItem, TreeRef};
 pub use worker::{

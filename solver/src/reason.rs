@@ -44,6 +44,13 @@ pub enum Reason {
     },
     /// Its record was there, and the layer that it names was not.
     ContentGone,
+    /// Another machine left its result there, and layers of that cannot be had any more.
+    LostElsewhere {
+        /// Where, as it was named: such as `registry.example/app:cache`.
+        from: String,
+        /// A layer that the step wrote is among them; else only layers that it stands on.
+        own: bool,
+    },
     /// What changed, the most telling first; never empty.
     Changed(Vec<Cause>),
 }
@@ -148,7 +155,7 @@ pub enum Cause {
         /// What it came after.
         was: StepName,
     },
-    /// A step that it reads from ran, and wrote other bytes.
+    /// A step that it reads from ran, and what it left, with all that lies below, is something else now.
     ParentRan {
         /// Which.
         parent: StepName,

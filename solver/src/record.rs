@@ -96,11 +96,24 @@ pub struct Tombstone {
     pub when: String,
 }
 
+/// A record under the same definition key elsewhere, whose layers cannot all be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostElsewhere {
+    /// Where it lies, as people named the place.
+    pub from: String,
+    /// A layer that the step itself wrote is lost.
+    pub own: bool,
+    /// The record.
+    pub was: Candidate,
+}
+
 /// What the store has to say about a step that was not found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nearest {
-    /// The record last filed for the same slot.
-    pub same_slot: Option<Candidate>,
+    /// What another machine left of it, and is of no use any more.
+    pub lost_elsewhere: Option<LostElsewhere>,
+    /// Records of the same slot: that of the last build alone if it is known, else some, the latest first.
+    pub same_slot: Vec<Candidate>,
     /// The newest record with the same op; one of the same lineage is preferred.
     pub same_op: Option<Candidate>,
     /// The tombstone of a record with the same definition key.

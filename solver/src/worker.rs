@@ -137,13 +137,13 @@ pub trait Worker: Send + Sync + 'static {
         definition: DefinitionKey,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Waits until no other process holds the lock of a step, and takes it.
+    /// Waits until nobody else holds the lock of a step, and takes it.
     ///
-    /// `waiting` is told of the process that has it as soon as it is known that there is one.
+    /// `waiting` is told of who has it as soon as it is known: a step of this process, or which other process.
     fn lock(
         &self,
         key: DefinitionKey,
-        waiting: &(dyn Fn(Option<u32>) + Send + Sync),
+        waiting: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
     ) -> impl Future<Output = Result<Locked<Self::Guard>, Self::Error>> + Send;
 
     /// Finds what may explain that a step has to run. Cheap: asked once for each run.

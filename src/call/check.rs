@@ -67,7 +67,7 @@ impl Checked {
     /// Returns the result of BuildKit's `frontend.lint`.
     pub fn json(&self) -> String {
         let text = &self.findings.text;
-        let parsed = kiln_frontend::dockerfile::parse(text);
+        let parsed = kiln_frontend::dockerfile::parse_source(text);
         let index = LineIndex::new(text);
         let lines = |finding: &Diagnostic| lint::lines(finding, &parsed.dockerfile, text, &index);
         let mut told = BTreeSet::new();

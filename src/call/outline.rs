@@ -1,5 +1,6 @@
 //! What a target of a build takes: arguments, secrets, agents, caches.
 
+use kiln_frontend::dockerfile::Source;
 use kiln_frontend::lower::{Lowering, Outline, OutlineMount};
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ pub struct Outlined {
     pub outline: Outline,
     /// Base images that nobody could look at, with why; their triggers are not seen.
     pub unseen: Vec<(String, String)>,
-    text: String,
+    text: Source,
 }
 
 #[derive(Serialize)]

@@ -148,7 +148,7 @@ mod tests {
     fn findings(text: &str) -> Findings {
         Findings {
             file_name: "dir with space/Dockerfile".to_owned(),
-            text: text.to_owned(),
+            text: text.into(),
             diagnostics: kiln_frontend::dockerfile::parse(text).diagnostics,
         }
     }

@@ -1,5 +1,6 @@
 //! The targets of a Dockerfile, as they are written.
 
+use kiln_frontend::dockerfile::Source;
 use kiln_frontend::dockerfile::span::LineRange;
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ use crate::{Error, Findings, Kiln, SourceRequest};
 pub struct Targets {
     /// In source order.
     pub list: Vec<Target>,
-    text: String,
+    text: Source,
 }
 
 /// One stage.

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::limits::{self, LimitArgs};
+use super::limits::LimitArgs;
+use super::listing::ImagesArgs;
 use super::mounts::{MountsCommand, TravelArgs};
 use super::plan::PlanArgs;
 use super::reproduce::{DiffArgs, ReproduceArgs};
+use super::run::RunArgs;
 
 /// Builds container images: `docker build` as one binary, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -101,6 +103,9 @@ pub(crate) enum Command {
         /// Names or ids
         #[arg(required = true)]
         images: Vec<String>,
+        /// What is not there is no error
+        #[arg(short, long)]
+        force: bool,
     },
     /// Make an image from the tar of a root file system
     #[command(after_help = "\
@@ -113,10 +118,11 @@ Examples:
         /// Name of the image
         name: String,
     },
-    /// Show an image's manifest, config and layers as JSON
+    /// Show an image's manifest, config and layers as JSON; of several images as a list
     Inspect {
-        /// Name or id
-        image: String,
+        /// Names or ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
         /// Show what is said of it instead: its attestations, by platform
         #[arg(long)]
         attestations: bool,
@@ -536,6 +542,9 @@ pub(crate) struct PushArgs {
         hide_possible_values = true
     )]
     pub(crate) attestations: Attached,
+    /// Ask for every layer and manifest, also where the registry has the image, and send again what it lost
+    #[arg(long, conflicts_with = "cache")]
+    pub(crate) verify: bool,
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: Progress,
@@ -564,6 +573,9 @@ pub(crate) struct PullArgs {
     /// All platforms of an image, with what is attested of them
     #[arg(long, conflicts_with = "platform")]
     pub(crate) all_platforms: bool,
+    /// All tags of each repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// How to show progress
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: Progress,
@@ -854,19 +866,6 @@ pub(crate) struct WhyArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Print ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Print as JSON, one image a line
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Show whole ids
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct SbomArgs {
     /// Name or id
     pub(crate) image: String,
@@ -894,75 +893,4 @@ pub(crate) enum SbomFormat {
     /// SPDX 2.3 as JSON
     #[value(alias = "spdx-json", alias = "json")]
     Spdx,
-}
-
-#[derive(Debug, Args)]
-#[command(override_usage = "kiln run [OPTIONS] <IMAGE> [COMMAND]...")]
-#[command(after_help = "\
-The container is removed when the program ends. With the host's network (the default) a server
-listens on the host's ports directly, so there is nothing to publish.
-
-Examples:
-  kiln run -it alpine sh
-  kiln run -v \"$PWD:/src\" -w /src app make test
-  kiln run --network none app ./offline-check")]
-pub(crate) struct RunArgs {
-    /// Keep standard input open
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the program a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set an environment variable; without a value it is taken from the environment
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Mount a host directory or file; the host's path begins with /, ./ or ../
-    #[arg(short, long, value_name = "HOST:PATH[:ro]")]
-    pub(crate) volume: Vec<String>,
-    /// User, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Working directory
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) workdir: Option<String>,
-    /// Run this instead of the image's entry point
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) entrypoint: Option<String>,
-    /// Network: host or none
-    #[arg(long, value_name = "MODE", default_value = "host")]
-    pub(crate) network: String,
-    /// Platform of the image, another than this host's if there is an emulator
-    #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
-    #[command(flatten)]
-    pub(crate) limits: LimitArgs,
-    /// Limit the processor time to so many processors, such as 1.5
-    #[arg(long, value_name = "N", value_parser = limits::processors,
-          conflicts_with_all = ["cpu_period", "cpu_quota"])]
-    pub(crate) cpus: Option<i64>,
-    /// Limit the number of processes and threads
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) pids_limit: Option<u64>,
-    /// Host name in the container
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// Accepted for habit: it is always so
-    #[arg(long)]
-    pub(crate) rm: bool,
-    #[arg(short = 'p', long, hide = true, value_name = "X")]
-    pub(crate) publish: Vec<String>,
-    #[arg(short = 'd', long, hide = true)]
-    pub(crate) detach: bool,
-    #[arg(long, hide = true, value_name = "X")]
-    pub(crate) name: Option<String>,
-    // One list, since from the image on nothing is a flag of kiln.
-    /// Name or id of the image, then a program and arguments instead of the image's command
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        action = ArgAction::Append,
-        value_name = "IMAGE"
-    )]
-    pub(crate) image_and_command: Vec<String>,
 }

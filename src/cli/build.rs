@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use kiln::{
-    Attestations, BuildRequest, Built, Cancel, Delivery, Destination, DockerfileRequest, Error,
-    Export, Frontends, GitInfo, Kiln, LockRequest, NoCache, ProxyEnv, ReadOnce, ResolveMode,
-    SourceRequest, Warnings,
+    Attestations, BuildRequest, Built, CachePlace, CacheTarget, Cancel, Delivery, Destination,
+    DockerfileRequest, Error, Export, Frontends, GitInfo, Kiln, LockRequest, NoCache, ProxyEnv,
+    ReadOnce, ResolveMode, SourceRequest, Warnings, check_writable, write_whole,
 };
 
 use super::args::{BuildArgs, Progress, SourceArgs};
@@ -188,6 +188,7 @@ pub(crate) fn build(args: &BuildArgs) -> Done {
         report::usage("only one output can go to standard output", None);
         return Err(Failure::Told(2));
     }
+    check_files(args, &request)?;
     let kiln = host::open(Needs::Layers, &args.source)?;
     // For an ordinary user only the process within the namespace comes here.
     trust::warn_of_unset(&args.trust.secret);
@@ -300,6 +301,20 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
             caches::Target::Inline => inline_cache = true,
         }
     }
+    let is_here = |target: &&CacheTarget| matches!(target.place, CachePlace::Local { .. });
+    if let Some(target) = cache_to
+        .iter()
+        .find(|target| !is_here(target) && args.source.offline)
+    {
+        report::usage(
+            &format!(
+                "`--cache-to {}` is elsewhere, and `--offline` forbids asking there",
+                target.place
+            ),
+            Some("build without it, and `kiln push --cache` later; type=local keeps a cache here"),
+        );
+        return Err(Failure::Told(2));
+    }
     Ok(BuildRequest {
         source,
         plan,
@@ -307,7 +322,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         cache_from,
         cache_to,
         inline_cache,
-        tags: args.tags.iter().cloned().collect(),
+        tags: args.tags.clone(),
         secrets: trust::secrets(&args.trust.secret, &with_own_agent(args))?,
         allow: trust::allow(&args.trust.allow)?,
         jobs: args.jobs.map(|jobs| jobs.max(1)),
@@ -381,38 +396,30 @@ fn warn(warnings: &Warnings) {
 fn write_files(args: &BuildArgs, built: &Built) -> Result<(), Failure> {
     let id = built.exported.image_id.as_deref();
     if let Some(path) = &args.iidfile {
-        write_whole(path, id.unwrap_or_default())?;
+        write_whole(path, id.unwrap_or_default().as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(built)).unwrap_or_default();
-        write_whole(path, &format!("{text}\n"))?;
+        write_whole(path, format!("{text}\n").as_bytes())?;
     }
     Ok(())
 }
 
-/// Writes a file so that whoever looks sees all of it or what was there before; what is no file, such as
-/// a pipe, is written to.
-fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |source| {
-        Failure::Kiln(Error::File {
-            attempt: "write",
-            path: path.to_owned(),
-            source,
-        })
-    };
-    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return std::fs::write(path, text).map_err(failed);
+/// Errors before anything is built or sent if what is to be told of it could not be written.
+fn check_files(args: &BuildArgs, request: &BuildRequest) -> Result<(), Failure> {
+    for path in args.iidfile.iter().chain(&args.metadata_file) {
+        let mut directories = request.exports.iter().filter_map(|export| match export {
+            Export::Local { destination, .. } | Export::OciDirectory { destination, .. } => {
+                Some(destination)
+            }
+            _ => None,
+        });
+        // An output may make the directory.
+        if !directories.any(|made| path.starts_with(made)) {
+            check_writable(path)?;
+        }
     }
-    // A link stays one.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let new = path.with_file_name(name);
-    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&new);
-        failed(error)
-    })
+    Ok(())
 }
 
 /// What a build made, under the names that buildx gives it.

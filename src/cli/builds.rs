@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use kiln::{BuildRecord, Error, Kiln, StepLog};
+use kiln::{BuildRecord, Kiln, StepLog};
 
 use super::args::{BuildsCommand, RecordFormat};
 use super::host::{self, Needs};
@@ -228,11 +228,7 @@ fn report_page(kiln: &Kiln, build: &BuildRecord, output: Option<&Path>) -> Done 
         Some(path) => path.to_owned(),
         None => format!("kiln-build-{}.html", build.id).into(),
     };
-    std::fs::write(&path, page).map_err(|source| Error::File {
-        attempt: "write",
-        path: path.clone(),
-        source,
-    })?;
+    kiln::write_whole(&path, page.as_bytes())?;
     print(&format!("{}\n", path.display()))
 }
 

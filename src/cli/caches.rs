@@ -9,7 +9,7 @@ use kiln::{
     S3Settings,
 };
 
-use super::spec::{Result, duration, refuse, shown, size_bytes, split_csv};
+use super::spec::{Result, SpecError, duration, refuse, shown, size_bytes, split_csv};
 
 /// Where the results of a build go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,17 @@ impl Fields {
         }
     }
 
+    /// A value that is more than a text.
+    fn parsed<T>(&mut self, key: &str, default: T, parse: fn(&str) -> Result<T>) -> Result<T> {
+        let Some(text) = self.take(key) else {
+            return Ok(default);
+        };
+        parse(&text).map_err(|error| SpecError {
+            message: format!("`{} {}`: `{key}`: {}", self.flag, self.shown, error.message),
+            ..error
+        })
+    }
+
     fn boolean(&mut self, key: &str, default: bool) -> Result<bool> {
         match self.take(key).as_deref() {
             None => Ok(default),
@@ -160,10 +171,7 @@ impl Fields {
                 return self.refuse("access_key_id and secret_access_key belong together", "");
             }
         };
-        let part_bytes = match self.take("part_size") {
-            Some(text) => size_bytes(&text)?,
-            None => PART_BYTES,
-        };
+        let part_bytes = self.parsed("part_size", PART_BYTES, size_bytes)?;
         if !(LEAST_PART_BYTES..=MOST_PART_BYTES).contains(&part_bytes) {
             return self.refuse("stores take parts of 5 MB to 5 GB", "as in part_size=64MB");
         }
@@ -176,28 +184,47 @@ impl Fields {
                 "give --cache-to several times",
             );
         }
+        let settings = S3Settings {
+            bucket,
+            region,
+            endpoint_url,
+            use_path_style,
+            access_key_id: key,
+            secret_access_key: secret,
+            session_token,
+            part_bytes,
+        };
+        if let Err(error) = settings.check() {
+            return self.refuse(&error.to_string(), error.hint().unwrap_or_default());
+        }
         Ok(CachePlace::S3(Box::new(S3Place {
-            settings: S3Settings {
-                bucket,
-                region,
-                endpoint_url,
-                use_path_style,
-                access_key_id: key,
-                secret_access_key: secret,
-                session_token,
-                part_bytes,
-            },
-            prefix: self.fields.remove("prefix").unwrap_or_default(),
-            blobs_prefix: self
-                .fields
-                .remove("blobs_prefix")
-                .unwrap_or_else(|| "blobs/".to_owned()),
-            manifests_prefix: self
-                .fields
-                .remove("manifests_prefix")
-                .unwrap_or_else(|| "manifests/".to_owned()),
-            name,
+            settings,
+            prefix: self.key("prefix", "")?,
+            blobs_prefix: self.key("blobs_prefix", "blobs/")?,
+            manifests_prefix: self.key("manifests_prefix", "manifests/")?,
+            name: self.below("name", name)?,
         })))
+    }
+
+    /// What stands before keys of a bucket; it may be empty.
+    fn key(&mut self, field: &str, default: &str) -> Result<String> {
+        let value = self.fields.remove(field);
+        self.below(field, value.unwrap_or_else(|| default.to_owned()))
+    }
+
+    /// Refuses a part of a key that would lead out of what stands before it.
+    fn below(&self, field: &str, value: String) -> Result<String> {
+        let is_dots = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte == b'.');
+        if value.split('/').any(is_dots) || value.contains(|c: char| c.is_control() || c == '\\') {
+            return self.refuse(
+                &format!(
+                    "`{field}={}` leads elsewhere than its words say",
+                    value.escape_debug()
+                ),
+                "leave out . and .., backslashes and control characters",
+            );
+        }
+        Ok(value)
     }
 
     fn place(&mut self, directory: &str) -> Result<CachePlace> {
@@ -239,10 +266,7 @@ pub(crate) fn source(spec: &str) -> Result<CacheSource> {
             "as in --cache-from type=registry,ref=IMAGE",
         );
     }
-    let patience = match fields.take("timeout") {
-        Some(text) => duration(&text)?,
-        None => PATIENCE,
-    };
+    let patience = fields.parsed("timeout", PATIENCE, duration)?;
     let place = fields.place("src")?;
     fields.end()?;
     Ok(CacheSource { place, patience })
@@ -327,23 +351,18 @@ pub(crate) fn target(flag: &'static str, spec: &str) -> Result<Target> {
             "leave oci-mediatypes out",
         );
     }
-    let max_age = match fields.take("max-age") {
-        Some(text) => duration(&text)?,
-        None => MOST_AGE,
-    };
-    let max_bytes = match fields.take("max-size") {
-        Some(text) => size_bytes(&text)?,
-        None => MOST_BYTES,
-    };
+    let max_age = fields.parsed("max-age", MOST_AGE, duration)?;
+    let max_bytes = fields.parsed("max-size", MOST_BYTES, size_bytes)?;
     let place = fields.place("dest")?;
-    if let CachePlace::Local {
-        digest: Some(_), ..
-    } = &place
-    {
-        return fields.refuse(
-            "what is written has its own digest",
-            "name it with tag=NAME",
-        );
+    let own_digest = "what is written has its own digest";
+    match &place {
+        CachePlace::Local {
+            digest: Some(_), ..
+        } => return fields.refuse(own_digest, "name it with tag=NAME"),
+        CachePlace::Registry { reference } if reference.contains('@') => {
+            return fields.refuse(own_digest, "name it with a tag, as in ref=NAME:TAG");
+        }
+        _ => {}
     }
     fields.end()?;
     Ok(Target::Place(Box::new(CacheTarget {
@@ -495,6 +514,25 @@ mod tests {
         check_refused(
             source("type=s3,bucket=b,region=r,access_key_id=k"),
             "belong together",
+        );
+        let digest = format!("type=registry,ref=a@sha256:{}", "0".repeat(64));
+        check_refused(target("--cache-to", &digest), "has its own digest");
+        let bucket = "type=s3,bucket=b,region=r,access_key_id=k,secret_access_key=s";
+        for wrong in [
+            "name=../..",
+            "prefix=a/../",
+            "blobs_prefix=.",
+            "name=a\\b",
+            "manifests_prefix=a\n",
+        ] {
+            check_refused(source(&format!("{bucket},{wrong}")), "leads elsewhere");
+        }
+        for right in ["name=..a/b.", "prefix=/a//", "prefix="] {
+            source(&format!("{bucket},{right}")).unwrap();
+        }
+        check_refused(
+            source(&format!("{bucket},endpoint_url=http://127.0.0.1:9000")),
+            "`http://127.0.0.1:9000` has an IP address",
         );
     }
 }

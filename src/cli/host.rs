@@ -313,8 +313,11 @@ pub(crate) fn settle_later(kiln: &Kiln) -> Result<(), Failure> {
     }
 }
 
-/// The process that waits.
+/// The process that waits. A store that was removed before it began is not made again.
 pub(crate) fn settle() -> super::Done {
+    if !Kiln::has_store(&store_root()?) {
+        return Ok(std::process::ExitCode::SUCCESS);
+    }
     open(Needs::Records, true)?.make_durable()?;
     Ok(std::process::ExitCode::SUCCESS)
 }

@@ -1,20 +1,17 @@
-//! `kiln images`, `tag`, `rmi`, `import`, `inspect`, `history`.
+//! `kiln tag`, `rmi`, `import`, `inspect`, `history`.
 
 use std::fs::File;
 use std::io::Read;
 use std::process::ExitCode;
 
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
-use kiln::{Error, PlatformDetails};
+use kiln::{Error, ExecutorError, Kiln, PlatformDetails};
 use serde_json::Value;
 
-use super::args::ImagesArgs;
 use super::host::{self, Needs};
 use super::progress::words_bytes;
-use super::{Done, Failure, print, spec};
+use super::{Done, Failure, print, report, spec};
 
-/// Digits of an id that people see.
-const SHOWN_DIGITS: usize = 12;
 /// Instructions in a history are cut to this many characters.
 const SHOWN_INSTRUCTION: usize = 72;
 
@@ -41,76 +38,13 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-fn short(id: &str) -> String {
-    id.strip_prefix("sha256:")
-        .unwrap_or(id)
-        .chars()
-        .take(SHOWN_DIGITS)
-        .collect()
-}
-
-pub(crate) fn images(args: &ImagesArgs) -> Done {
-    let kiln = host::open(Needs::Records, true)?;
-    let images = kiln.images()?;
-    if args.quiet {
-        let id = |id: &str| {
-            if args.no_trunc {
-                id.to_owned()
-            } else {
-                short(id)
-            }
-        };
-        return print(
-            &images
-                .iter()
-                .map(|image| format!("{}\n", id(&image.id)))
-                .collect::<String>(),
-        );
-    }
-    if args.json {
-        let line = |image: &kiln::ImageSummary| {
-            let json = serde_json::json!({
-                "id": image.id,
-                "names": image.names,
-                "platforms": image.platforms,
-                "size": image.size_bytes,
-            });
-            format!("{json}\n")
-        };
-        return print(&images.iter().map(line).collect::<String>());
-    }
-    let mut rows = vec![["NAME", "ID", "PLATFORM", "ADDED", "SIZE"].map(str::to_owned)];
-    for image in &images {
-        let id = if args.no_trunc {
-            image.id.clone()
-        } else {
-            short(&image.id)
-        };
-        let names = if image.names.is_empty() {
-            vec!["<none>".to_owned()]
-        } else {
-            image.names.clone()
-        };
-        for name in names {
-            rows.push([
-                name,
-                id.clone(),
-                image.platforms.join(", "),
-                image.added.clone(),
-                words_bytes(image.size_bytes),
-            ]);
-        }
-    }
-    print(&columns(&rows))
-}
-
 pub(crate) fn tag(image: &str, name: &str) -> Done {
     let kiln = host::open(Needs::Records, true)?;
     kiln.tag_image(image, name)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn remove(images: &[String]) -> Done {
+pub(crate) fn remove(images: &[String], force: bool) -> Done {
     let kiln = host::open(Needs::Records, true)?;
     let mut code = ExitCode::SUCCESS;
     for image in images {
@@ -123,6 +57,9 @@ pub(crate) fn remove(images: &[String]) -> Done {
                         .map(|line| format!("{line}\n"))
                         .collect::<String>(),
                 )?;
+            }
+            Err(ExecutorError::NoSuchImage { name }) if force => {
+                report::note(&format!("no image `{name}` is here"));
             }
             Err(error) => code = ExitCode::from(super::tell(&Failure::Kiln(error.into()))),
         }
@@ -147,14 +84,42 @@ pub(crate) fn import(file: &str, name: &str) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn inspect(image: &str) -> Done {
+/// Prints what `show` makes of an image, and of several a list; one that cannot be shown does not keep the others.
+pub(crate) fn each(images: &[String], show: impl Fn(&str) -> Result<Value, Failure>) -> Done {
+    if let [image] = images {
+        return print(&format!("{:#}\n", show(image)?));
+    }
+    let mut code = ExitCode::SUCCESS;
+    let mut shown = Vec::with_capacity(images.len());
+    for image in images {
+        match show(image) {
+            Ok(json) => shown.push(json),
+            Err(failure) => code = ExitCode::from(super::tell(&failure)),
+        }
+    }
+    print(&format!("{:#}\n", Value::Array(shown)))?;
+    Ok(code)
+}
+
+pub(crate) fn inspect(images: &[String]) -> Done {
     let kiln = host::open(Needs::Records, true)?;
+    each(images, |image| details(&kiln, image))
+}
+
+fn details(kiln: &Kiln, image: &str) -> Result<Value, Failure> {
     let details = kiln.image_details(image)?;
     let mut json = serde_json::json!({
         "id": details.id,
         "names": details.names,
+        "digests": details.digests,
         "size": details.size_bytes,
     });
+    if !details.pushed.is_empty() {
+        let pushed = details.pushed.iter();
+        json["pushed"] = pushed
+            .map(|(digest, manifest)| (digest.clone(), parse(manifest)))
+            .collect();
+    }
     let platforms = details.platforms.iter();
     let mut shown: Vec<_> = platforms.map(shown_platform).collect();
     match &details.index {
@@ -168,7 +133,7 @@ pub(crate) fn inspect(image: &str) -> Done {
                 .map_or(json.clone(), |shown| merged(json, shown))
         }
     }
-    print(&format!("{json:#}\n"))
+    Ok(json)
 }
 
 fn shown_platform(details: &PlatformDetails) -> Value {

@@ -1,12 +1,13 @@
 //! `kiln manifest`: images for several platforms, put together by hand.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
-use kiln::{ListRequest, MemberChange};
+use kiln::{Kiln, ListRequest, MemberChange};
 
 use super::args::ManifestCommand;
 use super::host::{self, Needs};
-use super::{Done, images, print, push, spec};
+use super::{Done, images, print, push, report, spec};
 
 pub(crate) fn manifest(command: &ManifestCommand) -> Done {
     match command {
@@ -48,10 +49,17 @@ pub(crate) fn manifest(command: &ManifestCommand) -> Done {
             let kiln = host::open(Needs::Records, false)?;
             let bytes = host::runtime()?.block_on(kiln.raw_manifest(name, *remote))?;
             let text = String::from_utf8_lossy(&bytes);
-            match serde_json::from_slice::<serde_json::Value>(&bytes) {
+            let printed = match serde_json::from_slice::<serde_json::Value>(&bytes) {
                 Ok(document) if !raw => print(&format!("{document:#}\n")),
                 _ => print(&text),
+            };
+            printed?;
+            if !remote && is_unknown_list(&kiln, name) {
+                report::note(
+                    "images that were built here are packed when they are pushed: their digests, and the list's, are others then",
+                );
             }
+            Ok(ExitCode::SUCCESS)
         }
         ManifestCommand::Push {
             name,
@@ -74,9 +82,18 @@ pub(crate) fn manifest(command: &ManifestCommand) -> Done {
             for name in names {
                 kiln.check_list(name)?;
             }
-            images::remove(names)
+            images::remove(names, false)
         }
     }
+}
+
+/// Whether a name is of a list here that no registry has as it is.
+fn is_unknown_list(kiln: &Kiln, name: &str) -> bool {
+    let Ok(details) = kiln.image_details(name) else {
+        return false;
+    };
+    let known = |digest: &String| digest.ends_with(&details.id);
+    details.index.is_some() && !details.digests.iter().any(known)
 }
 
 /// Reads `KEY=VALUE`s.

@@ -11,6 +11,7 @@ mod host;
 mod images;
 mod info;
 mod limits;
+mod listing;
 mod lock;
 mod manifest;
 mod mounts;
@@ -83,17 +84,17 @@ pub(crate) fn main() -> ExitCode {
         Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Diff(args) => reproduce::diff(&args),
         Command::Run(args) => run_program(&args),
-        Command::Images(args) => images::images(&args),
+        Command::Images(args) => listing::images(&args),
         Command::Pull(args) => pull::pull(&args),
         Command::Push(args) => push::push(&args),
         Command::Tag { image, name } => images::tag(&image, &name),
-        Command::Rmi { images } => images::remove(&images),
+        Command::Rmi { images, force } => images::remove(&images, force),
         Command::Import { file, name } => images::import(&file, &name),
         Command::Inspect {
-            image,
+            images,
             attestations: false,
-        } => images::inspect(&image),
-        Command::Inspect { image, .. } => sbom::attestations(&image),
+        } => images::inspect(&images),
+        Command::Inspect { images, .. } => sbom::attestations(&images),
         Command::Sbom(args) => sbom::sbom(&args),
         Command::History {
             image,
@@ -140,7 +141,7 @@ fn refuse(error: &clap::Error) -> u8 {
 }
 
 /// `kiln run`, whose own failures have exit codes of their own, as in every engine.
-fn run_program(args: &args::RunArgs) -> Done {
+fn run_program(args: &run::RunArgs) -> Done {
     let opened =
         host::open(host::Needs::Layers, false).and_then(|kiln| Ok((kiln, host::runtime()?)));
     match opened {

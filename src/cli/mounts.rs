@@ -274,9 +274,11 @@ fn export(request: &ExportMounts, shown: &Shown) -> Done {
 
 /// One line about an exported mount.
 fn exported_line(mount: &ExportedMount) -> String {
-    let sent = match mount.unchanged {
-        true => "nothing new".to_owned(),
-        false => format!("{} new", words_bytes(mount.new_bytes)),
+    let (new, there) = (words_bytes(mount.new_bytes), words_bytes(mount.there_bytes));
+    let sent = match (mount.new_bytes, mount.there_bytes) {
+        (0, _) => "nothing new".to_owned(),
+        (_, 0) => format!("{new} new"),
+        _ => format!("{new} new, {there} there already"),
     };
     format!(
         "exported {}: {}, {}, {sent}\n",

@@ -17,17 +17,27 @@ pub(crate) fn pull(args: &PullArgs) -> Done {
         true => None,
         false => spec::platform("--platform", args.platform.as_deref().or(usual.as_deref()))?,
     };
-    let requests = args.images.iter().map(|image| PullRequest {
-        image: image.clone(),
-        platform: platform.clone(),
-        all_platforms: args.all_platforms,
-    });
     let kiln = host::open(Needs::Layers, false)?;
     let runtime = host::runtime()?;
     let cancel = Cancel::new();
     host::watch_signals(&runtime, cancel.clone());
     let mut code = ExitCode::SUCCESS;
-    for request in requests {
+    let mut names = args.images.clone();
+    if args.all_tags {
+        names.clear();
+        for repository in &args.images {
+            match all_tags(&kiln, &runtime, &cancel, repository) {
+                Ok(tags) => names.extend(tags),
+                Err(failure) => code = ExitCode::from(super::tell(&failure)),
+            }
+        }
+    }
+    for image in names {
+        let request = PullRequest {
+            image,
+            platform: platform.clone(),
+            all_platforms: args.all_platforms,
+        };
         // One that cannot be had does not keep the others.
         match one(args, &kiln, &runtime, &cancel, &request) {
             Ok(pulled) => {
@@ -49,6 +59,24 @@ pub(crate) fn pull(args: &PullArgs) -> Done {
     }
     host::settle_later(&kiln)?;
     Ok(code)
+}
+
+fn all_tags(
+    kiln: &Kiln,
+    runtime: &Runtime,
+    cancel: &Cancel,
+    repository: &str,
+) -> Result<Vec<String>, Failure> {
+    let names = runtime.block_on(async {
+        tokio::select! {
+            names = kiln.names_in_registry(repository) => Some(names),
+            () = cancel.cancelled() => None,
+        }
+    });
+    match names {
+        Some(names) => Ok(names?),
+        None => Err(interrupted("pull")),
+    }
 }
 
 fn one(

@@ -1,6 +1,6 @@
 //! `kiln push`.
 
-use kiln::{Cancel, PushRequest, PushedName, TransferObserver};
+use kiln::{Believes, Cancel, PushRequest, PushedName, TransferObserver};
 
 use super::args::{Progress, PushArgs};
 use super::host::{self, Needs};
@@ -23,6 +23,10 @@ pub(crate) fn push(args: &PushArgs) -> Done {
         )?,
         annotations: output::annotations(&args.annotations)?,
         attestations: args.attestations.into(),
+        believes: match args.verify {
+            true => Believes::Nothing,
+            false => Believes::Manifests,
+        },
     };
     let kiln = host::open(Needs::Layers, false)?;
     let mut pushed = Vec::new();

@@ -11,6 +11,9 @@ use kiln::{Error, FailedStep, Findings, LockError};
 
 use super::progress::{colours, words_plain, words_visible};
 
+/// Findings that are drawn with their lines.
+const MOST_FINDINGS: usize = 100;
+
 /// Writes an error with its causes and its way out.
 pub(crate) fn error(error: &Error) {
     let text = match error {
@@ -131,30 +134,50 @@ fn renderer(colours: bool) -> Renderer {
 }
 
 fn draw_findings(findings: &Findings, colours: bool) -> String {
-    let renderer = renderer(colours);
-    let index = LineIndex::new(&findings.text);
-    let mut text = String::new();
-    for diagnostic in &findings.diagnostics {
-        text.push_str(&renderer.render(&[group(findings, &index, diagnostic)]));
-        text.push_str("\n\n");
-    }
-    text
+    draw(findings, colours, |_| None)
 }
 
 /// Draws findings, each with the page that describes it.
 pub(crate) fn findings_with_links(findings: &Findings, colours: bool) -> String {
+    draw(findings, colours, |diagnostic| diagnostic.url.as_deref())
+}
+
+/// Draws findings, each with its note; of very many the first, and how many more there are.
+fn draw(findings: &Findings, colours: bool, note: impl Fn(&Diagnostic) -> Option<&str>) -> String {
     let renderer = renderer(colours);
     let index = LineIndex::new(&findings.text);
     let mut text = String::new();
-    for diagnostic in &findings.diagnostics {
+    let shown = worth_showing(&findings.diagnostics);
+    for diagnostic in &shown {
         let mut group = group(findings, &index, diagnostic);
-        if let Some(url) = &diagnostic.url {
-            group = group.element(Level::NOTE.message(url.as_str()));
+        if let Some(note) = note(diagnostic) {
+            group = group.element(Level::NOTE.message(note));
         }
         text.push_str(&renderer.render(&[group]));
         text.push_str("\n\n");
     }
+    let more = findings.diagnostics.len() - shown.len();
+    if more > 0 {
+        let all = "`kiln build --check --format sarif` lists all";
+        text.push_str(&format!("and {more} more; {all}\n\n"));
+    }
     text
+}
+
+/// As many findings as somebody reads, in their order: errors before warnings.
+fn worth_showing(all: &[Diagnostic]) -> Vec<&Diagnostic> {
+    let errors = all.iter().filter(|finding| finding.is_error()).count();
+    let (mut errors, mut warnings) = (MOST_FINDINGS, MOST_FINDINGS.saturating_sub(errors));
+    let fits = |finding: &&Diagnostic| {
+        let left = match finding.is_error() {
+            true => &mut errors,
+            false => &mut warnings,
+        };
+        let fits = *left > 0;
+        *left -= usize::from(fits);
+        fits
+    };
+    all.iter().filter(fits).collect()
 }
 
 fn group<'a>(findings: &'a Findings, index: &LineIndex, diagnostic: &'a Diagnostic) -> Group<'a> {

@@ -73,6 +73,8 @@ pub(crate) struct DiffArgs {
 const OTHER_NAME: &str = "kiln-reproduce-elsewhere";
 /// What steps of the first build need no proxy for; nobody can have the name.
 const OTHER_HOST: &str = "kiln-reproduce.invalid";
+/// How much older files of the context and of earlier steps seem to steps of the first build.
+const AGE: Duration = Duration::from_secs(60 * 60);
 /// What the epoch is where nobody says it: without one, every image has the time at which it was built.
 const EPOCH: i64 = 0;
 /// So many files of a layer are shown; JSON has all.
@@ -168,7 +170,7 @@ fn request(args: &ReproduceArgs) -> Result<BuildRequest, Failure> {
     Ok(BuildRequest {
         source,
         exports: vec![Export::Image { options }],
-        tags: args.tags.iter().cloned().collect(),
+        tags: args.tags.clone(),
         secrets: trust::secrets(&args.trust.secret, &args.trust.ssh)?,
         allow: trust::allow(&args.trust.allow)?,
         ..BuildRequest::default()
@@ -199,7 +201,7 @@ fn build_twice(
         }
     };
     say(&format!(
-        "build 1 of 2: one step at a time, one processor, host name {OTHER_NAME}, empty cache mounts"
+        "build 1 of 2: one step at a time, one processor, host name {OTHER_NAME}, older files, empty cache mounts"
     ));
     let processors = one_processor();
     let first = once(BuildRequest {
@@ -209,6 +211,7 @@ fn build_twice(
             host_name: Some(OTHER_NAME.to_owned()),
             no_proxy: Some(OTHER_HOST.to_owned()),
             caches: Some(caches(1)),
+            age: Some(AGE),
         },
         ..request.clone()
     });
@@ -222,6 +225,7 @@ fn build_twice(
             host_name: None,
             no_proxy: None,
             caches: Some(caches(2)),
+            age: None,
         },
         ..request.clone()
     })?;

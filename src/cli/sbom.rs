@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use kiln::{Error, SbomOrigin, SbomRequest};
+use kiln::{Kiln, SbomOrigin, SbomRequest};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use super::args::{SbomArgs, SbomFormat};
 use super::host::{self, Needs};
-use super::images::columns;
+use super::images::{columns, each};
 use super::{Done, Failure, print, report, spec};
 
 pub(crate) fn sbom(args: &SbomArgs) -> Done {
@@ -45,13 +46,7 @@ pub(crate) fn sbom(args: &SbomArgs) -> Done {
     let Some(path) = &args.output else {
         return print(&text);
     };
-    std::fs::write(path, text).map_err(|source| {
-        Failure::Kiln(Error::File {
-            attempt: "write",
-            path: path.clone(),
-            source,
-        })
-    })?;
+    kiln::write_whole(path, text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -84,10 +79,14 @@ fn shown(text: &str) -> String {
     text.chars().take(100).map(plain).collect()
 }
 
-pub(crate) fn attestations(image: &str) -> Done {
+pub(crate) fn attestations(images: &[String]) -> Done {
     let kiln = host::open(Needs::Records, false)?;
-    let mut platforms = serde_json::Map::new();
     let runtime = host::runtime()?;
+    each(images, |image| attached(&kiln, &runtime, image))
+}
+
+fn attached(kiln: &Kiln, runtime: &Runtime, image: &str) -> Result<Value, Failure> {
+    let mut platforms = serde_json::Map::new();
     for (platform, predicates) in runtime.block_on(kiln.image_predicates(image))? {
         let mut said = serde_json::Map::new();
         for predicate in predicates {
@@ -104,17 +103,9 @@ pub(crate) fn attestations(image: &str) -> Done {
         }
     }
     if platforms.is_empty() {
-        let pull = match kiln::names_registry(image) {
-            true => {
-                format!(
-                    "; `kiln pull --all-platforms {image}` brings what its registry has beside it"
-                )
-            }
-            false => String::new(),
-        };
         report::warning(&format!(
-            "nothing is attached to `{image}`; `kiln build --provenance --sbom` attaches both{pull}"
+            "nothing is attached to `{image}`, here or in a registry that it is known to be in; `kiln build --provenance --sbom` attaches both"
         ));
     }
-    print(&format!("{:#}\n", Value::Object(platforms)))
+    Ok(Value::Object(platforms))
 }

@@ -284,7 +284,7 @@ impl Lock {
     /// whoever comes after a crash.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         // A link stays one.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let path = kiln_executor::behind_links(path).unwrap_or_else(|_| path.to_owned());
         let mut draft = path.as_os_str().to_owned();
         draft.push(format!(".{}.tmp", std::process::id()));
         let draft = PathBuf::from(draft);

@@ -34,7 +34,7 @@ impl Chosen {
         diagnostic.help = error.hint();
         Error::Dockerfile(Box::new(Findings {
             file_name: file.name.clone(),
-            text: file.text.clone(),
+            text: file.text.as_str().into(),
             diagnostics: vec![diagnostic],
         }))
     }
@@ -76,7 +76,7 @@ pub(crate) fn choose(request: &SourceRequest, place: &Place) -> Result<Option<Ch
     let refuse = |message: String, help: &str| match span {
         Some(span) => Error::Dockerfile(Box::new(Findings {
             file_name: file.name.clone(),
-            text: file.text.clone(),
+            text: file.text.as_str().into(),
             diagnostics: vec![Diagnostic::error("not-allowed", span, message).with_help(help)],
         })),
         None => Error::Usage {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_frontend::diagnostic::{Diagnostic, Severity};
+use kiln_frontend::dockerfile::Source;
 use kiln_frontend::dockerfile::span::{LineIndex, Span};
 use kiln_frontend::outside::{Note, Place};
 
@@ -101,7 +102,7 @@ impl Notes {
     pub(super) fn warnings(&self, shown_file: &str) -> (Findings, Vec<String>) {
         let empty = || Findings {
             file_name: shown_file.to_owned(),
-            text: String::new(),
+            text: Source::new(),
             diagnostics: Vec::new(),
         };
         let mut main = None;
@@ -152,7 +153,7 @@ impl Notes {
                 .entry((rank, name.to_owned()))
                 .or_insert_with(|| Findings {
                     file_name: name.to_owned(),
-                    text: text.to_owned(),
+                    text: text.into(),
                     diagnostics: Vec::new(),
                 });
             group.diagnostics.push(Diagnostic {

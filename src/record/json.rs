@@ -88,6 +88,10 @@ fn explain(fields: &mut Map<String, Value>, explanation: &Explanation) {
         Some(Reason::SameInput) => ("same-input".into(), Vec::new()),
         Some(Reason::Imported { .. }) => ("imported".into(), Vec::new()),
         Some(Reason::ContentGone) => ("content-gone".into(), Vec::new()),
+        Some(Reason::LostElsewhere { from, own }) => (
+            "lost-elsewhere".into(),
+            vec![json!({ "from": from, "own": own })],
+        ),
         Some(Reason::Changed(causes)) => ("changed".into(), causes.iter().map(cause).collect()),
     };
     put("why", why);

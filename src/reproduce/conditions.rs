@@ -1,6 +1,7 @@
 //! What a build finds around it, and its result should not depend on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kiln_ir::{ExecOp, Graph, Input, MountKind, NodeId, Op, Plan};
 
@@ -13,6 +14,8 @@ pub struct Conditions {
     pub no_proxy: Option<String>,
     /// Stands before the ids of all cache mounts, so that they are empty at first and nobody else's.
     pub caches: Option<String>,
+    /// How much older files seem that were made here: copied, or written by steps. It is in no plan.
+    pub age: Option<Duration>,
 }
 
 impl Conditions {
@@ -22,7 +25,11 @@ impl Conditions {
         plan: Plan,
         others: impl IntoIterator<Item = &'i mut Input>,
     ) -> Plan {
-        if *self == Conditions::default() {
+        let in_plan = Conditions {
+            age: None,
+            ..self.clone()
+        };
+        if in_plan == Conditions::default() {
             return plan;
         }
         let mut graph = Graph::new();
@@ -115,6 +122,7 @@ result %1
             host_name: Some("elsewhere".to_owned()),
             no_proxy: Some("host.invalid".to_owned()),
             caches: Some("cold/".to_owned()),
+            age: None,
         };
         let changed = conditions.apply(plan.clone(), []);
         changed.validate().unwrap();

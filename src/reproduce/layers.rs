@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_ir::{ActionInput, Input, Node, NodeId, Op, Plan};
+use kiln_ir::{Input, NodeId, Op, Plan};
 
 use crate::event::StepInfo;
 
@@ -22,41 +22,17 @@ fn of_output(plan: &Plan, output: Option<Input>) -> Vec<StepInfo> {
         next = match &node.op {
             Op::Exec(_) | Op::File(_) => {
                 steps.push(info(plan, output.node));
-                base(node, output.output)
+                node.base(output.output)
             }
             Op::Merge(_) => {
                 let more = node.inputs.len().saturating_sub(1);
                 steps.extend((0..more).map(|_| info(plan, output.node)));
-                node.inputs.first().copied()
+                node.base(output.output)
             }
             _ => None,
         };
     }
     steps
-}
-
-/// What an output lies on.
-fn base(node: &Node, output: u32) -> Option<Input> {
-    let index = match &node.op {
-        Op::Exec(op) => op.mounts.iter().find(|mount| mount.target == "/")?.input?,
-        Op::File(op) => {
-            let action = |index: u32| op.actions.get(usize::try_from(index).ok()?);
-            let mut last = op
-                .actions
-                .iter()
-                .find(|action| action.output == Some(output))?;
-            // An action comes after those that it works on, so this ends.
-            loop {
-                match last.input {
-                    ActionInput::Scratch => return None,
-                    ActionInput::Input(index) => break index,
-                    ActionInput::Action(index) => last = action(index)?,
-                }
-            }
-        }
-        _ => return None,
-    };
-    node.inputs.get(usize::try_from(index).ok()?).copied()
 }
 
 fn info(plan: &Plan, node: NodeId) -> StepInfo {

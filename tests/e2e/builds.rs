@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
             copied_file_does_not_cut_off,
         ),
         case("bound_file_cuts_off", NEEDS, bound_file_cuts_off),
+        case("copies_are_other_files", NEEDS, copies_are_other_files),
         case("copy_from_cuts_off", NEEDS, copy_from_cuts_off),
         case("forced_step_cuts_off", NEEDS, forced_step_cuts_off),
         case(
@@ -185,6 +186,25 @@ fn bound_file_cuts_off(world: &World) {
     let table = edit_without_effect(world, &counting(bound));
     assert_eq!(statuses(&table), ["cached", "ran", "cached"], "{table}");
     world.snapshot(&table);
+}
+
+/// What lies over each other are files of their own, though the same was copied.
+fn copies_are_other_files(world: &World) {
+    world.base();
+    world.dockerfile(
+        r#"
+        FROM demo/base AS made
+        RUN mkdir /app && echo v1 > /app/conf
+        FROM made
+        COPY --from=made /app/conf /app/one
+        COPY --from=made /app/conf /app/two
+        COPY --link --from=made /app/conf /app/three
+        RUN cp /app/one /app/conf && cp /app/two /app/one && cp /app/three /app/two
+        RUN stat -c %h /app/three > /names
+        "#,
+    );
+    world.build();
+    assert_eq!(world.sh("app", "cat /app/conf /names"), "v1\n1\n");
 }
 
 fn copy_from_cuts_off(world: &World) {

@@ -5,6 +5,7 @@ mod buckets;
 mod by_reference;
 mod images;
 mod line;
+mod lost;
 mod places;
 mod registries;
 mod stopped;
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         images::cases(),
         buckets::cases(),
         by_reference::cases(),
+        lost::cases(),
         stopped::cases(),
         at_once::cases(),
     ]

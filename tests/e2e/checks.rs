@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("check_json", &[], check_json),
         case("check_sarif", &[], check_sarif),
         case("check_settings", &[], check_settings),
+        case("many_findings", &[], many_findings),
         case("check_looks_at_bases", NEEDS, check_looks_at_bases),
         case("violations_fail_builds", NEEDS, violations_fail_builds),
         case("warnings_are_shown_once", NEEDS, warnings_are_shown_once),
@@ -58,6 +59,31 @@ fn check(world: &World) {
     let checked = world.kiln(&["build", "--check", "ctx"]).ok();
     assert_eq!(checked.stdout, "Check complete, no warnings found.\n");
     assert_eq!(checked.stderr, "");
+}
+
+/// Nobody reads thousands: the first are shown with their lines, an error before any warning.
+fn many_findings(world: &World) {
+    let shown = |text: &str, what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    let doubtful = format!("FROM scratch\n{}", "maintainer me\n".repeat(300));
+    world.dockerfile(&doubtful);
+    let checked = world.kiln(&["build", "--check", "ctx"]).exits(1).stdout;
+    assert_eq!(shown(&checked, "warning["), 100, "{checked}");
+    let more = "\nand 201 more; `kiln build --check --format sarif` lists all\n";
+    assert!(checked.contains(more), "{checked}");
+    assert!(
+        checked.ends_with("301 warnings have been found!\n"),
+        "{checked}"
+    );
+    let call = ["build", "--check", "--format", "json", "ctx"];
+    let all = json(&world.kiln(&call).exits(1).stdout);
+    assert_eq!(all["warnings"].as_array().unwrap().len(), 301);
+    world.dockerfile(&format!("{doubtful}{}", "RUNN true\n".repeat(150)));
+    let build = world.kiln(&["build", "ctx"]).exits(2).stderr;
+    let counts = (shown(&build, "error["), shown(&build, "warning["));
+    assert_eq!(counts, (100, 0), "{build}");
+    world.dockerfile(&format!("{doubtful}RUNN true\n"));
+    let checked = world.kiln(&["build", "--check", "ctx"]).exits(2).stdout;
+    assert_eq!(shown(&checked, "error["), 1, "{checked}");
 }
 
 fn json(text: &str) -> Value {

@@ -17,6 +17,13 @@ pub(crate) fn cases() -> Vec<Case> {
             standard_output_is_the_id,
         ),
         case("iidfile_and_metadata", NEEDS, iidfile_and_metadata),
+        case("files_are_checked_first", NEEDS, files_are_checked_first),
+        case("files_behind_links", NEEDS, files_behind_links),
+        case(
+            "files_that_others_write_to",
+            NEEDS,
+            files_that_others_write_to,
+        ),
         case("why", NEEDS, why),
         case("why_before_any_build", &[], why_before_any_build),
         case("builds", NEEDS, builds),
@@ -30,6 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("info", NEEDS, info),
         case("completion", &[Bash], completion),
         case("quiet_progress", NEEDS, quiet_progress),
+        case("removed_before_it_settled", &[], removed_before_it_settled),
     ]
 }
 
@@ -161,6 +169,69 @@ fn iidfile_and_metadata(world: &World) {
     metadata["kiln.build.id"] = "[id]".into();
     metadata["containerimage.descriptor"]["platform"]["architecture"] = "[this]".into();
     world.snapshot(&format!("{metadata:#}\n"));
+}
+
+/// What cannot be written is told before anything runs.
+fn files_are_checked_first(world: &World) {
+    small(world);
+    for flag in ["--iidfile", "--metadata-file"] {
+        for path in ["missing/file", "ctx"] {
+            let ran = world.kiln(&["build", "-t", "app", flag, path, "ctx"]);
+            let text = ran.exits(1).whole();
+            assert!(text.contains(&format!("`{path}`")), "{text}");
+            assert!(!text.contains("FROM"), "{text}");
+        }
+    }
+    world.kiln(&["run", "app"]).exits(125);
+    // An output may make the directory, and a pipe may have no reader yet.
+    let inside = ["-o", "out", "--metadata-file", "out/meta.json", "ctx"];
+    world.kiln(&["build"]).args(&inside).ok();
+    assert!(world.path("out/meta.json").exists());
+}
+
+/// A link is where to write, also if there is nothing yet.
+fn files_behind_links(world: &World) {
+    small(world);
+    world.build();
+    for (link, file) in [("id", "id.txt"), ("tar", "app.tar"), ("sbom", "sbom.json")] {
+        std::os::unix::fs::symlink(file, world.path(link)).unwrap();
+    }
+    world.kiln(&["build", "--iidfile", "id", "ctx"]).ok();
+    assert!(world.read("id.txt").starts_with("sha256:"));
+    let (oci, tar) = ("type=oci,dest=tar", "type=tar,dest=tar");
+    world.kiln(&["build", "-o", oci, "ctx"]).ok();
+    let archive = std::fs::metadata(world.path("app.tar")).unwrap().len();
+    world.kiln(&["build", "-o", tar, "ctx"]).ok();
+    assert_ne!(
+        std::fs::metadata(world.path("app.tar")).unwrap().len(),
+        archive
+    );
+    world.kiln(&["save", "-o", "tar", "app"]).ok();
+    world.kiln(&["load", "-i", "app.tar"]).ok();
+    world.kiln(&["sbom", "-o", "sbom", "app"]).ok();
+    for link in ["id", "tar", "sbom"] {
+        assert!(world.path(link).is_symlink(), "{link}");
+    }
+}
+
+/// Standard output has one end, whatever it is called.
+fn files_that_others_write_to(world: &World) {
+    small(world);
+    world.build();
+    let kiln = env!("CARGO_BIN_EXE_kiln");
+    for save in [
+        "save -o /dev/stdout app",
+        "build -q -o type=tar,dest=/dev/fd/1 ctx",
+    ] {
+        let script = format!("{{ echo before; {kiln} {save}; echo after; }} > all");
+        world.program("sh", &["-c", &script]).ok();
+        let all = std::fs::read(world.path("all")).unwrap();
+        assert!(
+            all.starts_with(b"before\n") && all.ends_with(b"after\n"),
+            "{save}"
+        );
+        assert!(all.len() > 10_000, "{save}");
+    }
 }
 
 fn why(world: &World) {
@@ -311,4 +382,11 @@ fn quiet_progress(world: &World) {
     small(world);
     let ran = world.kiln(&["build", "--progress", "quiet", "ctx"]).ok();
     assert_eq!(ran.stderr, "");
+}
+
+/// What settles a store in the background makes none where it was removed meanwhile.
+fn removed_before_it_settled(world: &World) {
+    let gone = world.path("gone");
+    world.kiln(&["settle"]).env("KILN_ROOT", &gone).ok();
+    assert!(!gone.exists());
 }

@@ -7,6 +7,9 @@ pub(crate) fn cases() -> Vec<Case> {
     const NEEDS: &[Capability] = &[Containers];
     vec![
         case("listed", NEEDS, listed),
+        case("listed_in_part", NEEDS, listed_in_part),
+        case("removed_by_force", NEEDS, removed_by_force),
+        case("inspect_several", NEEDS, inspect_several),
         case("tagged_and_removed", NEEDS, tagged_and_removed),
         case("a_name_moves", NEEDS, a_name_moves),
         case("removed_by_id", NEEDS, removed_by_id),
@@ -83,6 +86,81 @@ fn listed(world: &World) {
     }
 }
 
+fn listed_in_part(world: &World) {
+    small(world);
+    world.kiln(&["build", "ctx"]).ok();
+    world.dockerfile("FROM demo/base\nLABEL team=blue\n");
+    let tags = ["one:1", "one:2", "host.example:5000/a/one:1"];
+    let tags: Vec<&str> = tags.iter().flat_map(|tag| ["-t", tag]).collect();
+    world.kiln(&[&["build"], &tags[..], &["ctx"]].concat()).ok();
+    let listed = |arguments: &[&str]| -> Vec<String> {
+        let ran = world.kiln(&[&["images"], arguments].concat()).ok();
+        let lines = ran.stdout.lines().skip(1);
+        let first = lines.filter_map(|line| line.split_whitespace().next());
+        first.map(str::to_owned).collect()
+    };
+    let check = |arguments: &[&str], expected: &[&str]| {
+        assert_eq!(listed(arguments), expected, "{arguments:?}");
+    };
+    check(&["one"], &["one:1", "one:2"]);
+    check(&["docker.io/library/one"], &["one:1", "one:2"]);
+    check(&["one:2"], &["one:2"]);
+    check(&["other"], &[]);
+    check(&["--filter", "dangling=true"], &["<none>"]);
+    check(&["-f", "dangling=false", "demo/*"], &["demo/base:latest"]);
+    let all = ["one:1", "one:2", "host.example:5000/a/one:1"];
+    for label in ["label=team", "label=team=blue"] {
+        check(&["-f", label], &all);
+    }
+    check(&["-f", "label=team=red"], &[]);
+    check(
+        &["-f", "reference=*:1", "-f", "reference=*/a/*"],
+        &[all[0], all[2]],
+    );
+    check(
+        &["-f", "reference=*:1", "-f", "label=team", "host*/*/*"],
+        &[],
+    );
+    let json = world.kiln(&["images", "--format", "json", "one"]).ok();
+    let image: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(image["names"], serde_json::json!(["one:1", "one:2"]));
+    assert_eq!(image["labels"]["team"], "blue");
+    let mut text = String::new();
+    for refused in [
+        &["images", "--format", "{{.ID}}"][..],
+        &["images", "--filter", "before=one"],
+        &["images", "[a"],
+    ] {
+        text += &world.kiln(refused).exits(2).whole();
+    }
+    world.snapshot(&text);
+}
+
+fn removed_by_force(world: &World) {
+    small(world);
+    world.build();
+    let gone = world.kiln(&["rmi", "-f", "nothing", "app"]).ok();
+    assert!(
+        gone.stderr.contains("no image `nothing` is here"),
+        "{}",
+        gone.whole()
+    );
+    assert_eq!(names(world), ["demo/base:latest"]);
+    world.kiln(&["rmi", "nothing"]).exits(1);
+}
+
+fn inspect_several(world: &World) {
+    small(world);
+    world.build();
+    let ran = world
+        .kiln(&["inspect", "app", "nothing", "demo/base"])
+        .exits(1);
+    assert!(ran.stderr.contains("nothing"), "{}", ran.whole());
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let expected = serde_json::json!([world.inspect("app"), world.inspect("demo/base")]);
+    assert_eq!(shown, expected);
+}
+
 fn tagged_and_removed(world: &World) {
     small(world);
     world.build();
@@ -145,6 +223,8 @@ fn nothing_of_that_name(world: &World) {
         &["tag", "nothing", "x"],
         &["tag", "demo/base", "Not A Name"],
         &["tag", "demo/base", &format!("x@sha256:{}", "0".repeat(64))],
+        &["tag", "demo/base", "scratch"],
+        &["tag", "demo/base", "sha256:abc"],
     ] {
         let ran = world.kiln(arguments).run();
         assert_ne!(ran.status.code(), Some(0), "{arguments:?}");

@@ -57,6 +57,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case("layer_lost", SQL, layer_lost),
         case("power_lost", SQL, power_lost),
         case("older_kiln", SQL, older_kiln),
+        case("back_and_on", NEEDS, back_and_on),
+        case("back_and_on_forgotten", SQL, back_and_on_forgotten),
+        case("failed_in_between", NEEDS, failed_in_between),
     ]
 }
 
@@ -498,4 +501,60 @@ for id, parts in db.execute('SELECT id, parts FROM record').fetchall():
 ";
         with_database(world, program);
     });
+}
+
+/// Two copies in a row, and what is made of them, so that a build that changes nothing looks up neither.
+const TWO_COPIES: &str = "
+    FROM demo/base
+    COPY a /a
+    COPY b /b
+    RUN cat /a/one /b/one > /out
+";
+
+/// Writes what both copies take, and builds.
+fn state(world: &World, a: &str, b: &str) -> String {
+    world.write("ctx/a/one", a);
+    world.write("ctx/b/one", b);
+    world.build().table()
+}
+
+/// The last build is what a step is compared with, not the last that ran it.
+fn back_and_on(world: &World) {
+    world.base();
+    world.dockerfile(TWO_COPIES);
+    world.write("ctx/b/two", "same\n");
+    state(world, "1\n", "1\n");
+    world.write("ctx/b/two", "other\n");
+    state(world, "2 2\n", "1\n");
+    world.write("ctx/b/two", "same\n");
+    let back = state(world, "1\n", "1\n");
+    assert!(back.contains("4 cached"), "{back}");
+    world.snapshot(&state(world, "1\n", "3 3\n"));
+}
+
+/// Where no build is remembered, it is the record that has most in common.
+fn back_and_on_forgotten(world: &World) {
+    world.base();
+    world.dockerfile(TWO_COPIES);
+    state(world, "1\n", "1\n");
+    state(world, "2 2\n", "1\n");
+    let program = "
+db.execute('DELETE FROM build')
+db.execute('DELETE FROM build_detail')
+";
+    with_database(world, program);
+    world.snapshot(&state(world, "1\n", "3 3\n"));
+}
+
+/// What a build ran that failed is later than the last build that did not.
+fn failed_in_between(world: &World) {
+    world.base();
+    world.dockerfile(&format!("{TWO_COPIES}    RUN test ! -e /a/bad\n"));
+    state(world, "1\n", "1\n");
+    world.write("ctx/a/bad", "");
+    world.write("ctx/b/one", "2\n");
+    world.kiln(&["build", "-t", "app", "ctx"]).exits(1);
+    world.write("ctx/b/one", "3 3\n");
+    let failed = world.kiln(&["build", "-t", "app", "ctx"]).exits(1);
+    world.snapshot(&failed.table());
 }

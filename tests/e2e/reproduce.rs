@@ -1,5 +1,7 @@
 //! Builds that are made twice, and images that are compared.
 
+use std::time::{Duration, SystemTime};
+
 use crate::support::Capability::{self, Busybox, Containers};
 use crate::support::{Case, Ran, World, case};
 
@@ -10,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("culprits", NEEDS, culprits),
         case("as_json", NEEDS, as_json),
         case("several_platforms", &[Containers], several_platforms),
+        case("times_of_files", NEEDS, times_of_files),
         case("cold_caches", NEEDS, cold_caches),
         case("a_step_that_fails", NEEDS, a_step_that_fails),
         case("not_from_standard_input", &[], not_from_standard_input),
@@ -93,6 +96,55 @@ fn culprits(world: &World) {
     let ran = reproduce(world, &[]);
     assert_eq!(ran.status.code(), Some(1), "{}", ran.whole());
     world.snapshot(&masked(&ran));
+}
+
+/// Steps see other times of what was made here, in whatever way they come to it.
+fn times_of_files(world: &World) {
+    world.base();
+    world.write("ctx/a", "a\n");
+    world.write("ctx/dir/b", "b\n");
+    world.dockerfile(
+        r#"
+        FROM demo/base AS one
+        RUN mkdir /dir && echo x > /dir/made && echo y > /gone
+        RUN rm /gone
+        FROM demo/base
+        RUN stat -c %Y /bin/sh > /of-the-base
+        COPY a /a
+        RUN stat -c %Y /a > /of-the-context
+        COPY --from=one /dir /dir
+        RUN stat -c %Y /dir/made > /of-a-step
+        RUN --mount=target=/m stat -c %Y /m/a > /of-a-context-mount
+        RUN --mount=source=dir,target=/m stat -c %Y /m/b > /of-a-part-of-a-context
+        RUN --mount=from=one,target=/m stat -c %Y /m/dir/made > /of-a-stage; test ! -e /m/gone
+        RUN --mount=from=one,source=/dir/made,target=/m stat -c %Y /m > /of-a-file-of-a-stage
+        RUN --mount=from=one,source=/dir,target=/m stat -c %Y /m > /of-a-directory-of-a-stage
+        RUN tar -cf /a.tar a
+        "#,
+    );
+    let ran = reproduce(world, &[]);
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.whole());
+    world.snapshot(&masked(&ran));
+    // Those that are fixed are the same, however young the epoch is.
+    world.dockerfile(
+        r#"
+        FROM demo/base
+        ARG SOURCE_DATE_EPOCH
+        COPY <<EOF /here
+        text
+        EOF
+        RUN tar -cf /here.tar here
+        RUN mkdir /site && touch -d @$SOURCE_DATE_EPOCH /site/index && touch -d @5 /site/old
+        RUN cd /site && tar -cf /site.tar index old
+        RUN test /site/index -nt /site/old
+        "#,
+    );
+    let minutes_ago = SystemTime::now() - Duration::from_secs(600);
+    let epoch = minutes_ago.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    world
+        .kiln(&["reproduce", "-q", "ctx"])
+        .env("SOURCE_DATE_EPOCH", epoch.as_secs().to_string())
+        .ok();
 }
 
 fn as_json(world: &World) {

@@ -1,5 +1,7 @@
 //! Programs in images.
 
+use kiln_test_registry::Registry;
+
 use crate::support::Capability::{self, Busybox, Containers, Python};
 use crate::support::{Case, World, case, on_a_terminal};
 
@@ -21,6 +23,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case("standard_input", NEEDS, standard_input),
         case("terminal", &[Containers, Busybox, Python], terminal),
         case("changes_are_gone", NEEDS, changes_are_gone),
+        case("flags_as_elsewhere", SEES, flags_as_elsewhere),
+        case("variables_of_files", NEEDS, variables_of_files),
+        case("read_only_with_memory", SEES, read_only_with_memory),
+        case("pulled_when_asked", NEEDS, pulled_when_asked),
         case("refused_flags", NEEDS, refused_flags),
         case("no_such_image", NEEDS, no_such_image),
         case("orphans_are_ended", NEEDS, orphans_are_ended),
@@ -253,6 +259,98 @@ fn changes_are_gone(world: &World) {
     );
 }
 
+/// Values stand beside their letters, letters beside each other, and habits do no harm.
+fn flags_as_elsewhere(world: &World) {
+    world.base();
+    let run = |arguments: &[&str]| world.kiln(&["run"]).args(arguments).ok();
+    let uid = run(&[
+        "-iu12",
+        "-w/tmp",
+        "-m50m",
+        "demo/base",
+        "sh",
+        "-c",
+        "id -u; pwd",
+    ]);
+    assert_eq!(uid.stdout, "12\n/tmp\n");
+    assert_eq!(
+        run(&["-eX=2", "demo/base", "sh", "-c", "echo $X"]).stdout,
+        "2\n"
+    );
+    let volume = format!("-v{}:/v:Z", world.path("made/for/it").display());
+    let made = run(&["--rm=true", "--init", &volume, "demo/base", "touch", "/v/x"]);
+    assert!(made.stderr.contains("it is made, as an empty directory"));
+    assert!(world.path("made/for/it/x").exists());
+    assert_eq!(run(&[&volume, "demo/base", "true"]).stderr, "");
+    let bridge = run(&["--network=bridge", "demo/base", "true"]);
+    assert_eq!(
+        bridge.stderr,
+        "there is no bridge: `--network bridge` is the host's network\n"
+    );
+    let large = ["run", "-u", "99999999999", "demo/base", "true"];
+    let large = world.kiln(&large).exits(125).stderr;
+    assert!(large.contains("`99999999999` is too large"), "{large}");
+}
+
+fn variables_of_files(world: &World) {
+    world.base();
+    world.write("one.env", "# none\nA=1\nB=2 # not a comment\nHERE\nGONE\n");
+    world.write("two.env", "A=3\nexport C=4\n");
+    let file = |name: &str| format!("--env-file={}", world.path(name).display());
+    let script = "echo $A $B $HERE ${GONE-unset}";
+    let ran = world
+        .kiln(&["run", &file("one.env"), "-eA=0", "demo/base", "sh", "-c"])
+        .args(&[script])
+        .env("HERE", "passed on")
+        .ok();
+    assert_eq!(ran.stdout, "0 2 # not a comment passed on unset\n");
+    for name in ["two.env", "no.env"] {
+        world
+            .kiln(&["run", &file(name), "demo/base", "true"])
+            .exits(125);
+    }
+}
+
+fn read_only_with_memory(world: &World) {
+    world.base();
+    let script = "touch /x 2> /dev/null || echo refused; touch /mem/x /v/x && stat -c %a /mem";
+    let volume = format!("-v{}:/v", world.path(".").display());
+    let ran = world
+        .kiln(&[
+            "run",
+            "--read-only",
+            "--tmpfs=/mem:size=1m,mode=700",
+            &volume,
+        ])
+        .args(&["demo/base", "sh", "-c", script])
+        .ok();
+    assert_eq!(ran.stdout, "refused\n700\n");
+    assert!(world.path("x").exists());
+    let twice = ["run", "--tmpfs=/v", &volume, "demo/base", "true"];
+    world.kiln(&twice).exits(125);
+}
+
+fn pulled_when_asked(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nCMD [\"echo\", \"one\"]\n");
+    world.build();
+    let registry = Registry::start();
+    let name = format!("{}/app:1", registry.host());
+    world.kiln(&["run", "--pull=never", &name]).exits(125);
+    assert_eq!(registry.log().len(), 0);
+    world.kiln(&["tag", "app", &name]).ok();
+    world.dockerfile("FROM demo/base\nCMD [\"echo\", \"two\"]\n");
+    world.build();
+    world.kiln(&["push", "app", &name]).ok();
+    let asked = registry.log().len();
+    let run = |when: &str| world.kiln(&["run", when, &name]).ok().stdout;
+    assert_eq!(run("--pull=never"), "one\n");
+    assert_eq!(run("--pull=missing"), "one\n");
+    assert_eq!(registry.log().len(), asked);
+    assert_eq!(run("--pull=always"), "two\n");
+    assert_eq!(run("--pull=never"), "two\n");
+}
+
 fn refused_flags(world: &World) {
     world.base();
     let mut text = String::new();
@@ -260,6 +358,14 @@ fn refused_flags(world: &World) {
         &["-p", "80:80"][..],
         &["-d"],
         &["--name", "x"],
+        &["--rm=false"],
+        &["--privileged"],
+        &["--cap-add=SYS_ADMIN"],
+        &["--device", "/dev/fuse"],
+        &["--mount", "type=bind,src=/a,dst=/b"],
+        &["-l", "a=b"],
+        &["--restart=always"],
+        &["--tmpfs=/a:noexec"],
         &["--network", "bridge7"],
         &["-v", "relative"],
         &["-w", "relative"],

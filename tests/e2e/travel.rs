@@ -117,6 +117,9 @@ fn from_host_to_host(world: &World) {
         .stdout;
     assert!(told.ends_with(", nothing new\n"), "{told}");
     let log = registry.log().split_off(sent);
+    let elsewhere = format!("{}/team/cache:other", registry.host());
+    let told = world.kiln(&["mounts", "export", &elsewhere]).ok().stdout;
+    assert!(told.ends_with(", nothing new\n"), "{told}");
     let asks = |method: &str| matches!(method, "GET" | "HEAD");
     assert!(log.iter().all(|request| asks(&request.method)), "{log:?}");
     // And after a small change as much as changed.
@@ -124,7 +127,11 @@ fn from_host_to_host(world: &World) {
         .dockerfile("FROM demo/base\nRUN --mount=type=cache,id=go,target=/c echo more > /c/more\n");
     world.build();
     let sent = registry.log().len();
-    world.kiln(&["mounts", "export", &reference]).ok();
+    let told = world.kiln(&["mounts", "export", &reference]).ok().stdout;
+    assert!(
+        told.contains(" new, ") && told.ends_with(" there already\n"),
+        "{told}"
+    );
     let log = registry.log().split_off(sent);
     let uploads = log
         .iter()
@@ -321,17 +328,17 @@ fn jobs_that_export_at_once(world: &World) {
         .filter_map(|line| line.split([' ', ':']).nth(1))
         .collect();
     assert_eq!(ids, jobs);
-    // The same into one directory, which is locked.
-    let running = jobs.map(|job| on(world, job, &["mounts", "export", "./cache"]).spawn());
-    for job in running {
-        let ran = job.wait();
-        assert_eq!(ran.status.code(), Some(0), "{}", ran.whole());
+    // The same into one directory, which all of them find missing or just begun.
+    for round in 0..10 {
+        let place = format!("./cache-{round}");
+        let running = jobs.map(|job| on(world, job, &["mounts", "export", &place]).spawn());
+        for job in running {
+            let ran = job.wait();
+            assert_eq!(ran.status.code(), Some(0), "{}", ran.whole());
+        }
+        let told = other(world, &["mounts", "import", &place]).stdout;
+        assert_eq!(told.lines().count(), jobs.len(), "{told}");
     }
-    on(world, "third", &["mounts", "import", "./cache"]).ok();
-    let listed = on(world, "third", &["mounts", "ls", "--format=json"])
-        .ok()
-        .stdout;
-    assert_eq!(listed.lines().count(), 4, "{listed}");
 }
 
 /// Fills a cache mount of the id `job` in a store of its own.
@@ -677,6 +684,19 @@ fn something_else_is_there(world: &World) {
     }
     let (_, kept) = registry.manifest("app", "latest").unwrap();
     assert_eq!(kiln_test_registry::digest_of(&kept), digest);
+    // The results of steps are another cache.
+    let cache = format!("type=registry,ref={}/steps", registry.host());
+    world
+        .kiln(&["build", "-q", "--cache-to", &cache, "ctx"])
+        .ok();
+    let reference = format!("{}/steps", registry.host());
+    let ran = world.kiln(&["mounts", "import", &reference]).exits(1);
+    assert!(
+        ran.stderr
+            .contains("holds a cache of steps, not cache mounts"),
+        "{}",
+        ran.stderr
+    );
 }
 
 fn owners_without_ids(world: &World) {

@@ -18,6 +18,8 @@ use crate::reference::Reference;
 
 /// The file that says that a directory is an image layout.
 pub const LAYOUT_FILE: &str = "oci-layout";
+/// What that file holds.
+pub const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The file that lists a layout's images.
 pub const INDEX_FILE: &str = "index.json";
@@ -132,7 +134,7 @@ pub enum Selector<'a> {
     Digest(Sha256Digest),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
     image_layout_version: String,
@@ -200,13 +202,9 @@ pub fn docker_archive(images: &[DockerExport]) -> Vec<LayoutFile> {
 }
 
 fn files(images: &[Export]) -> BTreeMap<String, Content> {
-    let version = Version {
-        image_layout_version: LAYOUT_VERSION.to_owned(),
-    };
-    let version = serde_json::to_vec(&version).expect("BUG: strings cannot be written as JSON");
     let index = Index::new(Flavor::Oci, images.iter().flat_map(entries).collect());
     let mut files = BTreeMap::from([
-        (LAYOUT_FILE.to_owned(), Content::Bytes(version.into())),
+        (LAYOUT_FILE.to_owned(), Content::Bytes(LAYOUT.into())),
         (
             INDEX_FILE.to_owned(),
             Content::Bytes(index.to_bytes().into()),

@@ -226,6 +226,14 @@ impl Reference {
         }
     }
 
+    /// Returns the name that images are kept and found by: with a digest it has no tag, which would decide nothing.
+    pub fn decisive(&self) -> String {
+        match self.digest {
+            Some(digest) => self.at(digest).to_string(),
+            None => self.to_string(),
+        }
+    }
+
     /// Returns the same repository at this digest; the tag stays.
     #[must_use]
     pub fn with_digest(&self, digest: Sha256Digest) -> Self {
@@ -525,5 +533,7 @@ mod tests {
             "docker.io/library/alpine:v2"
         );
         assert!(pinned.with_tag("no/tag").is_err());
+        assert_eq!(reference.decisive(), "docker.io/library/alpine:latest");
+        assert_eq!(pinned.decisive(), format!("docker.io/library/alpine@{D}"));
     }
 }

@@ -1,24 +1,27 @@
-//! Objects of an S3 bucket, or of whatever speaks its protocol: read, look, write if unchanged; large ones in
-//! `parts`.
+//! Objects of an S3 bucket, or of whatever speaks its protocol: read (`object`), look, write if unchanged; large
+//! ones in `parts`.
 //!
 //! Requests are signed in their address (SigV4); it never stands in a message. TLS, proxies and
 //! patience are those of the registry client.
 
+mod object;
 mod parts;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use rusty_s3::actions::{GetObject, HeadObject, PutObject, S3Action as _};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
-use url::Url;
+use url::{Host, Url};
 
 use crate::registry::transport::Activity;
 use crate::registry::{About, Attempt, Cause, Client, Error};
+use crate::web::without_password;
+pub use object::S3Object;
 pub use parts::{LEAST_PART_BYTES, MOST_OBJECT_BYTES, MOST_PART_BYTES, Moved, PART_BYTES};
 
 /// How long a signed address holds; a slow upload must begin within it, not end.
@@ -56,6 +59,52 @@ impl std::fmt::Debug for S3Settings {
             .field("use_path_style", &self.use_path_style)
             .field("part_bytes", &self.part_bytes)
             .finish_non_exhaustive()
+    }
+}
+
+impl S3Settings {
+    /// Tells whether these can mean a bucket, without asking anybody.
+    pub fn check(&self) -> Result<(), S3Error> {
+        self.address().map(drop)
+    }
+
+    fn address(&self) -> Result<Bucket, S3Error> {
+        let given = self.endpoint_url.clone();
+        let url = given.unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region));
+        let refused = |reason: String| S3Error::Endpoint {
+            url: without_password(&url),
+            reason,
+        };
+        let endpoint = Url::parse(&url).map_err(|error| refused(error.to_string()))?;
+        let style = match (self.use_path_style, endpoint.host()) {
+            (true, _) => UrlStyle::Path,
+            (false, Some(Host::Ipv4(_) | Host::Ipv6(_))) => {
+                return Err(S3Error::NoName {
+                    url: without_password(&url),
+                    bucket: self.bucket.clone(),
+                });
+            }
+            (false, _) => UrlStyle::VirtualHost,
+        };
+        Bucket::new(endpoint, style, self.bucket.clone(), self.region.clone())
+            .map_err(|error| refused(error.to_string()))
+    }
+}
+
+impl S3Error {
+    /// A way out, where there is one to name.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            S3Error::Endpoint { .. } => "as in endpoint_url=https://s3.example",
+            S3Error::NoName { .. } => {
+                "use_path_style=true puts the bucket into the path, as most stores but Amazon's want it"
+            }
+            S3Error::Denied { .. } => {
+                "access_key_id, secret_access_key and session_token, or AWS_ACCESS_KEY_ID, \
+                 AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, say who asks"
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -111,6 +160,16 @@ pub enum S3Error {
         /// What is wrong.
         reason: String,
     },
+    /// No bucket's name can stand before an IP address.
+    #[error(
+        "`{url}` has an IP address, before which the bucket `{bucket}` cannot stand as part of a host's name"
+    )]
+    NoName {
+        /// The store's address.
+        url: String,
+        /// The bucket.
+        bucket: String,
+    },
     /// It does not believe who asks.
     #[error(
         "could not {attempt}: access denied ({code}); check the access key, the secret and the bucket's policy"
@@ -140,6 +199,30 @@ pub enum S3Error {
         #[source]
         source: Cause,
     },
+    /// The transfer stopped again and again before its end.
+    #[error(
+        "could not {attempt}: the transfer stopped {attempts} times, at last after {received} of {} bytes",
+        size.map_or_else(|| "an unknown number of".to_owned(), |size| size.to_string())
+    )]
+    Interrupted {
+        /// What was attempted.
+        attempt: String,
+        /// How often it was tried without getting further.
+        attempts: u32,
+        /// How many bytes came.
+        received: u64,
+        /// How many there are, as the store said.
+        size: Option<u64>,
+        /// How the last try ended.
+        #[source]
+        source: Cause,
+    },
+    /// After a cut another version was there, or none.
+    #[error("could not {attempt}: it was replaced or removed while it was read")]
+    Changed {
+        /// What was attempted.
+        attempt: String,
+    },
     /// The HTTP client itself.
     #[error("could not {attempt}")]
     Client {
@@ -165,16 +248,6 @@ pub enum S3Error {
     },
 }
 
-/// An object on its way.
-#[derive(Debug)]
-pub struct S3Object {
-    client: Client,
-    attempt: String,
-    response: Response,
-    /// Its ETag, to replace this very version.
-    pub etag: Option<String>,
-}
-
 /// What a look at an object tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Found {
@@ -184,53 +257,10 @@ pub struct S3Found {
     pub etag: Option<String>,
 }
 
-impl S3Object {
-    /// Returns the next piece, or `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
-        let piece = self.client.transport().chunk(&mut self.response).await;
-        piece.map_err(|source| S3Error::Unreachable {
-            attempt: self.attempt.clone(),
-            source,
-        })
-    }
-
-    /// Reads all of it.
-    pub async fn bytes(mut self, limit: u64) -> Result<Bytes, S3Error> {
-        let mut bytes = BytesMut::new();
-        while let Some(piece) = self.next().await? {
-            if bytes.len() as u64 + piece.len() as u64 > limit {
-                return Err(S3Error::TooLarge {
-                    attempt: self.attempt,
-                    limit,
-                });
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes.freeze())
-    }
-}
-
 impl S3 {
     /// A bucket as `client` reaches it. Nothing is asked.
     pub fn new(client: &Client, settings: &S3Settings) -> Result<S3, S3Error> {
-        let given = settings.endpoint_url.clone();
-        let url = given.unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", settings.region));
-        let refused = |reason: String| S3Error::Endpoint {
-            url: url.clone(),
-            reason,
-        };
-        let endpoint = Url::parse(&url).map_err(|error| refused(error.to_string()))?;
-        let style = match settings.use_path_style {
-            true => UrlStyle::Path,
-            false => UrlStyle::VirtualHost,
-        };
-        let bucket = Bucket::new(
-            endpoint,
-            style,
-            settings.bucket.clone(),
-            settings.region.clone(),
-        )
-        .map_err(|error| refused(error.to_string()))?;
+        let bucket = settings.address()?;
         let (key, secret) = (&settings.access_key_id, &settings.secret_access_key);
         let credentials = match &settings.session_token {
             Some(token) => Credentials::new_with_token(key, secret, token),
@@ -255,12 +285,7 @@ impl S3 {
             })
             .await?;
         match response.status() {
-            StatusCode::OK => Ok(Some(S3Object {
-                client: self.client.clone(),
-                etag: etag(response.headers()),
-                attempt,
-                response,
-            })),
+            StatusCode::OK => Ok(Some(S3Object::new(self, key, attempt, response))),
             StatusCode::NOT_FOUND => match self.refusal(&attempt, response).await {
                 // A bucket that is not there is a mistake, an object that is not there is none.
                 error @ S3Error::Status { .. } if said(&error) == "NoSuchBucket" => Err(error),
@@ -347,6 +372,7 @@ impl S3 {
             image: self.bucket.name().into(),
             host: url.host_str().unwrap_or_default().into(),
             about: About::Name,
+            mirrors: None,
         };
         let transport = self.client.transport();
         let sent = transport
@@ -376,14 +402,8 @@ impl S3 {
 
     async fn refusal(&self, attempt: &str, response: Response) -> S3Error {
         let status = response.status();
-        let object = S3Object {
-            client: self.client.clone(),
-            attempt: attempt.to_owned(),
-            response,
-            etag: None,
-        };
         // What the body would have said is a comfort, not a need.
-        let body = object.bytes(MESSAGE_BYTES).await.unwrap_or_default();
+        let body = self.words(attempt, response).await.unwrap_or_default();
         let (attempt, code) = (attempt.to_owned(), code_of(&body));
         match status {
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => S3Error::Denied {
@@ -398,6 +418,29 @@ impl S3 {
                 status: status.as_u16(),
                 code,
             },
+        }
+    }
+
+    /// Reads the words of an answer, which are few and not asked for again.
+    async fn words(&self, attempt: &str, mut response: Response) -> Result<Vec<u8>, S3Error> {
+        let mut bytes = Vec::new();
+        loop {
+            match self.client.transport().chunk(&mut response).await {
+                Ok(Some(piece)) if (bytes.len() + piece.len()) as u64 > MESSAGE_BYTES => {
+                    return Err(S3Error::TooLarge {
+                        attempt: attempt.to_owned(),
+                        limit: MESSAGE_BYTES,
+                    });
+                }
+                Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+                Ok(None) => return Ok(bytes),
+                Err(source) => {
+                    return Err(S3Error::Unreachable {
+                        attempt: attempt.to_owned(),
+                        source,
+                    });
+                }
+            }
         }
     }
 }
@@ -443,8 +486,30 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
-        let settings = S3Settings {
+    fn a_bucket_is_part_of_names_only() {
+        let check = |endpoint: &str, use_path_style, expected: Option<&str>| {
+            let settings = S3Settings {
+                endpoint_url: Some(endpoint.into()),
+                use_path_style,
+                ..settings()
+            };
+            let refused = settings.check().err().map(|error| error.to_string());
+            assert_eq!(refused.as_deref(), expected);
+        };
+        check("http://127.0.0.1:9000", true, None);
+        check("http://store:9000", false, None);
+        let v4 = "`http://127.0.0.1:9000` has an IP address, before which the bucket `b` cannot stand \
+                  as part of a host's name";
+        check("http://127.0.0.1:9000", false, Some(v4));
+        check(
+            "http://[::1]:9000",
+            false,
+            Some(&v4.replace("127.0.0.1", "[::1]")),
+        );
+    }
+
+    fn settings() -> S3Settings {
+        S3Settings {
             bucket: "b".into(),
             region: "us-east-1".into(),
             endpoint_url: Some("http://127.0.0.1:1".into()),
@@ -453,7 +518,12 @@ mod tests {
             secret_access_key: "hunter2".into(),
             session_token: Some("token".into()),
             part_bytes: PART_BYTES,
-        };
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let settings = settings();
         let client = Client::new(crate::registry::Config::default());
         let s3 = S3::new(&client, &settings).unwrap();
         let shown = format!("{settings:?} {s3:?}");
@@ -461,10 +531,15 @@ mod tests {
             assert!(!shown.contains(secret), "{shown}");
         }
         let wrong = S3Settings {
-            endpoint_url: Some("ftp://x".into()),
+            endpoint_url: Some("ftp://me:hunter2@x".into()),
             ..settings
         };
         let error = S3::new(&client, &wrong).unwrap_err();
-        assert!(error.to_string().starts_with("`ftp://x` is no address"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("`ftp://me:xxxxx@x/` is no address"),
+            "{error}"
+        );
     }
 }

@@ -378,6 +378,7 @@ async fn send(client: &Client, url: &Url, headers: HeaderMap) -> Result<Response
         image: shown.clone().into(),
         host: url.host_str().unwrap_or_default().into(),
         about: About::Name,
+        mirrors: None,
     };
     let sent = client
         .transport()

@@ -49,6 +49,7 @@ pub use error::{Error, Phase};
 pub use init::init_if_requested;
 pub use listener::{Heard, Refused};
 pub use probe::probe_report;
+pub use process::ignore_file_size_signal;
 pub use running::{Exit, Running};
 pub use spawn::spawn;
 pub use spec::{

@@ -119,6 +119,16 @@ fn prepare(
     init::close_from(3, CloseHow::OnExec).map_err(failed(Phase::Stdio))
 }
 
+/// Lets writes beyond the limit of file sizes fail with an error, in place of a signal that ends this process.
+///
+/// Steps get the default back.
+pub fn ignore_file_size_signal() {
+    use nix::sys::signal::{SigHandler, Signal};
+
+    // SAFETY: ignoring a signal runs no code of this process.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}
+
 pub(crate) fn default_signals() {
     /// The kernel's `sigaction` of 64-bit machines: the default action is all zeros.
     const DEFAULT: [u64; 4] = [0; 4];

@@ -15,7 +15,7 @@ use super::elsewhere::Elsewhere;
 use super::place::Home;
 use crate::compress::LayerCompression;
 use crate::error::Error;
-use crate::export::{LayerArchive, Nowhere, Packer, describe_layers as describe};
+use crate::export::{LayerArchive, NoBases, Packer, describe_layers as describe};
 
 /// Which results of a build are exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,8 +186,7 @@ impl Collector<'_> {
             mtime,
             packing,
             stop: self.stop,
-            bring: &|_| Ok(false),
-            afar: &Nowhere,
+            bases: &NoBases,
         };
         let mut layers = BTreeMap::new();
         let (mut there, mut afar) = (BTreeSet::new(), BTreeMap::new());

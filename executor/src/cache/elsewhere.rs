@@ -2,10 +2,12 @@
 //! not here, and brought here layer by layer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_solver::StepSink;
+use futures_util::stream::{self, StreamExt as _};
+use kiln_solver::{Part, StepSink};
 use kiln_store::{Content, DiffId, Key, Lease, Lineage, NewRecord, OpKey, Store};
 use kiln_tree::Stop;
 use kiln_tree::tar::{ApplyOptions, apply};
@@ -18,6 +20,8 @@ use super::place::{CachePlace, Home, blob_digest};
 use crate::archive;
 use crate::error::{Error, words};
 use crate::executor::Executor;
+use crate::export::SPELLED;
+use crate::filed::FiledParts;
 use crate::source::blocking;
 use crate::unpack::Hashing;
 use crate::worker::BuildWorker;
@@ -84,6 +88,14 @@ pub(crate) struct FoundElsewhere {
     pub(crate) key: Key,
     pub(crate) record: CachedRecord,
     pub(crate) from: String,
+}
+
+/// A record of another machine that names layers which cannot be had any more.
+pub(crate) struct LostRecord {
+    pub(crate) from: String,
+    pub(crate) record: CachedRecord,
+    /// One of them is no layer of what the step read.
+    pub(crate) own: bool,
 }
 
 impl BuildWorker {
@@ -262,6 +274,29 @@ impl Elsewhere {
         (by_op, by_slot)
     }
 
+    /// The record under a key that was not used since its layers cannot be had.
+    pub(crate) fn lost(&self, key: &Key) -> Option<LostRecord> {
+        (0..self.sources.len()).find_map(|source| {
+            let loaded = self.sources[source].known.borrow().clone().flatten()?;
+            let state = self.state();
+            let mut found = state.found.values();
+            let aliased = found.find(|((of, _), more)| *of == source && more.contains(key));
+            let aliased = aliased.map(|((_, index), _)| *index);
+            let index = aliased.or_else(|| loaded.by_key.get(key).copied())?;
+            let record = &loaded.cache.records[index];
+            let lost: Vec<Content> = record
+                .layers()
+                .filter(|content| !is_base(content) && state.lost.contains(content))
+                .collect();
+            let below = loaded.inputs_of(record);
+            (!lost.is_empty()).then(|| LostRecord {
+                from: self.sources[source].shown.clone(),
+                record: record.clone(),
+                own: lost.iter().any(|layer| !below.contains(layer)),
+            })
+        })
+    }
+
     /// Waits until all sources are known, or known to be of no use.
     pub(crate) async fn settled(&self) {
         for source in 0..self.sources.len() {
@@ -312,6 +347,56 @@ impl Elsewhere {
             let layer = loaded.cache.layers.get(content)?;
             Some((layer.clone(), loaded.home.clone()))
         })
+    }
+
+    /// A layer that lies in a registry in an archive with these times, packed like this.
+    fn packed(&self, content: &Content, times: &str, packed: &str) -> Option<(CachedLayer, Home)> {
+        if self.state().lost.contains(content) {
+            return None;
+        }
+        let mut sources = self.so_far().into_iter();
+        sources.find_map(|loaded| {
+            let layer = loaded.cache.layers.get(content)?;
+            let archive = layer.blob.archive.split(SPELLED).next();
+            let is_alike = archive == Some(times) && layer.blob.packed == packed;
+            let in_registry = matches!(loaded.home.place, CachePlace::Registry { .. });
+            (is_alike && in_registry).then(|| (layer.clone(), loaded.home.clone()))
+        })
+    }
+
+    /// Whether registries have all these layers in archives with these times, packed like this.
+    pub(crate) async fn has_packed(&self, layers: &[Content], times: &str, packed: &str) -> bool {
+        let found = layers
+            .iter()
+            .map(|layer| self.packed(layer, times, packed))
+            .collect::<Option<Vec<_>>>();
+        let Some(found) = found else {
+            return false;
+        };
+        let asked = found
+            .into_iter()
+            .map(|(layer, home)| async move { home.has(&layer.blob).await });
+        let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            if !matches!(answer, Ok(true)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The same of one layer, without asking again; the store keeps where its archive is.
+    pub(crate) fn left(
+        &self,
+        layer: &Content,
+        times: &str,
+        packed: &str,
+    ) -> Result<Option<CachedLayer>, Error> {
+        let Some((layer, home)) = self.packed(layer, times, packed) else {
+            return Ok(None);
+        };
+        home.remember(self.executor.store(), &layer.blob.digest)?;
+        Ok(Some(layer))
     }
 
     /// Brings layers here that the store lacks; tells whether all are here now. What cannot be had is told,
@@ -380,12 +465,8 @@ impl Elsewhere {
         let blob = &layer.blob;
         let name = blob.digest.to_string();
         if !store.lease_blob(lease, &blob_digest(&blob.digest))? {
-            let writer = store.write_blob(Some(blob_digest(&blob.digest)))?;
             let moved = |bytes| sink.progress(name.clone(), bytes, Some(blob.size));
-            let writer = home.bring(blob, writer, &moved).await?;
-            let lease = lease.clone();
-            blocking(move || Ok(writer.finish(&lease)?)).await?;
-            home.remember(store, &blob.digest)?;
+            home.bring(&self.executor, lease, blob, &moved).await?;
         }
         let unpacking = Unpacking {
             store: store.clone(),
@@ -420,6 +501,21 @@ impl Elsewhere {
         adopted.extend(along.map(|(_, record)| filed(record, Vec::new())));
         self.executor.store().adopt_records(lease, &adopted)?;
         Ok(())
+    }
+}
+
+impl Loaded {
+    /// The layers of the results that a record's step read, as far as the cache has those.
+    fn inputs_of(&self, record: &CachedRecord) -> HashSet<Content> {
+        let parts = serde_json::from_slice::<FiledParts>(&record.parts);
+        let parts = parts.map_or_else(|_| Vec::new(), |filed| filed.facts.parts);
+        let inputs = parts.iter().filter_map(|part| match part {
+            Part::Input { definition, .. } => self.by_key.get(&Key(*definition)),
+            _ => None,
+        });
+        inputs
+            .flat_map(|index| self.cache.records[*index].layers())
+            .collect()
     }
 }
 
@@ -460,6 +556,19 @@ async fn load(executor: &Executor, place: &CachePlace) -> Result<Loaded, Error> 
     })
 }
 
+/// Whether something failed for want of space.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
+}
+
 /// A layer whose blob is here.
 struct Unpacking {
     store: Store,
@@ -494,7 +603,14 @@ impl Unpacking {
         let file = kiln_tree::stop::Stoppable::new(file, &self.stop);
         let mut reader = Hashing::new(archive::decompress(file).map_err(unreadable)?);
         let applied =
-            apply(&mut reader, draft.fs(), &limits).map_err(|error| self.damaged(words(&error)))?;
+            apply(&mut reader, draft.fs(), &limits).map_err(|error| match is_full(&error) {
+                true => kiln_store::StoreError::Full {
+                    action: "write a layer into",
+                    path: self.store.root().to_owned(),
+                }
+                .into(),
+                false => self.damaged(words(&error)),
+            })?;
         let diff_id = DiffId(reader.finish().map_err(unreadable)?);
         if diff_id != blob.diff_id {
             return Err(self.damaged(format!("its archive is {diff_id}, not {}", blob.diff_id)));

@@ -9,10 +9,12 @@ use kiln_store::Content;
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// There is nothing.
-    #[error("there is no cache at `{place}` yet")]
+    #[error("there is no cache at `{place}` yet{others}")]
     Missing {
         /// Where.
         place: String,
+        /// What is there beside it, in words.
+        others: String,
     },
     /// What is there is of another kind.
     #[error("`{place}` is {what}, not a cache of kiln")]
@@ -132,11 +134,7 @@ impl CacheError {
                 "what is there was damaged, or another kiln wrote it: name another place, or remove it"
                     .to_owned()
             }
-            CacheError::S3(S3Error::Denied { .. }) => {
-                "access_key_id, secret_access_key and session_token, or AWS_ACCESS_KEY_ID, \
-                 AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, say who asks"
-                    .to_owned()
-            }
+            CacheError::S3(error) => return error.hint().map(str::to_owned),
             CacheError::Contended { .. } => "`kiln push --cache` exports it later".to_owned(),
             _ => return None,
         })

@@ -16,21 +16,28 @@ use kiln_oci::media_type::{Flavor, OCI_MANIFEST};
 
 use super::error::CacheError;
 use crate::error::Error;
-use crate::export::{Destination, Output, write_whole};
+use crate::export::{Destination, Output, directory, write_whole};
 
-/// The file whose lock a writer holds; BuildKit's has the same.
+/// The file whose lock BuildKit holds when it writes; the directory's keeps kiln's own writers apart.
 const LOCK_FILE: &str = "index.json.lock";
-/// What the layout file says.
-const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Held by whoever changes a layout.
 #[derive(Debug)]
-pub(super) struct LayoutLock(#[expect(dead_code, reason = "held until it is dropped")] File);
+pub(super) struct LayoutLock(#[expect(dead_code, reason = "held until it is dropped")] [File; 2]);
+
+/// Errors where something else lies; another's layout need not have the file that tells one.
+pub(super) fn check(directory: &Path) -> Result<(), Error> {
+    if directory.join(INDEX_FILE).exists() {
+        return Ok(());
+    }
+    directory::check(directory)
+}
 
 /// Makes the directory if need be, and waits until nobody else writes there.
 pub(super) fn lock(directory: &Path) -> Result<LayoutLock, Error> {
-    let blobs = directory.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+    check(directory)?;
+    let others = directory::lock(directory)?;
+    directory::begin(directory)?;
     let path = directory.join(LOCK_FILE);
     let file = OpenOptions::new()
         .write(true)
@@ -39,7 +46,9 @@ pub(super) fn lock(directory: &Path) -> Result<LayoutLock, Error> {
         .open(&path)
         .map_err(Error::io("open", &path))?;
     file.lock().map_err(Error::io("lock", &path))?;
-    Ok(LayoutLock(file))
+    let blobs = directory.join("blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+    Ok(LayoutLock([others, file]))
 }
 
 /// The index of the layout; an empty one if there is none yet.
@@ -79,6 +88,18 @@ pub(super) fn find(
         source: Box::new(source),
     })?;
     Ok(Some((manifest, bytes)))
+}
+
+/// The tags of the caches that are there, in words; empty if there are none.
+pub(super) fn tags(directory: &Path) -> String {
+    let index = index(directory).unwrap_or_else(|_| Index::new(Flavor::Oci, Vec::new()));
+    let entries = index.manifests.iter();
+    let tags = entries.filter_map(|entry| entry.annotations.get(annotation::REF_NAME));
+    let tags: Vec<String> = tags.map(|tag| format!("`{tag}`")).collect();
+    match tags.is_empty() {
+        true => String::new(),
+        false => format!("; its tags are {}", tags.join(", ")),
+    }
 }
 
 fn has_tag(entry: &Descriptor, tag: &str) -> bool {
@@ -139,7 +160,7 @@ pub(super) fn put_file(
     let path = directory.join(blob_path(digest));
     let mut output = Output::create(&Destination::File(path.clone()))?;
     kiln_tree::copy::copy_bytes_unseen(blob, output.file(), size, stop)
-        .map_err(|source| Error::Destination { path, source })?;
+        .map_err(|error| Error::io("write", path)(error.into_io()))?;
     output.finish()
 }
 
@@ -166,7 +187,6 @@ pub(super) fn put(
         document,
     )?;
     write_whole(&directory.join(blob_path(&entry.digest)), &bytes)?;
-    write_whole(&directory.join(LAYOUT_FILE), LAYOUT)?;
     write_whole(&directory.join(INDEX_FILE), &after.to_bytes())?;
     // What an entry leads to that cannot be read is unknown, so that nothing is removed then.
     if let (Some(old), Some(new)) = (reach(directory, &before), reach(directory, &after)) {

@@ -5,27 +5,27 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, Manifest, Root};
 use kiln_oci::media_type;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::Client;
 use kiln_oci::s3::{S3, S3Settings};
-use kiln_store::{BlobDigest, BlobWriter, DiffId, Store};
+use kiln_store::{BlobDigest, BlobWriter, DiffId, Lease, Store};
 
 use super::document::{Cache, CachedBlob, ImageBlobs, LIMIT_BYTES};
 use super::error::{CacheError, DocumentError};
 use super::layout;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::source::{blocking, bring_blob};
 
 /// The media type of a cache's document, as the config of a manifest.
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v0+json";
 /// The key of an image's config that holds the cache of its own layers.
 pub(crate) const INLINE_KEY: &str = "kiln.cache.v0";
 /// How those of all versions begin.
-const ANY_CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v";
+pub(crate) const ANY_CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v";
 /// The media type of BuildKit's documents.
 const BUILDKIT_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// The key under which BuildKit keeps one in an image's config.
@@ -78,6 +78,19 @@ impl S3Place {
 
     pub(super) fn manifest(&self) -> String {
         format!("{}{}{}", self.prefix, self.manifests_prefix, self.name)
+    }
+}
+
+impl CachePlace {
+    /// Errors where a cache would lie among other things, as far as a look into a directory tells.
+    pub fn check(&self) -> Result<(), Error> {
+        let CachePlace::Local { directory, .. } = self else {
+            return Ok(());
+        };
+        match layout::check(directory) {
+            Err(error @ Error::NotALayout { .. }) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -408,6 +421,10 @@ impl Home {
     pub(super) fn missing(&self) -> CacheError {
         CacheError::Missing {
             place: self.place.to_string(),
+            others: match &self.place {
+                CachePlace::Local { directory, .. } => layout::tags(directory),
+                CachePlace::Registry { .. } | CachePlace::S3(_) => String::new(),
+            },
         }
     }
 
@@ -418,8 +435,29 @@ impl Home {
         }
     }
 
-    /// Brings a blob here. What comes is checked when the writer is finished.
+    /// Brings a blob here, checks it and leases it. What a registry began to send is gone on with.
     pub(super) async fn bring(
+        &self,
+        executor: &Executor,
+        lease: &Lease,
+        blob: &CachedBlob,
+        moved: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Error> {
+        let store = executor.store();
+        if let Way::Registry(_, reference) = &self.way {
+            let kind = media_type::Flavor::Oci.layer(blob.compression);
+            let descriptor = Descriptor::new(kind, blob.digest, blob.size);
+            bring_blob(executor, lease, reference, &descriptor, moved).await?;
+            return self.remember(store, &blob.digest);
+        }
+        let writer = store.write_blob(Some(blob_digest(&blob.digest)))?;
+        let writer = self.write(blob, writer, moved).await?;
+        let lease = lease.clone();
+        blocking(move || Ok(writer.finish(&lease)?)).await.map(drop)
+    }
+
+    /// Writes a blob of a directory or a bucket, which is checked when the writer is finished.
+    async fn write(
         &self,
         blob: &CachedBlob,
         mut writer: BlobWriter,
@@ -438,14 +476,6 @@ impl Home {
             Ok(())
         };
         match (&self.way, &self.place) {
-            (Way::Registry(client, reference), _) => {
-                let kind = media_type::Flavor::Oci.layer(blob.compression);
-                let descriptor = Descriptor::new(kind, blob.digest, blob.size);
-                let mut stream = client.blob(reference, &descriptor);
-                while let Some(piece) = stream.next().await {
-                    keep(&piece?, &mut writer)?;
-                }
-            }
             (Way::Local, CachePlace::Local { directory, .. }) => {
                 let path = directory.join(kiln_oci::layout::blob_path(&blob.digest));
                 let mut file = tokio::fs::File::open(&path)
@@ -470,6 +500,7 @@ impl Home {
                 let mut object = object.ok_or_else(|| {
                     Error::from(CacheError::Missing {
                         place: format!("s3://{}/{key}", place.settings.bucket),
+                        others: String::new(),
                     })
                 })?;
                 while let Some(piece) = object.next().await.map_err(CacheError::from)? {
@@ -482,14 +513,6 @@ impl Home {
             true => Ok(writer),
             false => Err(self.wrong_length(blob, writer.written())),
         }
-    }
-
-    /// Keeps where a blob is, for whoever sends it to another repository of the same registry.
-    pub(super) fn remember(&self, store: &Store, blob: &Sha256Digest) -> Result<(), Error> {
-        if let Way::Registry(_, reference) = &self.way {
-            store.put_places(&reference.name(), &[blob_digest(blob)])?;
-        }
-        Ok(())
     }
 
     /// Gives up what was begun to be sent there, for somebody who stopped waiting.
@@ -515,6 +538,14 @@ impl Home {
             }
             _ => unreachable!("BUG: a place is opened as another kind"),
         })
+    }
+
+    /// Keeps where a blob is, for whoever sends it to another repository of the same registry.
+    pub(super) fn remember(&self, store: &Store, blob: &Sha256Digest) -> Result<(), Error> {
+        if let Way::Registry(_, reference) = &self.way {
+            store.put_places(&reference.name(), &[blob_digest(blob)])?;
+        }
+        Ok(())
     }
 
     fn wrong_length(&self, blob: &CachedBlob, found: u64) -> Error {

@@ -32,7 +32,7 @@ use super::place::{CONFIG_TYPE, CachePlace, Home, S3Place, Way, blob_digest};
 use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::source::{blocking, stoppable};
+use crate::source::stoppable;
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// How often all is tried where others write at the same time.
@@ -643,11 +643,7 @@ async fn bring(
     };
     let told = descriptor(blob, Flavor::Oci);
     let moved = |bytes| observer.blob(&told, BlobState::Moving(bytes));
-    let writer = store.write_blob(Some(digest))?;
-    let writer = home.bring(blob, writer, &moved).await?;
-    let lease = lease.clone();
-    blocking(move || Ok(writer.finish(&lease)?)).await?;
-    home.remember(store, &blob.digest)
+    home.bring(executor, lease, blob, &moved).await
 }
 
 /// A cache without what needs any of these blobs.

@@ -84,17 +84,34 @@ fn lines(one: &[u8], two: &[u8]) -> Option<LineDifference> {
             (None, None) => return None,
             (a, b) if a == b => {}
             (a, b) => {
-                let cut = |line: Option<&str>| {
-                    line.map(|line| line.chars().take(MOST_LINE_CHARS).collect())
-                };
+                let both = a
+                    .unwrap_or_default()
+                    .chars()
+                    .zip(b.unwrap_or_default().chars());
+                let same = both.take_while(|(a, b)| a == b).count();
                 return Some(LineDifference {
                     number,
-                    one: cut(a),
-                    two: cut(b),
+                    one: a.map(|line| around(line, same)),
+                    two: b.map(|line| around(line, same)),
                 });
             }
         }
     }
+}
+
+/// A line, of which one that is long has only what stands around the character `at`.
+fn around(line: &str, at: usize) -> String {
+    let start = at.saturating_sub(MOST_LINE_CHARS / 2);
+    let mut chars = line.chars().skip(start);
+    let mut shown = String::new();
+    if start > 0 {
+        shown.push('…');
+    }
+    shown.extend(chars.by_ref().take(MOST_LINE_CHARS));
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -389,6 +406,30 @@ mod tests {
         check("x", b"a\nb\nc\n", b"a\nB\nc\n", "line 2: b | B");
         check("x", b"a\n", b"a\nb", "line 2:  | b");
         check("x", b"a", b"a\n", "line 2: nothing | ");
+        // Of long lines the part that differs.
+        let long = |middle: &str| format!("{}{middle}{}", "ä".repeat(500), "b".repeat(500));
+        let shown = |middle: &str| format!("…{}{middle}{}…", "ä".repeat(100), "b".repeat(99));
+        check(
+            "x",
+            long("1").as_bytes(),
+            long("2").as_bytes(),
+            &format!("line 1: {} | {}", shown("1"), shown("2")),
+        );
+        let start = "a".repeat(200);
+        let longer = format!("{start}b");
+        check(
+            "x",
+            start.as_bytes(),
+            longer.as_bytes(),
+            &format!("line 1: …{0} | …{0}b", "a".repeat(100)),
+        );
+        let ends = format!("c{start}");
+        check(
+            "x",
+            b"c",
+            ends.as_bytes(),
+            &format!("line 1: c | c{}…", "a".repeat(199)),
+        );
         check("x", b"a\0b", b"a\0c", "");
         check("x", b"\xff", b"a", "");
     }

@@ -255,10 +255,9 @@ impl Part {
             ImageConfig::from_json(&image.config).map_err(|error| unreadable(error.into()))?;
         let config =
             serde_json::from_slice(&image.config).map_err(|error| unreadable(error.into()))?;
-        let id = kiln_oci::reference::Reference::parse("image")?;
         Ok(Part {
             platform: crate::images::platform_of(&parsed).to_string(),
-            diff_ids: diff_ids(&image.config, &id)?,
+            diff_ids: diff_ids(&image.config, name)?,
             config,
             parsed,
             layers: image.layers,

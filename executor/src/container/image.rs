@@ -21,6 +21,16 @@ pub(crate) struct Found {
     pub(crate) layers: Vec<Content>,
 }
 
+/// Whether a registry is asked for an image that is not here.
+pub(crate) enum Pulls {
+    /// No.
+    Never,
+    /// Yes, and nobody is told.
+    Silently,
+    /// Yes, and this is told.
+    Told(PullObserver),
+}
+
 /// Finds an image by what was typed, and pulls it where it is not here.
 ///
 /// Of an image for several platforms it is the one for `platform`, or for the host; an image for one
@@ -30,7 +40,7 @@ pub(crate) async fn find(
     lease: &Lease,
     typed: &str,
     platform: Option<&Platform>,
-    observer: Option<PullObserver>,
+    pulls: Pulls,
 ) -> Result<Found, Error> {
     let wanted = platform.cloned().unwrap_or_else(host_platform);
     let stored = blocking({
@@ -58,7 +68,7 @@ pub(crate) async fn find(
                 name: typed.to_owned(),
             });
         }
-        None => pull(executor, lease, typed, &wanted, observer).await?,
+        None => pull(executor, lease, typed, &wanted, pulls).await?,
     };
     let platform = platform_of_programs(&config, typed, platform)?;
     Ok(Found {
@@ -83,11 +93,11 @@ async fn pull(
     lease: &Lease,
     typed: &str,
     platform: &Platform,
-    observer: Option<PullObserver>,
+    pulls: Pulls,
 ) -> Result<(ImageConfig, Vec<Content>), Error> {
     let reference = Reference::parse(typed)?.familiar();
     let tell = |event| {
-        if let Some(observer) = &observer {
+        if let Pulls::Told(observer) = &pulls {
             observer.tell(event);
         }
     };
@@ -95,6 +105,11 @@ async fn pull(
     // What was pulled before is there without a request, so there is nothing to announce.
     let image = match resolver.image(typed, platform, ResolveMode::Local).await {
         Ok(image) => image,
+        Err(Error::Offline { .. }) if matches!(pulls, Pulls::Never) => {
+            return Err(Error::NoSuchImage {
+                name: typed.to_owned(),
+            });
+        }
         Err(Error::Offline { .. }) if !executor.options().offline => {
             tell(PullEvent::Asking { reference });
             resolver

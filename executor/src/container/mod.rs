@@ -10,6 +10,8 @@ mod program;
 mod request;
 mod volume;
 
-pub(crate) use image::find;
+pub(crate) use image::{Pulls, find};
 pub use program::Program;
-pub use request::{ContainerRequest, ProgramStdio, PullEvent, PullObserver, Terminal, Volume};
+pub use request::{
+    ContainerRequest, ProgramStdio, PullEvent, PullObserver, Terminal, Tmpfs, Volume,
+};

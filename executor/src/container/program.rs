@@ -11,7 +11,7 @@ use kiln_sandbox::{
 use kiln_store::{Lease, Snapshot};
 use kiln_tree::Stop;
 
-use super::image::{self, Found};
+use super::image::{self, Found, Pulls};
 use super::process::{Process, process};
 use super::request::{ContainerRequest, ProgramStdio, Terminal};
 use super::volume;
@@ -45,7 +45,12 @@ impl Executor {
         let lease = self.store().lease();
         let observer = request.on_pull.take();
         let platform = request.platform.as_ref();
-        let found = image::find(self, &lease, &request.image, platform, observer).await?;
+        let pulls = match (request.never_pull, observer) {
+            (true, _) => Pulls::Never,
+            (false, Some(observer)) => Pulls::Told(observer),
+            (false, None) => Pulls::Silently,
+        };
+        let found = image::find(self, &lease, &request.image, platform, pulls).await?;
         let executor = self.clone();
         stoppable(move |stop| start(&executor, lease, &found, request, stop)).await
     }
@@ -123,7 +128,7 @@ fn start(
     if executor.options().single_id && (identity.uid, identity.gid) != (0, 0) {
         return Err(Error::OneId { user: process.user });
     }
-    let mounts = volume::mounts(&request.volumes)?;
+    let mounts = volume::mounts(&request.volumes, &request.tmpfs)?;
     let snapshotter = executor.snapshotter()?;
     let root = snapshotter.prepare(&lease, &image.layers, stop)?;
     make_cwd(&root, &process.cwd)?;
@@ -147,6 +152,7 @@ fn start(
         spec.resolv_conf = None;
     }
     spec.mounts = mounts;
+    spec.root_readonly = request.readonly;
     spec.stdio = match request.stdio {
         ProgramStdio::Streams {
             stdin,

@@ -22,6 +22,10 @@ pub struct ContainerRequest {
     pub env: Vec<(String, Option<String>)>,
     /// Host directories and files to be seen in the container.
     pub volumes: Vec<Volume>,
+    /// Empty file systems in memory to be seen there.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Nothing can be written but volumes and what is in memory.
+    pub readonly: bool,
     /// `user[:group]`, by name or number.
     pub user: Option<String>,
     /// An absolute path, made if it is missing.
@@ -38,6 +42,8 @@ pub struct ContainerRequest {
     pub confined: bool,
     /// The host name.
     pub hostname: Option<String>,
+    /// No registry is asked for the image.
+    pub never_pull: bool,
     /// Where its standard streams lead.
     pub stdio: ProgramStdio,
     /// Told about a pull, if there has to be one.
@@ -53,6 +59,17 @@ pub struct Volume {
     pub target: String,
     /// Whether the container can only read.
     pub readonly: bool,
+}
+
+/// An empty file system in memory, gone with the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// An absolute path in the container, not its root.
+    pub target: String,
+    /// How much it can hold; by default half of the host's memory.
+    pub size_bytes: Option<u64>,
+    /// The mode of its root.
+    pub mode: u32,
 }
 
 /// The size of a terminal in characters.

@@ -9,18 +9,26 @@ use kiln_sandbox::{Mount, MountSource};
 use kiln_tree::TreePath;
 use rustix::fs::OFlags;
 
-use super::request::Volume;
+use super::request::{Tmpfs, Volume};
 use crate::error::Error;
 
+/// What is to be seen at a place in the container.
+#[derive(Clone, Copy)]
+enum Wanted<'r> {
+    Host(&'r Volume),
+    Memory(&'r Tmpfs),
+}
+
 /// Opens every volume, those nearest to the root first, so that none hides another.
-pub(super) fn mounts(volumes: &[Volume]) -> Result<Vec<Mount>, Error> {
-    let mut known: Vec<(TreePath, &Volume)> = Vec::with_capacity(volumes.len());
-    for volume in volumes {
-        let target = target(volume)?;
+pub(super) fn mounts(volumes: &[Volume], tmpfs: &[Tmpfs]) -> Result<Vec<Mount>, Error> {
+    let mut known: Vec<(TreePath, Wanted<'_>)> = Vec::with_capacity(volumes.len() + tmpfs.len());
+    let memory = tmpfs.iter().map(Wanted::Memory);
+    for wanted in volumes.iter().map(Wanted::Host).chain(memory) {
+        let target = path(wanted.target())?;
         if known.iter().any(|(other, _)| *other == target) {
-            return Err(refused(volume, "two volumes want it"));
+            return Err(refused(wanted.target(), "two volumes want it"));
         }
-        known.push((target, volume));
+        known.push((target, wanted));
     }
     known.sort_by_key(|(target, _)| {
         target
@@ -29,25 +37,51 @@ pub(super) fn mounts(volumes: &[Volume]) -> Result<Vec<Mount>, Error> {
             .filter(|&&byte| byte == b'/')
             .count()
     });
-    known.into_iter().map(|(_, volume)| mount(volume)).collect()
+    known
+        .into_iter()
+        .map(|(_, wanted)| wanted.mount())
+        .collect()
 }
 
-/// The target without `.`, `..` and double slashes.
-fn target(volume: &Volume) -> Result<TreePath, Error> {
-    if !volume.target.starts_with('/') {
-        return Err(refused(volume, "it is not an absolute path"));
+/// A target without `.`, `..` and double slashes.
+fn path(target: &str) -> Result<TreePath, Error> {
+    if !target.starts_with('/') {
+        return Err(refused(target, "it is not an absolute path"));
     }
-    match TreePath::normalise(volume.target.as_bytes()) {
-        Ok(target) if target.is_root() => Err(refused(volume, "it is the root")),
-        Ok(target) => Ok(target),
-        Err(_) => Err(refused(volume, "it is not a path within the container")),
+    match TreePath::normalise(target.as_bytes()) {
+        Ok(path) if path.is_root() => Err(refused(target, "it is the root")),
+        Ok(path) => Ok(path),
+        Err(_) => Err(refused(target, "it is not a path within the container")),
     }
 }
 
-fn refused(volume: &Volume, reason: &str) -> Error {
+fn refused(target: &str, reason: &str) -> Error {
     Error::Mount {
-        target: volume.target.clone(),
+        target: target.to_owned(),
         reason: reason.to_owned(),
+    }
+}
+
+impl<'r> Wanted<'r> {
+    fn target(self) -> &'r str {
+        match self {
+            Wanted::Host(volume) => &volume.target,
+            Wanted::Memory(tmpfs) => &tmpfs.target,
+        }
+    }
+
+    fn mount(self) -> Result<Mount, Error> {
+        match self {
+            Wanted::Host(volume) => mount(volume),
+            Wanted::Memory(tmpfs) => Ok(Mount {
+                target: PathBuf::from(&tmpfs.target),
+                source: MountSource::Tmpfs {
+                    size_bytes: tmpfs.size_bytes,
+                    mode: tmpfs.mode,
+                },
+                readonly: false,
+            }),
+        }
     }
 }
 
@@ -89,7 +123,7 @@ mod tests {
             readonly: true,
         };
         let volumes: Vec<Volume> = targets.iter().map(volume).collect();
-        match (mounts(&volumes), expected) {
+        match (mounts(&volumes, &[]), expected) {
             (Ok(mounts), Ok(expected)) => {
                 let found: Vec<&Path> = mounts.iter().map(|mount| mount.target.as_path()).collect();
                 assert_eq!(found, expected.iter().map(Path::new).collect::<Vec<_>>());
@@ -121,6 +155,13 @@ mod tests {
             &["/a", "/b", "//a/."],
             Err("could not mount `//a/.`: two volumes want it"),
         );
+        let memory = Tmpfs {
+            target: "/a".to_owned(),
+            size_bytes: None,
+            mode: 0o755,
+        };
+        assert_eq!(mounts(&[], std::slice::from_ref(&memory)).unwrap().len(), 1);
+        assert!(mounts(&[], &[memory.clone(), memory]).is_err());
     }
 
     #[test]
@@ -131,12 +172,12 @@ mod tests {
             target: "/f".into(),
             readonly: false,
         };
-        assert_eq!(mounts(&[volume]).unwrap().len(), 1);
+        assert_eq!(mounts(&[volume], &[]).unwrap().len(), 1);
         let below = Volume {
             host: host.path().join("x"),
             target: "/f".into(),
             readonly: false,
         };
-        assert!(mounts(&[below]).is_err());
+        assert!(mounts(&[below], &[]).is_err());
     }
 }

@@ -257,11 +257,13 @@ async fn image(
         engine: Engine::Containerd,
         manifest: found.manifest_digest,
         config: found.config,
+        added: None,
         layers: LocalLayers::Each(
             layers
                 .map(|layer| LayerSource::Blob(blob(layer.digest, layer.size)))
                 .collect(),
         ),
+        blobs: found.manifest.layers,
     }))
 }
 

@@ -12,7 +12,7 @@ use super::saved::{self, Wanted};
 use super::{Asking, Engine, LocalImage, LocalLayers, diff_id};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::source::{Pieces, blocking, check_platform};
+use crate::source::{Pieces, blocking, check_platform, stated_time};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// Pieces of an archive that wait for the reader.
@@ -84,7 +84,13 @@ pub(super) async fn find(daemon: &Daemon, asking: Asking<'_>) -> Result<Option<L
         engine: Engine::Docker,
         manifest: Sha256Digest::of(&config),
         config,
+        added: found
+            .metadata
+            .last_tag_time
+            .as_deref()
+            .and_then(stated_time),
         layers: LocalLayers::Saved(Box::new(image)),
+        blobs: Vec::new(),
     };
     Ok(Some(local))
 }

@@ -19,14 +19,17 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use kiln_ir::Platform;
 use kiln_oci::daemon::{Daemon, Places};
 use kiln_oci::digest::Sha256Digest;
+use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
 use kiln_store::{DiffId, Lease};
 
+pub(crate) use self::docker::SavedImage;
 use crate::caller::caller;
 use crate::error::{Error, words};
 use crate::executor::Executor;
@@ -131,14 +134,18 @@ pub(crate) struct LocalImage {
     pub(crate) manifest: Sha256Digest,
     /// The config's bytes.
     pub(crate) config: Vec<u8>,
+    /// When the engine got it, or gave it its last name, as far as it says.
+    pub(crate) added: Option<SystemTime>,
     pub(crate) layers: LocalLayers,
+    /// What its manifest has its layers as, which the engine need not have; empty where it keeps none.
+    pub(crate) blobs: Vec<Descriptor>,
 }
 
 /// How the layers of an image can be had.
 #[derive(Debug, Clone)]
 pub(crate) enum LocalLayers {
     /// All in one stream.
-    Saved(Box<docker::SavedImage>),
+    Saved(Box<SavedImage>),
     /// Each by itself, lowest first.
     Each(Vec<LayerSource>),
 }

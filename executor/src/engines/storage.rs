@@ -4,7 +4,7 @@
 //! meanwhile is missed when it is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -330,7 +330,11 @@ impl Storage {
             engine: Engine::Podman,
             manifest: found.manifest_digest,
             config: found.config,
+            added: fs::metadata(self.images().join(&image.id))
+                .and_then(|kept| kept.modified())
+                .ok(),
             layers: LocalLayers::Each(layers.into_iter().map(LayerSource::Split).collect()),
+            blobs: found.manifest.layers,
         }))
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use kiln_oci::document::{Descriptor, Index, annotation};
 use kiln_oci::layout::{
-    Content, Export, INDEX_FILE, LAYOUT_FILE, check_version, oci_layout, read_index,
+    Content, Export, INDEX_FILE, LAYOUT, LAYOUT_FILE, check_version, oci_layout, read_index,
 };
 use kiln_store::Store;
 use kiln_tree::Stop;
@@ -20,8 +20,25 @@ use super::image::blob_digest;
 use super::output::{Output, write_whole};
 use crate::error::Error;
 
+/// Keeps other writers out of a directory, which is made if it is not there.
+pub(crate) fn lock(directory: &Path) -> Result<File, Error> {
+    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+    let file = File::open(directory).map_err(Error::io("open", directory))?;
+    file.lock().map_err(Error::io("lock", directory))?;
+    Ok(file)
+}
+
+/// Writes the file that tells a layout, which is there before anything else is.
+pub(crate) fn begin(directory: &Path) -> Result<(), Error> {
+    let path = directory.join(LAYOUT_FILE);
+    match path.exists() {
+        true => Ok(()),
+        false => write_whole(&path, LAYOUT),
+    }
+}
+
 /// Errors unless an image can be written there: an empty directory, a layout, or nothing yet.
-pub(super) fn check(directory: &Path) -> Result<(), Error> {
+pub(crate) fn check(directory: &Path) -> Result<(), Error> {
     read(directory).map(drop)
 }
 
@@ -75,14 +92,11 @@ pub(super) fn write(
     image: &Export,
     stop: &Stop,
 ) -> Result<(), Error> {
+    let _lock = lock(directory)?;
     let before = read(directory)?;
-    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-    let mut files: Vec<_> = oci_layout(std::slice::from_ref(image))
-        .into_iter()
-        .collect();
-    files.sort_by_key(|file| file.path != LAYOUT_FILE);
+    begin(directory)?;
     let mut index = None;
-    for file in files {
+    for file in oci_layout(std::slice::from_ref(image)) {
         let path = directory.join(&file.path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;

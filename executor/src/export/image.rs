@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, Manifest};
 use kiln_oci::layout::{self, Document};
-use kiln_oci::media_type::{Compression, Flavor};
+use kiln_oci::media_type::{Compression, Flavor, layer_compression};
 use kiln_oci::platform::Platform;
 use kiln_oci::reference::Reference;
 use kiln_store::{BlobDigest, Content, ImageId, Lease, NewImage, Store, StoreError};
@@ -88,7 +88,7 @@ impl Image {
     /// Keeps the image in the store; returns its manifest, and whether it was there before.
     ///
     /// Nothing is compressed for this unless it was asked for. So the manifest that the store keeps lists
-    /// layers as plain archives, but those that were pulled as what they were pulled as. It describes the
+    /// layers as plain archives, but those of bases as these name them. It describes the
     /// image to people; whoever sends it elsewhere packs the layers and writes another.
     pub(super) fn keep(
         &self,
@@ -157,9 +157,15 @@ impl Image {
         let mut descriptors = Vec::with_capacity(self.layers.len());
         let stack: Vec<Content> = self.layers.iter().map(|layer| layer.content).collect();
         for (index, layer) in self.layers.iter().enumerate() {
-            let descriptor = match layers::as_pulled(store, lease, &layer.content)? {
-                Some((_, blob)) => describe(flavor, blob),
-                None => {
+            let pulled = layers::as_pulled(store, lease, &layer.content)?;
+            let descriptor = match (&layer.named, pulled) {
+                (Some(named), _) => {
+                    let compression = layer_compression(&named.media_type);
+                    let kind = flavor.layer(compression.unwrap_or(Compression::Gzip));
+                    Descriptor::new(kind, named.digest, named.size)
+                }
+                (None, Some((_, blob))) => describe(flavor, blob),
+                (None, None) => {
                     let archive = LayerArchive::of(store, &stack[..=index], self.mtime)?;
                     let size = archive.length()?;
                     let digest = Sha256Digest::from_bytes(layer.diff_id.0);

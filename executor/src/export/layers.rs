@@ -23,15 +23,16 @@ use kiln_tree::{Entry, Kind, Manifest, Stop, TreePath};
 use rustix::fs::MemfdFlags;
 use sha2::{Digest, Sha256};
 
+use super::bases::Bases;
 use super::image::blob_digest;
 use crate::archive::decompress;
 use crate::compress::{LayerCompression, compress};
-use crate::error::Error;
+use crate::error::{Error, words};
 
 /// The version of what [`write_layer`] writes; to be raised whenever its bytes change.
 const TAR: &str = "tar v0";
 /// Stands before the digest of a manifest in which passed directories look as those below do.
-const SPELLED: &str = " as=";
+pub(crate) const SPELLED: &str = " as=";
 /// Stands before the digest of the layers below.
 const OVER: &str = " over=";
 /// What eleven octal digits of a tar header hold; larger files have a record of their own.
@@ -47,6 +48,8 @@ pub(crate) struct Layer {
     pub(crate) created: SystemTime,
     /// What its files hold.
     pub(crate) size_bytes: u64,
+    /// What the image that it came from has it as.
+    pub(crate) named: Option<Descriptor>,
     /// Where its archive is in the store, once it is packed.
     pub(crate) blob: Option<Blob>,
 }
@@ -88,15 +91,14 @@ pub(crate) fn describe(
 }
 
 fn layer(store: &Store, content: &Content, diff_id: DiffId) -> Result<Layer, Error> {
-    let info = store
-        .layer(content)?
-        .ok_or(kiln_store::StoreError::NoSuchLayer(*content))?;
-    let (created, size_bytes) = (info.created, info.size_bytes);
+    let info = store.layer(content)?;
+    let info = info.ok_or(kiln_store::StoreError::NoSuchLayer(*content))?;
     Ok(Layer {
         content: *content,
         diff_id,
-        created,
-        size_bytes,
+        created: info.created,
+        size_bytes: info.size_bytes,
+        named: None,
         blob: None,
     })
 }
@@ -282,31 +284,8 @@ pub(crate) struct Packer<'a> {
     pub(crate) mtime: MtimePolicy,
     pub(crate) packing: LayerCompression,
     pub(crate) stop: &'a Stop,
-    /// Brings the archive that a layer was pulled as here once more; `false` where nobody has it.
-    pub(crate) bring: &'a dyn Fn(DiffId) -> Result<bool, Error>,
-    /// Where layers are that are not here at all.
-    pub(crate) afar: &'a dyn Afar,
-}
-
-/// Layers of base images that were left where they are.
-pub(crate) trait Afar {
-    /// What a registry has a layer as.
-    fn blob(&self, layer: DiffId) -> Option<Descriptor>;
-    /// Brings that here, and files what it is of; `false` where nobody has it.
-    fn bring(&self, layer: DiffId) -> Result<bool, Error>;
-}
-
-/// All layers are here.
-pub(crate) struct Nowhere;
-
-impl Afar for Nowhere {
-    fn blob(&self, _: DiffId) -> Option<Descriptor> {
-        None
-    }
-
-    fn bring(&self, _: DiffId) -> Result<bool, Error> {
-        Ok(false)
-    }
+    /// Where layers that others packed came from.
+    pub(crate) bases: &'a dyn Bases,
 }
 
 impl Packer<'_> {
@@ -318,47 +297,42 @@ impl Packer<'_> {
                 Content::DiffId(_) => MtimePolicy::Keep,
                 Content::Layer(_) => self.mtime,
             };
-            if let Content::DiffId(id) = content
-                && self.store.layer(content)?.is_none()
-                && let Some(there) = self.afar.blob(*id)
-            {
-                return self.left_afar(content, *id, &there);
+            let info = self.store.layer(content)?;
+            if let (None, Content::Layer(_)) = (&info, content) {
+                return self.left(content);
             }
             let (diff_id, blob) = self.top(&layers[..=index], mtime)?;
+            // One that was left where it is has neither time nor size here.
+            let info = info.map(|info| (info.created, info.size_bytes));
+            let (created, size_bytes) = info.unwrap_or((SystemTime::UNIX_EPOCH, 0));
             Ok(Layer {
+                content: *content,
+                diff_id,
+                created,
+                size_bytes,
+                named: None,
                 blob: Some(blob),
-                ..layer(self.store, content, diff_id)?
             })
         });
         packed.collect()
     }
 
-    /// A layer that is in a registry alone, and need not come here unless it is to be packed anew.
-    fn left_afar(
-        &self,
-        content: &Content,
-        diff_id: DiffId,
-        there: &Descriptor,
-    ) -> Result<Layer, Error> {
-        let compression = layer_compression(&there.media_type).unwrap_or(Compression::Gzip);
-        let blob = Blob {
-            digest: blob_digest(&there.digest),
-            size: there.size,
-            compression,
-        };
-        let (_, blob) = match self.packing.force && compression != self.packing.compression {
-            false => (diff_id, blob),
-            true => {
-                self.afar.bring(diff_id)?;
-                self.again(content, (diff_id, blob))?
-            }
-        };
+    /// A layer that others made and packed as it would be packed here, and that stays where it is.
+    fn left(&self, content: &Content) -> Result<Layer, Error> {
+        let (times, packed) = (filed_tar(self.mtime), self.packing.filed_as());
+        let left = self.bases.left(content, &times, &packed)?;
+        let left = left.ok_or(kiln_store::StoreError::NoSuchLayer(*content))?;
         Ok(Layer {
             content: *content,
-            diff_id,
-            created: SystemTime::UNIX_EPOCH,
+            diff_id: left.blob.diff_id,
+            created: left.created,
             size_bytes: 0,
-            blob: Some(blob),
+            named: None,
+            blob: Some(Blob {
+                digest: blob_digest(&left.blob.digest),
+                size: left.blob.size,
+                compression: left.blob.compression,
+            }),
         })
     }
 
@@ -416,8 +390,10 @@ impl Packer<'_> {
         let Some(content) = stack.last() else {
             unreachable!("BUG: no layer is to be packed");
         };
-        if let Some(pulled) = as_pulled(store, lease, content)? {
-            return self.again(content, pulled);
+        if let Content::DiffId(id) = content
+            && let Some(found) = self.of_base(stack, *id)?
+        {
+            return Ok(found);
         }
         let archive = LayerArchive::of(store, stack, mtime)?;
         let options = &archive.options;
@@ -433,12 +409,12 @@ impl Packer<'_> {
         .map_err(|error| error.in_store(store))?;
         match (content, store.diff_id(content, options)?) {
             (Content::DiffId(id), _) if *id != diff_id => {
-                let pulled = match (self.bring)(*id)? {
+                let pulled = match self.bases.bring_archive(*id)? {
                     true => as_pulled(store, lease, content)?,
                     false => None,
                 };
-                let pulled = pulled.ok_or(Error::ForeignLayer { layer: *content })?;
-                return self.again(content, pulled);
+                let (_, pulled) = pulled.ok_or(Error::ForeignLayer { layer: *content })?;
+                return self.again(content, *id, pulled);
             }
             (Content::Layer(_), Some(expected)) if expected != diff_id => {
                 return Err(Error::DamagedLayer {
@@ -452,12 +428,77 @@ impl Packer<'_> {
         self.file(content, options, writer, diff_id)
     }
 
-    /// The blob that a layer was pulled as or, where all are to be packed alike, another one of the same archive.
-    fn again(&self, content: &Content, pulled: (DiffId, Blob)) -> Result<(DiffId, Blob), Error> {
-        let (expected, blob) = pulled;
-        if !self.packing.force || blob.compression == self.packing.compression {
-            return Ok((expected, blob));
+    /// The blob that others packed the highest layer of a stack as: the one that its image names; if that cannot
+    /// be had, the one that came last.
+    fn of_base(&self, stack: &[Content], diff_id: DiffId) -> Result<Option<(DiffId, Blob)>, Error> {
+        let content = Content::DiffId(diff_id);
+        let pulled = as_pulled(self.store, self.lease, &content)?.map(|(_, blob)| blob);
+        let Some(named) = self.bases.blob(stack) else {
+            return pulled
+                .map(|pulled| self.again(&content, diff_id, pulled))
+                .transpose();
+        };
+        let blob = Blob {
+            digest: blob_digest(&named.digest),
+            size: named.size,
+            compression: layer_compression(&named.media_type).unwrap_or(Compression::Gzip),
+        };
+        let is_pulled = pulled.is_some_and(|pulled| pulled.digest == blob.digest);
+        if blob.digest.0 == diff_id.0 && !is_pulled && !self.bases.has_archive(&named)? {
+            return pulled
+                .map(|pulled| self.anew(&content, diff_id, &pulled))
+                .transpose();
         }
+        if self.is_packed_anew(&blob)
+            && let Some(pulled) = pulled
+        {
+            // Any archive of it will do.
+            return self.anew(&content, diff_id, &pulled).map(Some);
+        }
+        let here = self.store.lease_blob(self.lease, &blob.digest)?;
+        if here || (!self.is_packed_anew(&blob) && self.bases.leave(&named)?) {
+            return self.again(&content, diff_id, blob).map(Some);
+        }
+        match (self.bases.bring(&named), pulled) {
+            (Err(_), _) if self.stop.is_set() => Err(Error::Cancelled),
+            (Ok(()), _) => self.again(&content, diff_id, blob).map(Some),
+            (Err(error), Some(pulled)) => {
+                self.bases.warn(format!(
+                    "layer {diff_id} leaves as {}, and not as its image names it: {}",
+                    pulled.digest,
+                    words(&error)
+                ));
+                self.again(&content, diff_id, pulled).map(Some)
+            }
+            (Err(_), None) => Ok(None),
+        }
+    }
+
+    /// Whether a layer that others packed is to be packed in another way.
+    fn is_packed_anew(&self, blob: &Blob) -> bool {
+        self.packing.force && blob.compression != self.packing.compression
+    }
+
+    /// The blob that others packed a layer as or, where all are to be packed alike, another one of the same archive.
+    fn again(
+        &self,
+        content: &Content,
+        diff_id: DiffId,
+        blob: Blob,
+    ) -> Result<(DiffId, Blob), Error> {
+        match self.is_packed_anew(&blob) {
+            true => self.anew(content, diff_id, &blob),
+            false => Ok((diff_id, blob)),
+        }
+    }
+
+    /// Another blob of the archive that is in this one.
+    fn anew(
+        &self,
+        content: &Content,
+        expected: DiffId,
+        blob: &Blob,
+    ) -> Result<(DiffId, Blob), Error> {
         if let Some(found) = self.filed(content, "")? {
             return Ok(found);
         }
@@ -561,7 +602,7 @@ pub(crate) fn as_pulled(
 }
 
 /// The times of a layer's files, in the words under which its archives are filed.
-fn filed_tar(mtime: MtimePolicy) -> String {
+pub(super) fn filed_tar(mtime: MtimePolicy) -> String {
     match mtime {
         MtimePolicy::Keep => TAR.to_owned(),
         MtimePolicy::Fixed(epoch) => format!("{TAR} mtime={epoch}"),

@@ -1,13 +1,14 @@
 //! Exporters: a result as an image in the store, an archive, a layout, a directory or a tar.
 
-mod afar;
 pub(crate) mod annotations;
 pub(crate) mod archive;
+mod bases;
 mod config;
-mod directory;
+pub(crate) mod directory;
 mod files;
 mod image;
 mod index;
+mod kinds;
 mod layers;
 mod local;
 mod options;
@@ -15,18 +16,18 @@ pub(crate) mod output;
 mod parcel;
 mod save;
 mod scans;
+mod sent;
 pub(crate) mod times;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use kiln_ir::{History, ImageConfig, Platform};
+use kiln_ir::{History, ImageConfig, NodeId, Platform};
+use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::Descriptor;
 use kiln_oci::layout::{self, docker_archive, oci_layout};
 pub use kiln_oci::media_type::{Compression, Flavor};
@@ -37,17 +38,23 @@ use kiln_tree::tar::MtimePolicy;
 pub use times::rfc3339;
 
 pub use annotations::{Annotation, AnnotationPlace};
+use bases::BuildBases;
+pub(crate) use bases::{Bases, NoBases};
 use image::Image;
 pub(crate) use image::{blob_digest, describe};
+pub use kinds::{Destination, Export};
+use layers::Layer;
 pub(crate) use layers::{
-    Hashing, LayerArchive, Nowhere, Packer, as_pulled, describe as describe_layers,
+    Hashing, LayerArchive, Packer, SPELLED, as_pulled, describe as describe_layers,
 };
 pub use options::ImageOptions;
-pub(crate) use output::{Output, write_whole};
+pub(crate) use output::Output;
+pub use output::{behind_links, check_writable, write_whole};
 use parcel::Packing;
 pub(crate) use parcel::Parcel;
 pub use save::{SaveFormat, SaveRequest};
 pub use scans::ScanToExport;
+pub use sent::Sent;
 
 use crate::attestation::Predicate;
 use crate::cache::{CacheContent, INLINE_KEY, inline_cache};
@@ -55,80 +62,9 @@ use crate::compress::LayerCompression;
 use crate::engines::{Engine, Knows, Loader};
 use crate::error::{Error, words};
 use crate::executor::Executor;
+use crate::push::Believes;
 use crate::sbom::Inventory;
 use crate::worker::{BuildWorker, Handle};
-
-/// Where and how a result is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Export {
-    /// Into kiln's own store; without a name it is found by its id.
-    Image {
-        /// How.
-        options: ImageOptions,
-    },
-    /// To the registries of its names.
-    Registry {
-        /// How.
-        options: ImageOptions,
-        /// Without a tag: who wants it knows its digest.
-        by_digest: bool,
-        /// Into kiln's own store too.
-        keep: bool,
-    },
-    /// An OCI image layout in a tar.
-    OciArchive {
-        /// Where.
-        destination: Destination,
-        /// How.
-        options: ImageOptions,
-    },
-    /// An OCI image layout in a directory; a layout that is there gets one image more.
-    OciDirectory {
-        /// The directory.
-        destination: PathBuf,
-        /// How.
-        options: ImageOptions,
-    },
-    /// What `docker load` reads.
-    DockerArchive {
-        /// Where.
-        destination: Destination,
-        /// How.
-        options: ImageOptions,
-    },
-    /// Into another engine of this host, which gets what it lacks.
-    Engine {
-        /// Which; by default the first that runs.
-        engine: Option<Engine>,
-        /// How; an engine keeps neither annotations nor a compression.
-        options: ImageOptions,
-    },
-    /// The files, into a directory.
-    Local {
-        /// The directory, made if it is not there; files in it are overwritten.
-        destination: PathBuf,
-        /// Whether each platform has a directory of its own; by default where there are several.
-        platform_split: Option<bool>,
-    },
-    /// The files, as one tar.
-    Tar {
-        /// Where.
-        destination: Destination,
-        /// Whether each platform has a directory of its own; by default where there are several.
-        platform_split: Option<bool>,
-    },
-    /// Nowhere: building was all.
-    CacheOnly,
-}
-
-/// Where an archive goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// Standard output.
-    Stdout,
-    /// A file, replaced as a whole when the export is done.
-    File(PathBuf),
-}
 
 /// The files of a result, and how they run.
 #[derive(Debug, Clone, Default)]
@@ -137,6 +73,8 @@ pub struct ResultToExport {
     pub platform: Option<Platform>,
     /// The files; none is an empty file system.
     pub handle: Option<Handle>,
+    /// The node that it lies on, such as its base image.
+    pub base: Option<NodeId>,
     /// How it runs; none is an empty config for its platform, or for this host's.
     pub config: Option<ImageConfig>,
     /// What is said of it.
@@ -302,6 +240,8 @@ struct Run<'a> {
     devices: bool,
     /// What exports need blobs of layers with, each once.
     packs: Vec<(MtimePolicy, LayerCompression)>,
+    /// No blob is needed here: images go to registries alone.
+    only_sends: bool,
     /// What software is in what is scanned beside each result, once it was looked for.
     scanned: Option<Vec<Vec<Inventory>>>,
     /// The images that were put together, by what makes them differ.
@@ -355,6 +295,7 @@ impl<'a> Run<'a> {
                 && !options.in_user_namespace
                 && !options.single_id,
             packs,
+            only_sends: exports.iter().all(Export::only_sends),
             scanned: None,
             images: Vec::new(),
             is_own_manifest: false,
@@ -379,9 +320,9 @@ impl<'a> Run<'a> {
         }
         match export {
             Export::Image { options } => {
-                let images = self.images(options, options.is_packed())?;
-                let kept = self.keep(&images, options, &names)?;
                 let packed = options.is_packed();
+                let images = self.images(options, packed)?;
+                let kept = self.keep(&images, options, &names)?;
                 self.exported.same_as_before = kept.same_as_before;
                 self.made(kept.id.to_string(), &kept.manifest, &kept.names, !packed);
             }
@@ -552,6 +493,11 @@ impl<'a> Run<'a> {
         self.scan()?;
         let mut images = Vec::with_capacity(self.given.results.len());
         for (index, (result, layers)) in self.given.results.iter().zip(&self.layers).enumerate() {
+            let bases = BuildBases {
+                worker: self.worker,
+                image: result.base,
+                leaves: self.only_sends,
+            };
             let layers = match packing {
                 Some(packing) => Packer {
                     store: self.store,
@@ -559,11 +505,10 @@ impl<'a> Run<'a> {
                     mtime,
                     packing,
                     stop: self.stop,
-                    bring: &|layer| self.worker.fetch_archive(layer),
-                    afar: self.worker,
+                    bases: &bases,
                 }
                 .pack(layers)?,
-                None => layers::describe(self.store, layers, mtime, self.stop)?,
+                None => self.described(result.base, layers, mtime)?,
             };
             let epoch = self.given.source_date_epoch;
             let mut result = result.clone();
@@ -596,6 +541,26 @@ impl<'a> Run<'a> {
         Ok(images)
     }
 
+    /// The layers of an image that nothing is packed for.
+    fn described(
+        &self,
+        base: Option<NodeId>,
+        layers: &[Content],
+        mtime: MtimePolicy,
+    ) -> Result<Vec<Layer>, Error> {
+        let mut described = layers::describe(self.store, layers, mtime, self.stop)?;
+        for (index, layer) in described.iter_mut().enumerate() {
+            layer.named = self.worker.named_blob(base, &layers[..=index]);
+            if let Some(named) = &layer.named
+                && self.store.blob_size(&blob_digest(&named.digest))?.is_none()
+            {
+                // So that whoever sends the image one day finds it.
+                self.worker.note_place(named)?;
+            }
+        }
+        Ok(described)
+    }
+
     /// Keeps an image in the store under these names, and those that its options add.
     fn keep(
         &self,
@@ -609,7 +574,7 @@ impl<'a> Run<'a> {
             false => images[0].keep(store, lease, options)?,
         };
         let digest = kept.manifest.digest.to_string();
-        let names = all_names(options, names, &digest)?;
+        let names = options.all_names(names, &digest)?;
         let same_as_before = image::name(store, lease, &kept, &names)?;
         Ok(Kept {
             id: kept.id,
@@ -631,7 +596,7 @@ impl<'a> Run<'a> {
             false => images[0].layout(options),
         };
         let digest = layout.root.digest.to_string();
-        layout.names = all_names(options, names, &digest)?;
+        layout.names = options.all_names(names, &digest)?;
         Ok(layout)
     }
 
@@ -645,9 +610,12 @@ impl<'a> Run<'a> {
         keep: bool,
     ) -> Result<(), Error> {
         let image = self.layout(options, names)?;
+        let mut id = self.id(&image, options)?;
         if keep {
             let images = self.images(options, options.is_packed())?;
-            self.exported.same_as_before = self.keep(&images, options, names)?.same_as_before;
+            let kept = self.keep(&images, options, names)?;
+            self.exported.same_as_before = kept.same_as_before;
+            id = kept.id;
         }
         let targets: Vec<Reference> = names
             .iter()
@@ -658,9 +626,14 @@ impl<'a> Run<'a> {
             .collect();
         let mut sent = Vec::new();
         let transfers = self.worker.transfers();
-        let sending = self.executor.send(&image, &targets, transfers, &mut sent);
+        let sending =
+            self.executor
+                .send(&image, &targets, Believes::Manifests, transfers, &mut sent);
         let sending = unless_stopped(self.stop, sending);
-        match tokio::runtime::Handle::current().block_on(sending)? {
+        let done = tokio::runtime::Handle::current().block_on(sending)?;
+        // It may be here from another output, or from an earlier build.
+        self.executor.keep_digests(&id, &image, &sent)?;
+        match done {
             Ok(()) => {}
             Err(source) => {
                 let is_kept = keep || self.keep_instead(options, names).is_ok();
@@ -675,7 +648,7 @@ impl<'a> Run<'a> {
                 });
             }
         }
-        self.made_layout(&image, options, names)
+        self.made_layout(&image, options, &targets)
     }
 
     /// Keeps what was to be only sent.
@@ -695,13 +668,17 @@ impl<'a> Run<'a> {
         options: &ImageOptions,
         names: &[Reference],
     ) -> Result<(), Error> {
-        let id = match self.given.is_index() {
-            true => made.root.digest.to_string(),
-            false => self.images(options, true)?[0].id.to_string(),
-        };
-        let names = all_names(options, names, &made.root.digest.to_string())?;
-        self.made(id, &made.root, &names, false);
+        let id = self.id(made, options)?;
+        let names = options.all_names(names, &made.root.digest.to_string())?;
+        self.made(id.to_string(), &made.root, &names, false);
         Ok(())
+    }
+
+    fn id(&mut self, made: &layout::Export, options: &ImageOptions) -> Result<ImageId, Error> {
+        Ok(match self.given.is_index() {
+            true => ImageId(*made.root.digest.as_bytes()),
+            false => self.images(options, true)?[0].id,
+        })
     }
 
     /// Notes what an export made; `is_own` says that nobody else has the blobs of its manifest.
@@ -736,8 +713,9 @@ impl<'a> Run<'a> {
         if export.options().is_none() {
             return Ok(Vec::new());
         }
-        let mut names = references(&self.given.tags)?;
-        for name in references(export.names())? {
+        let mut names = Vec::new();
+        let own = references(export.names())?;
+        for name in references(&self.given.tags)?.into_iter().chain(own) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -778,7 +756,14 @@ impl Executor {
             ..ResultToExport::default()
         };
         let (stack, mtime) = ([Content::DiffId(layer)], MtimePolicy::Keep);
-        let layers = layers::describe(self.store(), &stack, mtime, &Stop::NEVER)?;
+        let mut layers = layers::describe(self.store(), &stack, mtime, &Stop::NEVER)?;
+        for layer in &mut layers {
+            // Whatever the store has it as: an archive that was handed in is nobody's blob.
+            let digest = Sha256Digest::from_bytes(layer.diff_id.0);
+            let size = LayerArchive::of(self.store(), &stack, mtime)?.length()?;
+            let kind = Flavor::default().layer(Compression::None);
+            layer.named = Some(Descriptor::new(kind, digest, size));
+        }
         let image = Image::new(&given, epoch, layers, MtimePolicy::Keep)?;
         let kept = image.keep(self.store(), lease, &ImageOptions::default())?;
         let names = std::slice::from_ref(name);
@@ -801,197 +786,23 @@ struct Kept {
     same_as_before: bool,
 }
 
-/// The names of an image, with those that have its digest.
-fn all_names(
-    options: &ImageOptions,
-    names: &[Reference],
-    digest: &str,
-) -> Result<Vec<Reference>, Error> {
-    let mut all = names.to_vec();
-    if let (true, Some(prefix)) = (names.is_empty(), &options.dangling_name_prefix) {
-        all.push(Reference::parse(&format!("{prefix}@{digest}"))?);
-    }
-    if options.name_canonical {
-        for name in names {
-            all.push(Reference::parse(&format!("{name}@{digest}"))?);
-        }
-    }
-    Ok(all)
-}
-
 /// Reads a name that an image is to get.
 pub(crate) fn reference(name: &str) -> Result<Reference, Error> {
     let reference = Reference::parse(name)?;
-    match reference.digest() {
-        Some(_) => Err(Error::NameWithDigest {
+    if reference.digest().is_some() {
+        return Err(Error::NameWithDigest {
+            name: name.to_owned(),
+        });
+    }
+    // Neither could be asked for: one is no image, the other the beginning of an id.
+    match reference.familiar_name().as_str() {
+        "scratch" | "sha256" => Err(Error::ReservedName {
             name: name.to_owned(),
         }),
-        None => Ok(reference),
+        _ => Ok(reference),
     }
 }
 
 fn references(names: &[String]) -> Result<Vec<Reference>, Error> {
     names.iter().map(|name| reference(name)).collect()
-}
-
-impl Export {
-    /// Checks what can be checked before there is anything to export: its names, and how it compresses.
-    pub fn check(&self) -> Result<(), Error> {
-        references(self.names())?;
-        let Some(options) = self.options() else {
-            return Ok(());
-        };
-        if let Some(prefix) = &options.dangling_name_prefix {
-            reference(prefix)?;
-        }
-        options.packing().check()
-    }
-
-    /// Checks that it can hold these results, and has a place for all that is to be said of them.
-    pub fn check_results(&self, results: &[ResultToExport]) -> Result<(), Error> {
-        match (self, results.len()) {
-            (Export::DockerArchive { .. }, count @ 2..) => {
-                return Err(Error::OnePlatform { count });
-            }
-            (Export::Engine { .. }, count @ 2..) => {
-                return Err(Error::OnePlatformToLoad { count });
-            }
-            _ => {}
-        }
-        match self.options() {
-            Some(options) => annotations::check_results(&options.annotations, results),
-            None => Ok(()),
-        }
-    }
-
-    /// Checks that there is whom it is for: better known before an hour of building.
-    pub async fn check_engine(&self) -> Result<(), Error> {
-        if let Export::Engine { engine, .. } = self {
-            Loader::choose(*engine).await?;
-        }
-        Ok(())
-    }
-
-    /// Checks that it has the names that it needs, with those of the build.
-    pub fn check_names<'a>(
-        &'a self,
-        tags: impl IntoIterator<Item = &'a String>,
-    ) -> Result<(), Error> {
-        let Export::Registry { by_digest, .. } = self else {
-            return Ok(());
-        };
-        let mut count = 0;
-        for name in tags.into_iter().chain(self.names()) {
-            count += 1;
-            let last = name.rsplit('/').next().unwrap_or_default();
-            if *by_digest && last.contains(':') {
-                return Err(Error::TagByDigest { name: name.clone() });
-            }
-        }
-        match count {
-            0 => Err(Error::NothingNamed),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks that it can hold what is said of results beside them.
-    pub fn check_attested(&self, is_attested: bool) -> Result<(), Error> {
-        match self {
-            Export::DockerArchive { .. } if is_attested => Err(Error::NoAttestations {
-                output: "a docker archive",
-            }),
-            Export::Engine { .. } if is_attested => Err(Error::NoAttestations {
-                output: "an engine",
-            }),
-            Export::Tar { .. } if is_attested => Err(Error::NoAttestations { output: "a tar" }),
-            Export::Local {
-                platform_split: Some(false),
-                ..
-            } if is_attested => Err(Error::NoAttestations {
-                output: "a directory of several platforms",
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// How it writes an image, if it does.
-    pub fn options(&self) -> Option<&ImageOptions> {
-        match self {
-            Export::Image { options }
-            | Export::Registry { options, .. }
-            | Export::OciArchive { options, .. }
-            | Export::OciDirectory { options, .. }
-            | Export::DockerArchive { options, .. }
-            | Export::Engine { options, .. } => Some(options),
-            Export::Local { .. } | Export::Tar { .. } | Export::CacheOnly => None,
-        }
-    }
-
-    /// Whether files keep their times in an image of it though there is an epoch.
-    pub fn keeps_times(&self) -> bool {
-        let options = self.options();
-        options.is_some_and(|options| options.rewrite_timestamp == Some(false))
-    }
-
-    /// The same, to be changed; none for an engine, which keeps less.
-    pub fn options_mut(&mut self) -> Option<&mut ImageOptions> {
-        match self {
-            Export::Image { options }
-            | Export::Registry { options, .. }
-            | Export::OciArchive { options, .. }
-            | Export::OciDirectory { options, .. }
-            | Export::DockerArchive { options, .. } => Some(options),
-            Export::Engine { .. }
-            | Export::Local { .. }
-            | Export::Tar { .. }
-            | Export::CacheOnly => None,
-        }
-    }
-
-    fn names(&self) -> &[String] {
-        self.options().map_or(&[], |options| &options.names)
-    }
-
-    fn has_blobs(&self) -> bool {
-        match self {
-            Export::Image { options } => options.is_packed(),
-            Export::Engine { .. } => false,
-            _ => self.options().is_some(),
-        }
-    }
-
-    /// What people are told of it; nothing of an export to nowhere.
-    fn label(&self, names: &[Reference]) -> Option<String> {
-        let named = match names.first() {
-            Some(name) => format!(" {}", name.familiar()),
-            None => String::new(),
-        };
-        Some(match self {
-            Export::Image { .. } => format!("image{named}"),
-            Export::Registry { .. } => {
-                let hosts: std::collections::BTreeSet<&str> =
-                    names.iter().map(Reference::domain).collect();
-                let hosts: Vec<&str> = hosts.into_iter().collect();
-                format!("registry {}", hosts.join(", "))
-            }
-            Export::OciArchive { destination, .. } => format!("oci archive {destination}"),
-            Export::OciDirectory { destination, .. } => {
-                format!("oci directory {}", destination.display())
-            }
-            Export::DockerArchive { destination, .. } => format!("docker archive {destination}"),
-            Export::Local { destination, .. } => format!("directory {}", destination.display()),
-            Export::Tar { destination, .. } => format!("tar {destination}"),
-            // Which it is, is told when that is known.
-            Export::Engine { .. } | Export::CacheOnly => return None,
-        })
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Destination::Stdout => f.write_str("standard output"),
-            Destination::File(path) => path.display().fmt(f),
-        }
-    }
 }

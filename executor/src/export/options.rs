@@ -1,10 +1,12 @@
 //! How an image is written, wherever it goes.
 
 use kiln_oci::media_type::{Compression, Flavor};
+use kiln_oci::reference::Reference;
 use kiln_tree::tar::MtimePolicy;
 
 use super::annotations::Annotation;
 use crate::compress::LayerCompression;
+use crate::error::Error;
 
 /// What can be said of an exported image beside where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,6 +46,24 @@ impl ImageOptions {
     /// of a manifest that a registry will have.
     pub(super) fn is_packed(&self) -> bool {
         self.packing.is_some() || self.name_canonical || self.dangling_name_prefix.is_some()
+    }
+
+    /// The names of an image, with those that have its digest.
+    pub(super) fn all_names(
+        &self,
+        names: &[Reference],
+        digest: &str,
+    ) -> Result<Vec<Reference>, Error> {
+        let mut all = names.to_vec();
+        if let (true, Some(prefix)) = (names.is_empty(), &self.dangling_name_prefix) {
+            all.push(Reference::parse(&format!("{prefix}@{digest}"))?);
+        }
+        if self.name_canonical {
+            for name in names.iter().filter(|name| name.digest().is_none()) {
+                all.push(Reference::parse(&format!("{name}@{digest}"))?);
+            }
+        }
+        Ok(all)
     }
 
     /// Whose media types; docker has none for some of what can be asked for.

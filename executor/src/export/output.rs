@@ -6,13 +6,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::Destination;
 use crate::error::Error;
 
 /// How standard output is called in errors.
 const STDOUT: &str = "standard output";
+/// What leads to it in the end.
+const STDOUTS: [&str; 2] = ["/proc/self/fd/1", "/dev/fd/1"];
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 /// An archive being written.
 ///
@@ -38,29 +43,39 @@ impl Output {
     /// Begins to write.
     pub(crate) fn create(destination: &Destination) -> Result<Output, Error> {
         let path = match destination {
-            Destination::Stdout => {
-                let path = PathBuf::from(STDOUT);
-                let file = rustix::io::dup(rustix::stdio::stdout())
-                    .map_err(|error| Error::io("open", &path)(error.into()))?;
-                return Ok(Output {
-                    file: file.into(),
-                    path,
-                    state: State::Direct,
-                });
-            }
+            Destination::Stdout => return Output::stdout(PathBuf::from(STDOUT)),
             Destination::File(path) => path,
         };
-        // Whoever has a link there wants the file behind it replaced.
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let (file, state) = match fs::metadata(&path) {
-            Ok(metadata) if !metadata.is_file() => {
-                let file = OpenOptions::new()
-                    .write(true)
-                    .open(&path)
-                    .map_err(Error::io("open", &path))?;
-                (file, State::Direct)
+        Output::at(path)
+    }
+
+    /// Begins to write where others write, too, each behind the other.
+    fn stdout(path: PathBuf) -> Result<Output, Error> {
+        let file = rustix::io::dup(rustix::stdio::stdout())
+            .map_err(|error| Error::io("open", &path)(error.into()))?;
+        Ok(Output {
+            file: file.into(),
+            path,
+            state: State::Direct,
+        })
+    }
+
+    fn at(path: &Path) -> Result<Output, Error> {
+        let place = Place::of(path).map_err(Error::io("write", path))?;
+        let (file, path, state) = match place {
+            // Opened once more it would have an end of its own.
+            Place::Open { path, .. } if STDOUTS.iter().any(|name| path == Path::new(name)) => {
+                return Output::stdout(path);
             }
-            _ => beside(&path)?,
+            Place::Open { path, append } => {
+                let file = OpenOptions::new().write(true).append(append).open(&path);
+                let file = file.map_err(Error::io("open", &path))?;
+                (file, path, State::Direct)
+            }
+            Place::File(path) => {
+                let (file, state) = beside(&path)?;
+                (file, path, state)
+            }
         };
         Ok(Output { file, path, state })
     }
@@ -79,11 +94,19 @@ impl Output {
     pub(crate) fn finish(mut self) -> Result<(), Error> {
         self.file.flush().map_err(Error::io("write", &self.path))?;
         if let State::Nameless = self.state {
-            let name = temporary(&self.path);
             let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            rustix::fs::linkat(CWD, from, CWD, &name, AtFlags::SYMLINK_FOLLOW)
-                .map_err(|error| Error::io("name", &self.path)(error.into()))?;
-            self.state = State::Named(name);
+            let link =
+                |name: &Path| rustix::fs::linkat(CWD, &from, CWD, name, AtFlags::SYMLINK_FOLLOW);
+            // A new file is never seen under another name; only a rename replaces one.
+            let failed = |error: Errno| Error::io("name", &self.path)(error.into());
+            self.state = match link(&self.path) {
+                Err(Errno::EXIST) => {
+                    let name = temporary(&self.path);
+                    link(&name).map_err(failed)?;
+                    State::Named(name)
+                }
+                linked => linked.map(|()| State::Direct).map_err(failed)?,
+            };
         }
         if let State::Named(name) = &self.state {
             fs::rename(name, &self.path).map_err(Error::io("replace", &self.path))?;
@@ -111,18 +134,78 @@ impl Write for Output {
     }
 }
 
-/// Writes a small file as a whole.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut output = Output::create(&Destination::File(path.to_owned()))?;
+/// What a path stands for, links followed: whoever has a link there wants what is behind it.
+enum Place {
+    /// A file that is replaced, or is not there yet.
+    File(PathBuf),
+    /// What is no file, such as a pipe, or is open already: it is written to, an open file at its end.
+    Open { path: PathBuf, append: bool },
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Place> {
+        let path = behind_links(path)?;
+        // Only the kernel's own links are left, to what a process has open.
+        if path.is_symlink() {
+            return Ok(Place::Open { path, append: true });
+        }
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
+            Ok(metadata) if !metadata.is_file() => Ok(Place::Open {
+                path,
+                append: false,
+            }),
+            _ => Ok(Place::File(path)),
+        }
+    }
+}
+
+/// Where a path leads, also if nothing is there yet; links of `/proc` to open files are not followed.
+///
+/// Errors where links go in a circle.
+pub fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else {
+            return Ok(path);
+        };
+        let directory = parent(&path);
+        let of_the_kernel = rustix::fs::statfs(directory)
+            .is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC);
+        if of_the_kernel {
+            return Ok(path);
+        }
+        path = directory.join(target);
+    }
+    Err(Errno::LOOP.into())
+}
+
+/// Writes a small file as a whole, behind whatever links lead there; what is no file is written to.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut output = Output::at(path)?;
     output.write_all(bytes).map_err(Error::io("write", path))?;
     output.finish()
 }
 
-fn beside(path: &Path) -> Result<(File, State), Error> {
-    let directory = match path.parent() {
+/// Errors if [`write_whole`] could not write there; leaves nothing.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    match Place::of(path).map_err(Error::io("write", path))? {
+        // Opening a pipe would wait for its reader.
+        Place::Open { path, .. } => rustix::fs::access(&path, Access::WRITE_OK)
+            .map_err(|error| Error::io("write", &path)(error.into())),
+        Place::File(path) => beside(&path).map(|(file, state)| drop(Output { file, path, state })),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn beside(path: &Path) -> Result<(File, State), Error> {
+    let directory = parent(path);
     if path.file_name().is_none() {
         return Err(Error::io("write", path)(io::ErrorKind::IsADirectory.into()));
     }
@@ -218,6 +301,52 @@ mod tests {
         write_whole(&link, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn a_link_to_nothing_yet_stays_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (
+            directory.path().join("x.tar"),
+            directory.path().join("link"),
+        );
+        std::os::unix::fs::symlink("again", &link).unwrap();
+        std::os::unix::fs::symlink("x.tar", directory.path().join("again")).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(directory.path()), ["again", "link", "x.tar"]);
+        std::os::unix::fs::symlink("circle", directory.path().join("circle")).unwrap();
+        let error = write_whole(&directory.path().join("circle"), b"").unwrap_err();
+        assert!(error.to_string().contains("circle"), "{error}");
+    }
+
+    #[test]
+    fn an_open_file_is_gone_on_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"one ").unwrap();
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        std::os::unix::fs::symlink(&open, directory.path().join("stdout")).unwrap();
+        write_whole(Path::new(&open), b"two ").unwrap();
+        write_whole(&directory.path().join("stdout"), b"three").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one two three");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_known_before() {
+        let directory = tempfile::tempdir().unwrap();
+        check_writable(&directory.path().join("x")).unwrap();
+        assert!(names(directory.path()).is_empty());
+        check_writable(Path::new("/dev/full")).unwrap();
+        for path in ["/no/such/x", "/"] {
+            check_writable(Path::new(path)).unwrap_err();
+        }
+        // Nobody reads it yet, and nobody waits for that.
+        let pipe = directory.path().join("pipe");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(CWD, &pipe, mode).unwrap();
+        check_writable(&pipe).unwrap();
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Executor {
             let image = self.find_image(lease, asked)?;
             let mut name = None;
             if let Ok(reference) = Reference::parse(asked) {
-                let named = store.image_by_name(lease, &reference.to_string())?;
+                let named = store.image_by_name(lease, &reference.decisive())?;
                 // What is asked for by its id has no name in the archive.
                 name = named
                     .filter(|named| named.id == image.id)

@@ -278,7 +278,7 @@ pub(crate) fn open_layers(store: &Store, layers: &[LayerContent]) -> Result<Laye
     Ok(Layers {
         view: store.layers_view(layers)?,
         directories: directories?,
-        may_link: true,
+        may_link: false,
     })
 }
 

@@ -71,7 +71,8 @@ pub(crate) trait Source {
 pub(crate) struct Layers {
     pub(crate) view: View,
     pub(crate) directories: Vec<OwnedFd>,
-    /// Unchanged files may be links to the layers' own; not where somebody will write to them.
+    /// Unchanged files may be links to the layers' own; not where somebody will write to them, and not in another
+    /// layer: over each other both would show one file with two names.
     pub(crate) may_link: bool,
 }
 

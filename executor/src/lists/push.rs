@@ -2,16 +2,14 @@
 //! mounted or passed on, without being unpacked.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, Index, Manifest, annotation};
 use kiln_oci::layout::{Document, Export};
 use kiln_oci::media_type::Compression;
 use kiln_oci::reference::Reference;
-use kiln_oci::registry::{self, BlobSource, PushOptions, Pushed};
+use kiln_oci::registry::{PushOptions, Pushed};
 use kiln_store::{BlobDigest, Image, ImageId, Lease};
 
 use super::List;
@@ -19,8 +17,8 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::reference;
 use crate::packed::Packing;
-use crate::push::PushedName;
-use crate::source::{bring_blob, stoppable};
+use crate::push::{Believes, PushedName, StoredBlob};
+use crate::source::stoppable;
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
 /// Blobs that are passed on at once.
@@ -91,7 +89,9 @@ impl Executor {
             blobs,
         };
         let mut sent = Vec::new();
-        self.send(&export, &[target], observer, &mut sent).await?;
+        self.send(&export, &[target], Believes::Manifests, observer, &mut sent)
+            .await?;
+        self.keep_digests(&image.id, &export, &sent)?;
         Ok(sent)
     }
 
@@ -151,7 +151,7 @@ impl Executor {
             observer.blob(blob, BlobState::Waiting);
         }
         let passing = blobs.iter().map(|blob| async move {
-            let source = Elsewhere {
+            let source = StoredBlob {
                 executor: self.clone(),
                 lease: lease.clone(),
                 blob: (*blob).clone(),
@@ -204,49 +204,4 @@ fn attests_another(entry: &Descriptor, packed: &BTreeMap<Sha256Digest, Export>) 
 
 fn stored(blob: &Descriptor) -> BlobDigest {
     BlobDigest(*blob.digest.as_bytes())
-}
-
-/// A blob that is brought from the registry that has it once it is needed.
-#[derive(Clone)]
-struct Elsewhere {
-    executor: Executor,
-    lease: Lease,
-    blob: Descriptor,
-}
-
-impl Elsewhere {
-    async fn open(self) -> io::Result<tokio::fs::File> {
-        let store = self.executor.store();
-        let digest = stored(&self.blob);
-        let mut here = store
-            .lease_blob(&self.lease, &digest)
-            .map_err(io::Error::other)?;
-        let mut failure = None;
-        for place in store.places(&digest).map_err(io::Error::other)? {
-            if here {
-                break;
-            }
-            let Ok(from) = Reference::parse(&place) else {
-                continue;
-            };
-            let brought = bring_blob(&self.executor, &self.lease, &from, &self.blob, &|_| {});
-            match brought.await {
-                Ok(()) => here = true,
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            Some(error) if !here => Err(io::Error::other(error)),
-            _ => {
-                let file = store.open_blob(&digest).map_err(io::Error::other)?;
-                Ok(tokio::fs::File::from_std(file))
-            }
-        }
-    }
-}
-
-impl BlobSource for Elsewhere {
-    fn read_from(&self, offset: u64) -> BoxStream<'static, io::Result<Bytes>> {
-        registry::pieces(self.clone().open(), offset)
-    }
 }

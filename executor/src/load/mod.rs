@@ -14,6 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 use kiln_ir::Platform;
+use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{DocumentError, MANIFEST_LIMIT_BYTES};
 use kiln_oci::layout::{DOCKER_MANIFEST_FILE, INDEX_FILE, LAYOUT_FILE, LayoutError, check_version};
 use kiln_oci::reference::Reference;
@@ -249,22 +250,28 @@ impl Executor {
         }
         let mut loaded = Vec::with_capacity(found.len());
         for image in found {
+            let mut beside = Vec::new();
             for step in image.steps {
                 // An archive that no manifest names takes no other one's place.
                 if image.made_up
-                    && let Step::Archive(diff_id, _) = &step
+                    && let Step::Archive(diff_id, blob) = &step
                     && let content = Content::DiffId(*diff_id)
                     && store.compressed(lease, &content, "", AS_PULLED)?.is_some()
                 {
+                    beside.push(*blob);
                     continue;
                 }
                 step.take(store, lease)?;
             }
+            if !beside.is_empty() {
+                store.attach_blobs(&image.id, &beside)?;
+            }
             let mut names = Vec::with_capacity(image.names.len());
             for name in &image.names {
-                // A digest is not a name for anybody to give.
-                if name.digest().is_none() {
-                    let reference = name.to_string();
+                // A digest is not a name for anybody to give, but that of the very manifest.
+                let is_its = |digest| !image.made_up && digest == Sha256Digest::of(&image.manifest);
+                if name.digest().copied().is_none_or(is_its) {
+                    let reference = name.decisive();
                     // It may come back to the very name that it was saved under.
                     let known = match image.made_up {
                         true => store.image_by_name(lease, &reference)?,

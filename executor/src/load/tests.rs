@@ -208,9 +208,14 @@ async fn a_layouts_names_are_kept_and_its_digests_too() {
     let (directory, executor) = executor();
     let [packed, config, manifest] = image("amd64", &layer("one"));
     let root = describe("manifest.v1+json", &manifest);
+    let digest = Sha256Digest::of(&manifest);
+    let by_digest = format!("ghcr.io/a/b@{digest}");
+    let lie = format!("ghcr.io/a/b@{}", Sha256Digest::of(b"other"));
     let archive = layout(&[
         named(root.clone(), FULL, "docker.io/library/app:1"),
         named(root.clone(), SHORT, "ghcr.io/a/b:2"),
+        named(root.clone(), FULL, &by_digest),
+        named(root.clone(), FULL, &lie),
         named(root, SHORT, "latest"),
     ])
     .blob(&packed)
@@ -218,7 +223,12 @@ async fn a_layouts_names_are_kept_and_its_digests_too() {
     .blob(&manifest)
     .bytes();
     let loaded = load(&executor, archive, None).await.unwrap();
-    assert_eq!(show(&loaded), ["app:1+ghcr.io/a/b:2 linux/amd64"]);
+    let shown = format!("app:1+ghcr.io/a/b:2+{by_digest} linux/amd64");
+    assert_eq!(show(&loaded), [shown]);
+    assert_eq!(
+        saved_root(&directory, &executor, &by_digest).await,
+        digest.to_string()
+    );
     assert_eq!(
         saved_root(&directory, &executor, "app:1").await,
         Sha256Digest::of(&manifest).to_string()

@@ -35,6 +35,14 @@ pub enum MountsError {
         /// Where.
         place: String,
     },
+    /// What is to be imported is something else.
+    #[error("`{place}` is no export of cache mounts: {reason}")]
+    NoExport {
+        /// Where.
+        place: String,
+        /// What it lacks.
+        reason: String,
+    },
     /// A place for exports that can mean nothing.
     #[error("`{text}` is no place for cache mounts: {reason}")]
     Place {
@@ -149,6 +157,10 @@ impl MountsError {
             MountsError::InUse { .. } => "remove it when that build is done".to_owned(),
             MountsError::Place { .. } => {
                 "a file ends in .tar or is -, a directory begins with / or ., and all else is a registry reference"
+                    .to_owned()
+            }
+            MountsError::NothingThere { .. } | MountsError::NoExport { .. } => {
+                "`kiln mounts export PLACE` makes one where the mounts are: a .tar file, a directory or a tag of a registry"
                     .to_owned()
             }
             MountsError::SomethingElse { .. } => "choose another name or tag for cache mounts".to_owned(),

@@ -1,5 +1,6 @@
 //! Exporting: a picture of each mount, what the destination lacks of it, and the documents.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
@@ -41,10 +42,26 @@ pub struct ExportedMount {
     pub files: u64,
     /// What they hold, each hard link group counted once.
     pub bytes: u64,
-    /// What has to be sent, compressed: what is not there yet.
+    /// What was sent, compressed: what was not there yet.
     pub new_bytes: u64,
+    /// What its blobs are beside that: the place had them already.
+    pub there_bytes: u64,
     /// The destination has this very picture.
     pub unchanged: bool,
+}
+
+impl ExportedMount {
+    /// Counts what a mount is made of: what is new, which is so for the first mount that has it, and the rest.
+    fn split(&mut self, mount: &ExportedTree, new: &mut BTreeMap<Sha256Digest, u64>) {
+        let packs = mount.packs.iter().map(|pack| (pack.digest, pack.size));
+        (self.new_bytes, self.there_bytes) = (0, 0);
+        for (blob, size) in packs.chain([(mount.tree.digest, mount.tree.size)]) {
+            match new.remove(&blob) {
+                Some(_) => self.new_bytes += size,
+                None => self.there_bytes += size,
+            }
+        }
+    }
 }
 
 /// What an export did.
@@ -100,7 +117,7 @@ impl Executor {
             None => None,
         };
         let mut ours = Ours::default();
-        let mut mounts = Vec::new();
+        let (mut mounts, mut exported) = (Vec::new(), Vec::new());
         for id in ids {
             let old = match (&shelf, &before) {
                 (Some(shelf), Some(contents)) => old_tree(shelf, contents, &id).await,
@@ -110,6 +127,7 @@ impl Executor {
             let taken = self.take_picture(&lease, &id, old, &excluded, tell).await?;
             tell(MountsEvent::Packed(taken.told.clone()));
             mounts.push(taken.told.clone());
+            exported.push(taken.mount.clone());
             if !taken.told.unchanged {
                 ours.add(taken.mount, taken.tree, taken.new);
             }
@@ -118,8 +136,13 @@ impl Executor {
             true => (0, None),
             false => {
                 let published = self.publish_mounts(&request.place, shelf, &ours, observer);
-                let (sent, digest) = published.await?;
-                (sent, Some(digest.to_string()))
+                let published = published.await?;
+                let mut new = ours.blobs();
+                new.retain(|blob, _| !published.there.contains(blob));
+                for (told, mount) in mounts.iter_mut().zip(&exported) {
+                    told.split(mount, &mut new);
+                }
+                (published.sent_bytes, Some(published.digest.to_string()))
             }
         };
         // They are of no use here.
@@ -198,18 +221,20 @@ impl Executor {
                 tree: described,
                 packs: packed.packs,
             };
-            let packs: u64 = packed.new.iter().map(|pack| pack.size).sum();
-            let told = ExportedMount {
+            let mut told = ExportedMount {
                 id: id.clone(),
                 files: mount.files,
                 bytes: mount.bytes,
-                new_bytes: if unchanged {
-                    0
-                } else {
-                    packs + mount.tree.size
-                },
+                new_bytes: 0,
+                there_bytes: 0,
                 unchanged,
             };
+            let packs = packed.new.iter().map(|pack| (pack.digest, pack.size));
+            let mut new: BTreeMap<_, _> = packs.collect();
+            if !unchanged {
+                new.insert(mount.tree.digest, mount.tree.size);
+            }
+            told.split(&mount, &mut new);
             Ok(Taken {
                 mount,
                 tree,

@@ -1,8 +1,10 @@
 //! Importing: what is missing is brought here, and the new directory takes the old one's place.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use kiln_oci::layout::LAYOUT_FILE;
 use kiln_store::{MountDraft, WholeMount};
 use kiln_tree::assemble::{Put, assemble};
 use kiln_tree::copy::{copy_bytes_unseen, create_file, link_file};
@@ -33,6 +35,21 @@ pub struct ImportMounts {
     pub place: MountsPlace,
     /// What is here and is younger, or not in the export, stays.
     pub merge: bool,
+}
+
+/// Says of what is none that an export was expected: there, nothing is to be written.
+fn no_export(place: &MountsPlace, error: Error) -> Error {
+    let reason = match &error {
+        Error::NotALayout { .. } => format!("there is no file `{LAYOUT_FILE}` in it"),
+        Error::Mounts(MountsError::Archive { source, .. })
+            if source.kind() != io::ErrorKind::StorageFull =>
+        {
+            "it is no whole tar archive".to_owned()
+        }
+        _ => return error,
+    };
+    let place = place.to_string();
+    MountsError::NoExport { place, reason }.into()
 }
 
 /// A mount that is here now.
@@ -71,11 +88,14 @@ impl Executor {
         tell: Tell<'_>,
         observer: &TransferObserver,
     ) -> Result<Vec<ImportedMount>, Error> {
-        let shelf = Shelf::open(self, &request.place).await?;
+        let shelf = Shelf::open(self, &request.place).await;
+        let shelf = shelf.map_err(|error| no_export(&request.place, error))?;
         let nothing = || MountsError::NothingThere {
             place: shelf.shown().to_owned(),
         };
-        let contents = shelf.contents().await?.ok_or_else(nothing)?;
+        let contents = shelf.contents().await;
+        let contents = contents.map_err(|error| no_export(&request.place, error))?;
+        let contents = contents.ok_or_else(nothing)?;
         let existing = match request.merge {
             true => Existing::Merge,
             false => Existing::Replace,

@@ -20,7 +20,7 @@ use super::error::MountsError;
 use super::format::{ARTIFACT, CONFIG, CONFIG_LIMIT_BYTES, Config, PACK_LIMIT_BYTES, VERSION};
 use super::publish::read_pack;
 use crate::archive;
-use crate::cache::copies_of;
+use crate::cache::{ANY_CONFIG_TYPE, copies_of};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::load::{inside, open_regular};
@@ -231,6 +231,7 @@ impl Shelf {
     /// Reads what is there, when nobody writes to it; none if there is nothing.
     pub(super) async fn contents(&self) -> Result<Option<Contents>, Error> {
         let _lock = match &self.kind {
+            Kind::Directory(path) if !path.exists() => return Ok(None),
             Kind::Directory(path) => {
                 let path = path.clone();
                 blocking(move || Ok(shared(&path))).await?
@@ -282,6 +283,9 @@ impl Shelf {
         };
         if manifest.artifact_type != ARTIFACT || manifest.config.media_type != CONFIG {
             let found = match manifest.artifact_type.as_str() {
+                "" if manifest.config.media_type.starts_with(ANY_CONFIG_TYPE) => {
+                    "a cache of steps".to_owned()
+                }
                 "" => "an image".to_owned(),
                 other => format!(
                     "an artifact of type `{}`",
@@ -396,11 +400,14 @@ impl Shelf {
             path: path.clone(),
             source,
         };
+        // Before the file is looked for: it is the first that a writer makes.
+        if let Kind::Directory(path) = &self.kind
+            && is_empty(path)?
+        {
+            return Ok(None);
+        }
         let Some(version) = self.file(LAYOUT_FILE, MANIFEST_LIMIT_BYTES)? else {
-            return match &self.kind {
-                Kind::Directory(path) if is_empty(path)? => Ok(None),
-                _ => Err(Error::NotALayout { path }),
-            };
+            return Err(Error::NotALayout { path });
         };
         check_version(&version).map_err(unreadable)?;
         let Some(index) = self.file(INDEX_FILE, MANIFEST_LIMIT_BYTES)? else {
@@ -461,7 +468,7 @@ pub(super) fn is_export(entry: &Descriptor) -> bool {
     entry.artifact_type == ARTIFACT
 }
 
-/// Keeps exporters out of a directory; nothing where it is not there, or cannot be locked.
+/// Keeps writers out of a directory; nothing where it cannot be locked.
 fn shared(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
     file.lock_shared().ok()?;

@@ -1,10 +1,10 @@
 //! Writing exports: blobs first, then what names them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use kiln_oci::digest::Sha256Digest;
@@ -21,8 +21,9 @@ use crate::cache::{is_refusal, pause};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::export::Destination;
-use crate::export::archive;
 use crate::export::output::{Output, write_whole};
+use crate::export::{archive, directory};
+use crate::push::Believes;
 use crate::source::{blocking, stoppable};
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 
@@ -37,6 +38,15 @@ pub(super) struct Ours {
     mounts: Vec<ExportedTree>,
     trees: Vec<(Descriptor, Bytes)>,
     packs: Vec<Pack>,
+}
+
+/// What became of an export.
+pub(super) struct Published {
+    /// Bytes of blobs that were sent or written.
+    pub(super) sent_bytes: u64,
+    pub(super) digest: Sha256Digest,
+    /// What the place had already of what was to be sent.
+    pub(super) there: BTreeSet<Sha256Digest>,
 }
 
 /// The documents of an export.
@@ -61,9 +71,22 @@ impl Ours {
         self.packs.iter()
     }
 
-    fn bytes(&self) -> u64 {
-        let trees = self.trees.iter().map(|(tree, _)| tree.size);
-        trees.chain(self.packs.iter().map(|pack| pack.size)).sum()
+    /// Its blobs by their digests, each once, with their lengths.
+    pub(super) fn blobs(&self) -> BTreeMap<Sha256Digest, u64> {
+        let trees = self.trees.iter().map(|(tree, _)| (tree.digest, tree.size));
+        let packs = self.packs.iter().map(|pack| (pack.digest, pack.size));
+        trees.chain(packs).collect()
+    }
+
+    /// What is written when a place that had some of it gets the rest.
+    fn published(&self, digest: Sha256Digest, there: BTreeSet<Sha256Digest>) -> Published {
+        let blobs = self.blobs();
+        let new = blobs.iter().filter(|(blob, _)| !there.contains(blob));
+        Published {
+            sent_bytes: new.map(|(_, size)| size).sum(),
+            digest,
+            there,
+        }
     }
 }
 
@@ -96,22 +119,21 @@ fn nothing() -> Config {
 }
 
 impl Executor {
-    /// Writes an export, whose packs the caller holds; returns how many bytes of blobs were sent, and
-    /// its digest.
+    /// Writes an export, whose packs the caller holds.
     pub(super) async fn publish_mounts(
         &self,
         place: &MountsPlace,
         shelf: Option<Shelf>,
         ours: &Ours,
         observer: &TransferObserver,
-    ) -> Result<(u64, Sha256Digest), Error> {
+    ) -> Result<Published, Error> {
         match (place, shelf) {
             (MountsPlace::Registry(_), Some(shelf)) => {
                 self.push_mounts(&shelf, ours, observer).await
             }
             (MountsPlace::Directory(path), Some(shelf)) => {
                 let directory = path.clone();
-                let lock = blocking(move || lock(&directory)).await?;
+                let lock = blocking(move || directory::lock(&directory)).await?;
                 // Nobody else writes there until this ends.
                 let before = shelf.contents_held().await?;
                 let (store, path, ours) = (self.store().clone(), path.clone(), ours.clone());
@@ -126,10 +148,11 @@ impl Executor {
             (MountsPlace::Stream, _) | (_, None) => {
                 let (store, ours) = (self.store().clone(), ours.clone());
                 let config = nothing().with(&ours.mounts);
-                stoppable(move |stop| {
-                    write_archive(&store, &Destination::Stdout, &config, &ours, stop)
-                })
-                .await
+                let digest = stoppable({
+                    let ours = ours.clone();
+                    move |stop| write_archive(&store, &Destination::Stdout, &config, &ours, stop)
+                });
+                Ok(ours.published(digest.await?, BTreeSet::new()))
             }
         }
     }
@@ -140,7 +163,7 @@ impl Executor {
         place: &MountsPlace,
         path: &Path,
         ours: &Ours,
-    ) -> Result<(u64, Sha256Digest), Error> {
+    ) -> Result<Published, Error> {
         let above = match path.parent() {
             Some(above) if above != Path::new("") => above.to_owned(),
             _ => PathBuf::from("."),
@@ -173,8 +196,13 @@ impl Executor {
         for pack in brought {
             self.store().delete_blob(&pack)?;
         }
-        let (_, digest) = written?;
-        Ok((ours.bytes(), digest))
+        let had = |blob: &Sha256Digest, size| {
+            let blob = Descriptor::new(PACK, *blob, size);
+            shelf.as_ref().is_some_and(|shelf| shelf.has(&blob))
+        };
+        let blobs = ours.blobs().into_iter();
+        let there = blobs.filter(|(blob, size)| had(blob, *size));
+        Ok(ours.published(written?, there.map(|(blob, _)| blob).collect()))
     }
 
     /// Adds to what is ours all else that a config names; tells which packs were brought here for it.
@@ -235,20 +263,21 @@ impl Executor {
         shelf: &Shelf,
         ours: &Ours,
         observer: &TransferObserver,
-    ) -> Result<(u64, Sha256Digest), Error> {
+    ) -> Result<Published, Error> {
         let reference = shelf
             .reference()
             .expect("BUG: a place in a registry has a name");
-        let sent = Arc::new(AtomicU64::new(0));
-        let (counter, told) = (Arc::clone(&sent), observer.clone());
+        let present = Arc::new(Mutex::new(BTreeSet::new()));
+        let (found, told) = (Arc::clone(&present), observer.clone());
         let observer = TransferObserver::new(move |event| {
             if let TransferEvent::Blob {
-                size_bytes,
-                state: BlobState::Moved,
+                digest,
+                state: BlobState::Present | BlobState::Mounted,
                 ..
-            } = event
+            } = &event
             {
-                counter.fetch_add(size_bytes, Ordering::Relaxed);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.extend(digest.parse::<Sha256Digest>());
             }
             told.tell(event);
         });
@@ -280,7 +309,8 @@ impl Executor {
             if all_cover(&look(&mut names).await?, ours) {
                 pause(0).await;
                 if all_cover(&look(&mut names).await?, ours) {
-                    return Ok((sent.load(Ordering::Relaxed), export.root.digest));
+                    let there = present.lock().unwrap_or_else(PoisonError::into_inner);
+                    return Ok(ours.published(export.root.digest, there.clone()));
                 }
             }
             pause(attempt).await;
@@ -311,7 +341,13 @@ impl Executor {
             let is_own = at + 1 == names.len();
             let name = names[at].reference().cloned();
             let mut sent = Vec::new();
-            let sending = self.send(export, name.as_slice(), &silent, &mut sent);
+            let sending = self.send(
+                export,
+                name.as_slice(),
+                Believes::Manifests,
+                &silent,
+                &mut sent,
+            );
             match sending.await {
                 Ok(()) => {}
                 // Goes on without copies, where none may be made.
@@ -373,13 +409,13 @@ fn write_archive(
     config: &Config,
     ours: &Ours,
     stop: &Stop,
-) -> Result<(u64, Sha256Digest), Error> {
+) -> Result<Sha256Digest, Error> {
     let export = layout_of(config, ours);
     let digest = export.root.digest;
     let mut output = Output::create(destination)?;
     archive::write(store, &oci_layout(&[export]), 0, &mut output, stop)?;
     output.finish()?;
-    Ok((ours.bytes(), digest))
+    Ok(digest)
 }
 
 fn layout_of(config: &Config, ours: &Ours) -> layout::Export {
@@ -398,14 +434,6 @@ fn layout_of(config: &Config, ours: &Ours) -> layout::Export {
     }
 }
 
-/// Keeps other exporters out of a directory, which is made if it is not there.
-fn lock(directory: &Path) -> Result<File, Error> {
-    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-    let file = File::open(directory).map_err(Error::io("open", directory))?;
-    file.lock().map_err(Error::io("lock", directory))?;
-    Ok(file)
-}
-
 /// Adds to a layout: blobs, then the index; then what nothing names any more goes.
 fn write_directory(
     store: &Store,
@@ -414,11 +442,11 @@ fn write_directory(
     ours: &Ours,
     observer: &TransferObserver,
     stop: &Stop,
-) -> Result<(u64, Sha256Digest), Error> {
-    let there = before
+) -> Result<Published, Error> {
+    let config = before
         .as_ref()
-        .map_or_else(nothing, |contents| contents.config.clone());
-    let config = there.with(&ours.mounts);
+        .map_or_else(nothing, |contents| contents.config.clone())
+        .with(&ours.mounts);
     let export = layout_of(&config, ours);
     // What was there when the pictures were taken may have gone with somebody else's export.
     let has = |pack: &Pack| {
@@ -432,6 +460,7 @@ fn write_directory(
         }
         .into());
     }
+    directory::begin(directory)?;
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
     let index_path = directory.join(INDEX_FILE);
@@ -449,7 +478,12 @@ fn write_directory(
     };
     let digest = export.root.digest;
     let root = export.root.clone();
-    let mut written = 0;
+    let is_there = |path: &Path, size| {
+        fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == size)
+    };
+    let blobs = ours.blobs().into_iter();
+    let there = blobs.filter(|(blob, size)| is_there(&directory.join(blob_path(blob)), *size));
+    let there: BTreeSet<Sha256Digest> = there.map(|(blob, _)| blob).collect();
     for file in oci_layout(&[export]) {
         let path = directory.join(&file.path);
         match file.content {
@@ -460,15 +494,13 @@ fn write_directory(
                     return Err(Error::Cancelled);
                 }
                 let blob = Descriptor::new(PACK, digest, size);
-                let there = fs::metadata(&path);
-                if there.is_ok_and(|there| there.is_file() && there.len() == size) {
+                if is_there(&path, size) {
                     observer.blob(&blob, BlobState::Present);
                     continue;
                 }
                 observer.blob(&blob, BlobState::Moving(0));
                 write_whole(&path, &read_pack(store, &digest)?)?;
                 observer.blob(&blob, BlobState::Moved);
-                written += size;
             }
         }
     }
@@ -480,10 +512,7 @@ fn write_directory(
     if let (Some(before), false) = (before, others) {
         remove_unnamed(directory, &before, &config)?;
     }
-    Ok((
-        written + ours.trees.iter().map(|(tree, _)| tree.size).sum::<u64>(),
-        digest,
-    ))
+    Ok(ours.published(digest, there))
 }
 
 /// Removes what the older export named and the new one does not.

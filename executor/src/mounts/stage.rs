@@ -217,10 +217,8 @@ impl Stage {
                 file.set_len(key.0)
                     .map_err(Error::io("set the length of", &path))?;
                 let hashed = kiln_tree::handle::hash(&file, &mut buffer, stop);
-                let (digest, _) = hashed.map_err(|source| Error::Destination {
-                    path: path.clone(),
-                    source,
-                })?;
+                let (digest, _) =
+                    hashed.map_err(|error| Error::io("read", &path)(error.into_io()))?;
                 if digest != key.1 {
                     return Err(shelf
                         .hostile("a file has another digest than it should")

@@ -236,6 +236,9 @@ fn a_second_export_sends_what_changed() {
         second.sent_bytes * 4 < first.sent_bytes,
         "{second:?} after {first:?}"
     );
+    let told = &second.mounts[0];
+    assert_eq!(told.new_bytes, second.sent_bytes);
+    assert!(told.there_bytes > told.new_bytes, "{told:?}");
     // What nothing names any more is gone: the older documents.
     assert_eq!(blobs(&place).len(), before.len() + 1);
     two.import(&place);
@@ -550,6 +553,33 @@ fn places_are_what_they_look_like() {
     assert!(MountsPlace::parse(&format!("cache@sha256:{digest}")).is_err());
 }
 
+/// Two mounts with the same files: what one brought is there for the other, wherever they go.
+#[test]
+fn what_another_mount_brought_is_there_already() {
+    let one = host();
+    for id in ["a", "b", "c"] {
+        fs::write(one.mount(id).join("large"), noise(7, 1 << 20)).unwrap();
+        set_time(&one.mount(id).join("large"), 1_600_000_000, 0);
+        set_time(&one.mount(id), 1_600_000_000, 0);
+    }
+    for name in ["cache", "cache.tar"] {
+        let place = one.place(name);
+        let first = one.export(&["a", "b"], &place);
+        let [a, b] = &first.mounts[..] else {
+            panic!("two mounts were exported")
+        };
+        assert_eq!(
+            (a.new_bytes, b.there_bytes),
+            (first.sent_bytes - b.new_bytes, a.new_bytes)
+        );
+        assert!(b.new_bytes == 0 && a.there_bytes == 0, "{first:?}");
+        // Also what an earlier export brought.
+        let second = one.export(&["c"], &place);
+        let there = (second.sent_bytes, second.mounts[0].there_bytes);
+        assert_eq!(there, (0, a.new_bytes), "{second:?}");
+    }
+}
+
 #[test]
 fn something_else_is_neither_read_nor_replaced() {
     let one = host();
@@ -557,8 +587,28 @@ fn something_else_is_neither_read_nor_replaced() {
     let place = one.place("cache");
     fs::create_dir(&place).unwrap();
     fs::write(Path::new(&place).join("precious"), "").unwrap();
-    let refused = one.try_import(&place, false).unwrap_err();
-    assert!(matches!(refused, Error::NotALayout { .. }), "{refused:?}");
+    let check = |place: &str, expected: &str| {
+        let refused = one.try_import(place, false).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("`{place}` is no export of cache mounts: {expected}")
+        );
+        let hint = refused.hint().unwrap();
+        assert!(
+            hint.starts_with("`kiln mounts export PLACE` makes one"),
+            "{hint}"
+        );
+    };
+    check(&place, "there is no file `oci-layout` in it");
+    let archive = one.place("other.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&archive).unwrap());
+    tar.append_dir_all("d", &place).unwrap();
+    tar.finish().unwrap();
+    drop(tar);
+    check(&archive, "there is no file `oci-layout` in it");
+    let text = one.place("text.tar");
+    fs::write(&text, "some text ".repeat(200)).unwrap();
+    check(&text, "it is no whole tar archive");
     let request = ExportMounts {
         ids: Vec::new(),
         place: MountsPlace::parse(&place).unwrap(),

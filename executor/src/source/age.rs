@@ -19,6 +19,12 @@ pub fn ago(time: SystemTime) -> String {
     format!("{count} {unit}{plural} ago")
 }
 
+/// A time that is stated of an image; nothing if that is the beginning of time, as in reproducible ones.
+pub(crate) fn stated_time(text: &str) -> Option<SystemTime> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    (time.as_second() > 0).then(|| SystemTime::from(time))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -7,12 +7,14 @@ use futures_util::StreamExt as _;
 use kiln_oci::digest::Verifier;
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
-use kiln_oci::registry;
+use kiln_oci::registry::{self, Client};
 use kiln_store::{BlobDigest, BlobWriter, Lease};
+use kiln_tree::Stop;
 
 use super::fetch::blocking;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::patience::arriving;
 
 /// A shorter beginning of a blob is not worth keeping.
 const LEAST_KEPT_BYTES: u64 = 1 << 20;
@@ -24,6 +26,32 @@ pub(super) struct Begun {
     pub(super) head: Option<File>,
     /// What is left to check, once the rest has come.
     pub(super) seen: Verifier,
+}
+
+/// What a transfer of a blob began with.
+pub(super) struct Tried<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    places: usize,
+    went_on: bool,
+}
+
+impl<'a> Tried<'a> {
+    pub(super) fn new(client: &'a Client, reference: &'a Reference, begun: &Begun) -> Tried<'a> {
+        Tried {
+            client,
+            reference,
+            places: client.places(reference),
+            went_on: begun.head.is_some(),
+        }
+    }
+
+    /// Whether what failed may go well from the beginning: the bytes were wrong, and it may be those that were here
+    /// before, or a mirror's, which is not asked again.
+    pub(super) fn allows_another(&self, error: &Error) -> bool {
+        matches!(error, Error::Registry(registry::Error::Content { .. }))
+            && (self.went_on || self.client.places(self.reference) < self.places)
+    }
 }
 
 /// Begins to write a blob, or goes on where an earlier transfer stopped.
@@ -98,19 +126,59 @@ pub(crate) async fn bring_blob(
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Error> {
     let store = executor.store();
-    if store.lease_blob(lease, &BlobDigest(*blob.digest.as_bytes()))? {
+    let digest = BlobDigest(*blob.digest.as_bytes());
+    if store.lease_blob(lease, &digest)? {
         return Ok(());
     }
-    let begun = begin(executor, blob, true).await?;
-    let went_on = begun.head.is_some();
-    match bring(executor, lease, reference, blob, begun, moved).await {
-        // It may be the beginning that is wrong.
-        Err(Error::Registry(registry::Error::Content { .. })) if went_on => {
-            let begun = begin(executor, blob, false).await?;
-            bring(executor, lease, reference, blob, begun, moved).await
-        }
-        done => done,
+    let _arriving = arriving(store, &digest.0, &Stop::NEVER, |_| {}).await?;
+    if store.lease_blob(lease, &digest)? {
+        return Ok(());
     }
+    let client = executor.registry()?;
+    let mut begun = begin(executor, blob, true).await?;
+    loop {
+        let tried = Tried::new(client, reference, &begun);
+        match bring(executor, lease, reference, blob, begun, moved).await {
+            Err(error) if tried.allows_another(&error) => {
+                begun = begin(executor, blob, false).await?;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Brings a blob here from a repository that was seen to have it, unless it is here, and leases it.
+pub(crate) async fn bring_from_anywhere(
+    executor: &Executor,
+    lease: &Lease,
+    blob: &Descriptor,
+) -> Result<(), Error> {
+    let (store, digest) = (executor.store(), BlobDigest(*blob.digest.as_bytes()));
+    if store.lease_blob(lease, &digest)? {
+        return Ok(());
+    }
+    let nobody = |why| Error::BlobElsewhere {
+        blob: blob.digest.to_string(),
+        why,
+    };
+    if executor.options().offline {
+        return Err(nobody("--offline forbids asking for it"));
+    }
+    let mut failure = nobody("no repository is known to have it");
+    for place in store.places(&digest)? {
+        let Ok(reference) = Reference::parse(&place) else {
+            continue;
+        };
+        match bring_blob(executor, lease, &reference, blob, &|_| {}).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_outage() => failure = error,
+            Err(error) => {
+                store.forget_place(&place, &digest)?;
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
 }
 
 async fn bring(

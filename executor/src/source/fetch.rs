@@ -17,12 +17,13 @@ use kiln_tree::stop::Stoppable;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::blob::{self, Begun};
-use super::resolve::{Place, ResolvedImage};
+use super::blob::{self, Begun, Tried};
+use super::resolve::{Place, ResolvedImage, short};
 use crate::combine::clone_layer;
-use crate::engines::{self, LayerSource, LocalLayers, keep_archive};
+use crate::engines::{self, LayerSource, LocalLayers, SavedImage, keep_archive};
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::patience::arriving;
 use crate::transfer::{BlobState, TransferEvent, TransferObserver};
 use crate::unpack::{Of, unpack};
 
@@ -50,7 +51,7 @@ pub(crate) async fn fetch(
     if missing.is_empty() {
         return Ok((layers, false));
     }
-    if let Place::Engine(LocalLayers::Saved(saved)) = &image.place {
+    if let Some(saved) = saved(image) {
         engines::bring(executor, lease, saved, &missing, observer).await?;
         return Ok((layers, true));
     }
@@ -84,8 +85,13 @@ pub(crate) async fn fetch(
         tasks.shutdown().await;
         return Err(failure);
     }
-    if let Place::Registry { reference, blobs } = &image.place {
-        let blobs: Vec<BlobDigest> = blobs
+    if let Place::Registry(reference)
+    | Place::Engine {
+        name: reference, ..
+    } = &image.place
+    {
+        let blobs: Vec<BlobDigest> = image
+            .blobs
             .iter()
             .map(|blob| BlobDigest(bytes_of(&blob.digest)))
             .collect();
@@ -106,7 +112,7 @@ pub(crate) async fn fetch_archive(
     let Some(index) = image.diff_ids.iter().position(|id| *id == layer) else {
         return Ok(false);
     };
-    if let Place::Engine(LocalLayers::Saved(saved)) = &image.place {
+    if let Some(saved) = saved(image) {
         engines::bring(executor, lease, saved, &[Content::DiffId(layer)], None).await?;
         return Ok(true);
     }
@@ -118,7 +124,19 @@ pub(crate) async fn fetch_archive(
     Ok(true)
 }
 
-pub(super) fn blob_path(directory: &std::path::Path, blob: &Descriptor) -> std::path::PathBuf {
+/// An engine's image that only comes whole.
+fn saved(image: &ResolvedImage) -> Option<&SavedImage> {
+    match &image.place {
+        Place::Engine {
+            layers: LocalLayers::Saved(saved),
+            ..
+        } => Some(saved),
+        _ => None,
+    }
+}
+
+/// The file of a blob in an OCI layout.
+pub(crate) fn blob_path(directory: &std::path::Path, blob: &Descriptor) -> std::path::PathBuf {
     directory.join("blobs/sha256").join(blob.digest.hex())
 }
 
@@ -164,22 +182,24 @@ impl Job {
             lease: lease.clone(),
             diff_id: image.diff_ids[index],
             place: match &image.place {
-                Place::Store(stored) => Origin::Stack(stored[..=index].to_vec()),
-                Place::Registry { reference, blobs } => Origin::Registry {
+                Place::Store { layers, .. } => Origin::Stack(layers[..=index].to_vec()),
+                Place::Registry(reference) => Origin::Registry {
                     reference: reference.clone(),
-                    blob: blobs[index].clone(),
+                    blob: image.blobs[index].clone(),
                 },
-                Place::Layout { directory, blobs } => Origin::File {
+                Place::Layout(directory) => Origin::File {
                     directory: directory.clone(),
-                    blob: blobs[index].clone(),
+                    blob: image.blobs[index].clone(),
                 },
-                Place::Engine(LocalLayers::Each(layers)) => Origin::Engine {
-                    layer: layers[index].clone(),
-                    shown: image.label.clone(),
+                Place::Engine { layers, .. } => match layers {
+                    LocalLayers::Each(layers) => Origin::Engine {
+                        layer: layers[index].clone(),
+                        shown: image.label.clone(),
+                    },
+                    LocalLayers::Saved(_) => {
+                        unreachable!("BUG: a layer of a saved image is asked for by itself")
+                    }
                 },
-                Place::Engine(LocalLayers::Saved(_)) => {
-                    unreachable!("BUG: a layer of a saved image is asked for by itself")
-                }
             },
             observer: None,
             stop: stop.clone(),
@@ -200,15 +220,28 @@ impl Job {
         // Two images that share a layer need it once.
         let turn = executor.turn_of(diff_id);
         let _turn = turn.lock().await;
-        let content = Content::DiffId(diff_id);
-        if !again
-            && executor
-                .store()
-                .lease_layers(&lease, &[content])?
-                .is_empty()
-        {
+        let store = executor.store();
+        let is_here = || {
+            let missing = store.lease_layers(&lease, &[Content::DiffId(diff_id)])?;
+            Ok::<_, Error>(!again && missing.is_empty())
+        };
+        if is_here()? {
             return Ok(());
         }
+        let _arriving = match &place {
+            Origin::Registry { blob, .. } => {
+                let waiting = |pid| told(observer.as_ref(), blob, pid);
+                let held = arriving(store, &diff_id.0, &stop, waiting).await?;
+                if is_here()? {
+                    if let Some(observer) = &observer {
+                        observer.blob(blob, BlobState::Present);
+                    }
+                    return Ok(());
+                }
+                Some(held)
+            }
+            _ => None,
+        };
         match place {
             Origin::Stack(stack) => {
                 blocking(move || clone_layer(executor.store(), &lease, &stack, diff_id)).await
@@ -270,6 +303,19 @@ impl Job {
     }
 }
 
+/// Says that another process is bringing a blob here.
+fn told(observer: Option<&TransferObserver>, blob: &Descriptor, pid: Option<u32>) {
+    if let Some(observer) = observer {
+        let whom = pid.map_or("another kiln".to_owned(), |pid| {
+            format!("another kiln (process {pid})")
+        });
+        let shown = short(&blob.digest.to_string());
+        observer.tell(TransferEvent::Waiting(format!(
+            "{whom} is fetching {shown}; waiting for it"
+        )));
+    }
+}
+
 /// A layer on its way from a registry.
 struct Coming {
     executor: Executor,
@@ -282,15 +328,16 @@ struct Coming {
 
 impl Coming {
     async fn run(self) -> Result<(), Error> {
-        let begun = blob::begin(&self.executor, &self.blob, true).await?;
-        let went_on = begun.head.is_some();
-        match self.bring(begun).await {
-            // It may be the beginning that is wrong.
-            Err(Error::Registry(registry::Error::Content { .. })) if went_on => {
-                let begun = blob::begin(&self.executor, &self.blob, false).await?;
-                self.bring(begun).await
+        let client = self.executor.registry()?;
+        let mut begun = blob::begin(&self.executor, &self.blob, true).await?;
+        loop {
+            let tried = Tried::new(client, &self.reference, &begun);
+            match self.bring(begun).await {
+                Err(error) if tried.allows_another(&error) => {
+                    begun = blob::begin(&self.executor, &self.blob, false).await?;
+                }
+                done => return done,
             }
-            done => done,
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) fn resolve(
     };
     let bytes = read_blob(directory, &manifest.config, CONFIG_LIMIT_BYTES)?;
     let config = config(&bytes, &name)?;
-    let diff_ids = diff_ids(&bytes, &name)?;
+    let diff_ids = diff_ids(&bytes, &name.familiar())?;
     if diff_ids.len() != manifest.layers.len() {
         return Err(mismatch(&name, diff_ids.len(), manifest.layers.len()));
     }
@@ -79,10 +79,8 @@ pub(super) fn resolve(
         label: format!("{}, in {}", short(&digest.to_string()), directory.display()),
         manifest_digest: digest.to_string(),
         diff_ids,
-        place: Place::Layout {
-            directory: directory.to_owned(),
-            blobs: manifest.layers,
-        },
+        blobs: manifest.layers,
+        place: Place::Layout(directory.to_owned()),
     })
 }
 

@@ -9,9 +9,9 @@ use kiln_ir::{ImageConfig, Platform, ResolveMode};
 use kiln_oci::document::{Descriptor, Manifest};
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::{self, About, Attempt, Cause, Image};
-use kiln_store::{BlobDigest, Content, DiffId, Lease, Pulled};
+use kiln_store::{BlobDigest, Content, DiffId, ImageId, Lease, Pulled};
 
-use super::age::ago;
+use super::age::{ago, stated_time};
 use crate::context::Locals;
 use crate::engines::{Asking, LocalImage, LocalLayers};
 use crate::error::{Error, words};
@@ -34,6 +34,8 @@ pub struct ResolvedImage {
     pub label: String,
     /// Its diff ids, lowest first.
     pub(crate) diff_ids: Vec<DiffId>,
+    /// What its manifest has them as, in their order; empty where that does not say so, or there is none.
+    pub(crate) blobs: Vec<Descriptor>,
     /// Where its layers are.
     pub(crate) place: Place,
 }
@@ -43,9 +45,9 @@ impl ResolvedImage {
     pub(crate) fn can_bring(&self, layer: DiffId, offline: bool) -> bool {
         self.diff_ids.contains(&layer)
             && match self.place {
-                Place::Store(_) => false,
-                Place::Registry { .. } => !offline,
-                Place::Layout { .. } | Place::Engine(_) => true,
+                Place::Store { .. } => false,
+                Place::Registry(_) => !offline,
+                Place::Layout(_) | Place::Engine { .. } => true,
             }
     }
 }
@@ -54,19 +56,19 @@ impl ResolvedImage {
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     /// In the store under these ids.
-    Store(Vec<Content>),
-    /// In a registry: the blobs.
-    Registry {
-        reference: Reference,
-        blobs: Vec<Descriptor>,
+    Store {
+        image: ImageId,
+        layers: Vec<Content>,
     },
-    /// In an OCI layout directory: the blobs.
-    Layout {
-        directory: PathBuf,
-        blobs: Vec<Descriptor>,
+    /// In a registry.
+    Registry(Reference),
+    /// In an OCI layout directory.
+    Layout(PathBuf),
+    /// With another engine of this host; the registry of its name may have the blobs that its manifest names.
+    Engine {
+        layers: LocalLayers,
+        name: Reference,
     },
-    /// With another engine of this host.
-    Engine(LocalLayers),
 }
 
 /// Finds out what images are. Answers are remembered for one build, so that a tag that moves
@@ -95,6 +97,7 @@ fn silent(reference: &Reference) -> Error {
         image: reference.familiar().into(),
         host: reference.domain().into(),
         about: About::default(),
+        mirrors: None,
     };
     let source = Cause::Idle(PATIENCE);
     Error::Registry(registry::Error::Unreachable { attempt, source })
@@ -204,7 +207,7 @@ impl Resolver {
         mode: ResolveMode,
     ) -> Result<ResolvedImage, Error> {
         let reference = Reference::parse(text)?;
-        let name = reference.to_string();
+        let name = reference.decisive();
         let may_ask = mode != ResolveMode::Local && !self.executor.options().offline;
         let mut other_platform = None;
         let asks_first = mode == ResolveMode::Pull && may_ask;
@@ -318,20 +321,27 @@ impl Resolver {
                 Err(error @ Error::Platform { .. }) => *other_platform = Some(error),
                 Err(error) => return Err(error),
                 Ok((image, config)) => {
-                    let diff_ids = diff_ids(&image.config, reference)?;
+                    let diff_ids = diff_ids(&image.config, &shown)?;
                     let digest = kiln_oci::digest::Sha256Digest::of(&image.manifest).to_string();
                     let label = format!(
                         "{}, added {}",
                         short(&image.id.to_string()),
                         ago(image.added)
                     );
-                    let place = Place::Store(image.layers);
+                    let mut blobs = manifest(&image.manifest, reference)?.layers;
+                    if blobs.len() != diff_ids.len() {
+                        blobs.clear();
+                    }
                     return Ok(Some(ResolvedImage {
                         config,
                         manifest_digest: digest,
                         label,
                         diff_ids,
-                        place,
+                        blobs,
+                        place: Place::Store {
+                            image: image.id,
+                            layers: image.layers,
+                        },
                     }));
                 }
             }
@@ -347,10 +357,8 @@ impl Resolver {
             manifest_digest: digest,
             label,
             diff_ids: pulled.diff_ids,
-            place: Place::Registry {
-                reference: reference.clone(),
-                blobs: manifest.layers,
-            },
+            blobs: manifest.layers,
+            place: Place::Registry(reference.clone()),
         }))
     }
 
@@ -361,7 +369,9 @@ impl Resolver {
         platform: &Platform,
     ) -> Result<ResolvedImage, Error> {
         let wanted = oci_platform(platform);
-        let image = self.executor.registry()?.image(reference, &wanted).await?;
+        let image = self.executor.registry()?.image(reference, &wanted).await;
+        self.executor.tell_doubts(|line| self.warn.tell(line));
+        let image = image?;
         // One that is in no index is taken as it is, and who builds on it is warned.
         let found = resolved(reference, &image)?;
         if self.keeps {
@@ -387,7 +397,7 @@ impl Resolver {
 /// What a registry said of an image, checked.
 pub(crate) fn resolved(reference: &Reference, image: &Image) -> Result<ResolvedImage, Error> {
     let config = config(&image.config_bytes, reference)?;
-    let diff_ids = diff_ids(&image.config_bytes, reference)?;
+    let diff_ids = diff_ids(&image.config_bytes, &reference.familiar())?;
     if diff_ids.len() != image.layers.len() {
         return Err(mismatch(reference, diff_ids.len(), image.layers.len()));
     }
@@ -397,10 +407,8 @@ pub(crate) fn resolved(reference: &Reference, image: &Image) -> Result<ResolvedI
         label: format!("{}, asked for just now", short(&digest)),
         manifest_digest: digest,
         diff_ids,
-        place: Place::Registry {
-            reference: reference.clone(),
-            blobs: image.layers.clone(),
-        },
+        blobs: image.layers.clone(),
+        place: Place::Registry(reference.clone()),
     })
 }
 
@@ -432,21 +440,28 @@ fn with_engine(
     let id = kiln_oci::digest::Sha256Digest::of(&image.config).to_string();
     let config = config(&image.config, reference)?;
     check_platform(&config, platform, reference)?;
-    let made = config.created.as_deref().and_then(made);
-    let made = made.map_or_else(String::new, |time| format!(", made {}", ago(time)));
+    let made = config.created.as_deref().and_then(stated_time);
+    let age = match (made, image.added) {
+        (Some(made), _) => format!(", made {}", ago(made)),
+        (None, Some(added)) => format!(", added {}", ago(added)),
+        (None, None) => String::new(),
+    };
+    let diff_ids = diff_ids(&image.config, &reference.familiar())?;
+    let mut blobs = image.blobs;
+    if blobs.len() != diff_ids.len() {
+        blobs.clear();
+    }
     Ok(ResolvedImage {
-        label: format!("{} from {}{made}", short(&id), image.engine),
-        diff_ids: diff_ids(&image.config, reference)?,
+        label: format!("{} from {}{age}", short(&id), image.engine),
+        diff_ids,
         config,
         manifest_digest: image.manifest.to_string(),
-        place: Place::Engine(image.layers),
+        blobs,
+        place: Place::Engine {
+            layers: image.layers,
+            name: reference.clone(),
+        },
     })
-}
-
-/// When an image was made; nothing if it says the beginning of time, as reproducible ones do.
-fn made(created: &str) -> Option<SystemTime> {
-    let time: jiff::Timestamp = created.parse().ok()?;
-    (time.as_second() > 0).then(|| SystemTime::from(time))
 }
 
 pub(super) fn mismatch(reference: &Reference, diff_ids: usize, layers: usize) -> Error {
@@ -484,10 +499,10 @@ pub(super) fn manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest, 
 }
 
 /// The diff ids that a config lists.
-pub(crate) fn diff_ids(config: &[u8], reference: &Reference) -> Result<Vec<DiffId>, Error> {
+pub(crate) fn diff_ids(config: &[u8], shown: &str) -> Result<Vec<DiffId>, Error> {
     let document = |source: Box<dyn std::error::Error + Send + Sync>| Error::Document {
         what: "config",
-        reference: reference.familiar(),
+        reference: shown.to_owned(),
         source,
     };
     let config = kiln_oci::document::ImageConfig::from_slice(config)

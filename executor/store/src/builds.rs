@@ -118,6 +118,19 @@ impl Store {
         })
     }
 
+    /// Returns when the latest `limit` builds began and their details, the latest first.
+    pub fn build_details(&self, limit: usize) -> Result<Vec<(SystemTime, Vec<u8>)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.database().read("list details of builds", |c| {
+            c.prepare_cached(
+                "SELECT b.started, d.details FROM build b JOIN build_detail d ON d.build = b.seq
+                 ORDER BY b.seq DESC LIMIT ?1",
+            )?
+            .query_map([limit], |row| Ok((time(row.get(0)?), row.get(1)?)))?
+            .collect()
+        })
+    }
+
     /// Returns the plan of a build, as it was encoded; none if the build is forgotten or had none.
     pub fn build_plan(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.database().read("read the plan of a build", |c| {

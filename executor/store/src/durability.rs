@@ -43,6 +43,10 @@ impl Store {
         }
         let root = fs::File::open(self.root()).map_err(StoreError::io("open", self.root()))?;
         rustix::fs::syncfs(&root).map_err(StoreError::io("sync the filesystem of", self.root()))?;
+        // Whoever removes the store meanwhile finds nothing new in it.
+        if !Store::is_at(self.root()) {
+            return Ok(());
+        }
         self.database().write("mark what is durable", |t| {
             for (id, table) in complete.iter().zip(TABLES) {
                 let sql = format!("UPDATE {table} SET boot = NULL WHERE boot = ?1 AND id <= ?2");
@@ -265,6 +269,23 @@ mod tests {
         fill(&store, 1);
         drop(store);
         assert_eq!(there(&open(&dir), 1), [true; 4]);
+    }
+
+    #[test]
+    fn a_store_that_is_being_removed_gets_nothing_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        fill(&store, 1);
+        let names = || -> Vec<_> {
+            let listed = fs::read_dir(store.root()).unwrap();
+            listed.map(|item| item.unwrap().file_name()).collect()
+        };
+        let before = names();
+        for name in ["version", "reserve"] {
+            fs::remove_file(store.root().join(name)).unwrap();
+        }
+        store.mark_durable().unwrap();
+        assert_eq!(names().len() + 2, before.len(), "{:?}", names());
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Store {
     /// Gives an image a name, taking it from whichever image had it; returns that one's id.
     ///
     /// By this name the image has `manifest`, or its index: two images may share a config, and differ in
-    /// annotations or in how their layers are packed.
+    /// annotations or in how their layers are packed. Who loses its last tag so loses its names by digest too.
     pub fn tag(
         &self,
         id: &ImageId,
@@ -232,19 +232,44 @@ impl Store {
                  VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute((reference, row, manifest, now()))?;
-            Ok(before
+            let before = before
                 .map(|(before, _)| before)
-                .filter(|before| before != id))
+                .filter(|before| before != id);
+            if let Some(before) = &before {
+                forget_digests(t, before, reference)?;
+            }
+            Ok(before)
         })
     }
 
-    /// Takes a name away; returns the image that had it, which may be left without any.
+    /// Gives an image a name by the digest that a registry knows it by, and the manifest that is meant; an image
+    /// without a tag gets none, and the last tag takes these names with it.
+    pub fn name_by_digest(
+        &self,
+        id: &ImageId,
+        manifest: &[u8],
+        reference: &str,
+    ) -> Result<(), StoreError> {
+        self.database().write("name an image by its digest", |t| {
+            t.prepare_cached(
+                "INSERT OR REPLACE INTO name (reference, image, manifest, tagged)
+                 SELECT ?1, id, ?3, ?4 FROM image WHERE digest = ?2 AND EXISTS
+                 (SELECT 1 FROM name WHERE image = image.id AND instr(reference, '@') = 0)",
+            )?
+            .execute((reference, id.0, manifest, now()))?;
+            Ok(())
+        })
+    }
+
+    /// Takes a name away; returns the image that had it, which may be left without any. Its names by digest go
+    /// with its last tag.
     pub fn untag(&self, reference: &str) -> Result<ImageId, StoreError> {
         self.database().write("untag an image", |t| {
             let (id, _) = named(t, reference)?.ok_or_else(|| StoreError::NoSuchImage {
                 name: reference.to_owned(),
             })?;
             t.execute("DELETE FROM name WHERE reference = ?1", [reference])?;
+            forget_digests(t, &id, reference)?;
             Ok(id)
         })
     }
@@ -573,6 +598,19 @@ fn named(t: &Transaction<'_>, reference: &str) -> rusqlite::Result<Option<Found>
         Ok((ImageId(row.get(0)?), Some(row.get(1)?)))
     })
     .optional()
+}
+
+/// Takes an image's names by digest away, if `lost` was the last tag that it had.
+fn forget_digests(t: &Transaction<'_>, id: &ImageId, lost: &str) -> rusqlite::Result<()> {
+    if lost.contains('@') {
+        return Ok(());
+    }
+    t.prepare_cached(
+        "DELETE FROM name WHERE image = (SELECT id FROM image WHERE digest = ?1) AND NOT EXISTS
+         (SELECT 1 FROM name AS tag WHERE tag.image = name.image AND instr(tag.reference, '@') = 0)",
+    )?
+    .execute([id.0])?;
+    Ok(())
 }
 
 fn by_name_or_id(t: &Transaction<'_>, name: &str) -> Result<Found, Abort> {

@@ -73,8 +73,8 @@ pub struct Tombstone {
 pub struct Nearest {
     /// The latest record of the same op.
     pub by_op: Option<Record>,
-    /// The latest record in the same slot of the same lineage.
-    pub by_slot: Option<Record>,
+    /// The latest records in the same slot of the same lineage, the latest first.
+    pub by_slot: Vec<Record>,
     /// The latest mark left by a record of the slot.
     pub tombstone: Option<Tombstone>,
 }
@@ -122,6 +122,33 @@ impl Store {
         self.database().read("look up an op", |c| {
             c.prepare_cached("SELECT 1 FROM record WHERE op = ?1")?
                 .exists([op.0])
+        })
+    }
+
+    /// Returns the slots of the records that keys find, whatever their lineage.
+    pub fn slots(&self, keys: &[Key]) -> Result<Vec<(String, RecordId)>, StoreError> {
+        self.database().read("look up slots", |c| {
+            let mut query = c.prepare_cached(
+                "SELECT slot, id FROM record WHERE slot IS NOT NULL
+                 AND id = (SELECT record FROM record_key WHERE key = ?1)",
+            )?;
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                let row = query.query_row([key.0], |row| Ok((row.get(0)?, RecordId(row.get(1)?))));
+                found.extend(row.optional()?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// Returns a record; none if it is gone.
+    pub fn record(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.database().snapshot("look at a record", |t| {
+            t.prepare_cached(&select("WHERE id = ?1"))?
+                .query_row([id.0], raw)
+                .optional()?
+                .map(|raw| raw.complete(t, &mut Presence::default()))
+                .transpose()
         })
     }
 
@@ -250,25 +277,26 @@ impl Store {
             .write("drop a record", |t| Ok(delete_record(t, record, rule)?))
     }
 
-    /// Returns what a miss of `op`, in that place, can be compared with.
+    /// Returns what a miss of `op`, in that place, can be compared with; at most `most` of its slot.
     pub fn nearest(
         &self,
         op: &OpKey,
         slot: Option<(&Lineage, &str)>,
+        most: u32,
     ) -> Result<Nearest, StoreError> {
         self.database().snapshot("look for similar records", |t| {
             let by_op = t
                 .prepare_cached(&select("WHERE op = ?1 ORDER BY id DESC LIMIT 1"))?
                 .query_row([op.0], raw)
                 .optional()?;
-            let (mut by_slot, mut mark) = (None, None);
+            let (mut by_slot, mut mark) = (Vec::new(), None);
             if let Some((lineage, slot)) = slot {
                 by_slot = t
                     .prepare_cached(&select(
-                        "WHERE lineage = ?1 AND slot = ?2 ORDER BY id DESC LIMIT 1",
+                        "WHERE lineage = ?1 AND slot = ?2 ORDER BY id DESC LIMIT ?3",
                     ))?
-                    .query_row((lineage.0, slot), raw)
-                    .optional()?;
+                    .query_map((lineage.0, slot, most), raw)?
+                    .collect::<Result<_, _>>()?;
                 mark = t
                     .prepare_cached(
                         "SELECT rule, time, id FROM tombstone WHERE lineage = ?1 AND slot = ?2
@@ -277,13 +305,14 @@ impl Store {
                     .query_row((lineage.0, slot), tombstone)
                     .optional()?;
             }
+            let mut present = Presence::default();
+            let mut complete = |raw: RawRecord| raw.complete(t, &mut present);
             Ok(Nearest {
-                by_op: by_op
-                    .map(|raw| raw.complete(t, &mut Presence::default()))
-                    .transpose()?,
+                by_op: by_op.map(&mut complete).transpose()?,
                 by_slot: by_slot
-                    .map(|raw| raw.complete(t, &mut Presence::default()))
-                    .transpose()?,
+                    .into_iter()
+                    .map(complete)
+                    .collect::<Result<_, _>>()?,
                 tombstone: mark.map(|(_, mark)| mark),
             })
         })

@@ -129,6 +129,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether there is a store at `root`, which [`Store::open`] would make else.
+    pub fn is_at(root: &Path) -> bool {
+        root.join("version").exists()
+    }
+
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root

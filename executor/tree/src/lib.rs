@@ -25,6 +25,8 @@ mod sparse;
 pub mod stop;
 pub mod walk;
 
+pub mod aged;
+
 pub mod manifest;
 pub mod view;
 

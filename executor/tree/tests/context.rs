@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use kiln_tree::TreeDigest;
 use kiln_tree::context::{
-    ContextTree, Decision, Directory, Everything, HashMemory, ItemKind, ScanError, ScanOptions,
-    Seen, Select, changes, scan,
+    ContextTree, Decision, Device, Directory, Everything, HashMemory, ItemKind, ScanOptions, Seen,
+    Select, What, changes, scan,
 };
 
 struct Without(&'static [&'static str]);
@@ -343,8 +343,9 @@ fn pipes_are_listed_and_never_opened() {
 }
 
 #[test]
-fn devices_are_refused_by_name() {
+fn devices_are_told_by_their_numbers() {
     let dir = context();
+    let before = scan_all(dir.path()).digest();
     if Command::new("mknod")
         .args(["src/null", "c", "1", "3"])
         .current_dir(dir.path())
@@ -354,16 +355,21 @@ fn devices_are_refused_by_name() {
         eprintln!("skipped: this test makes a device, which needs root");
         return;
     }
-    let refused = scan(
-        open(dir.path()).as_fd(),
-        &Everything,
-        &HashMemory::default(),
-        &ScanOptions::default(),
-    );
-    assert!(
-        matches!(&refused, Err(ScanError::Special { path, .. }) if path.as_bytes() == b"src/null")
-    );
-    scan_with(dir.path(), &Without(&["src/null"]), &HashMemory::default());
+    let tree = scan_all(dir.path());
+    let null = Device {
+        is_block: false,
+        major: 1,
+        minor: 3,
+    };
+    let found = &tree.get(b"src/null").unwrap().kind;
+    assert!(matches!(found, ItemKind::Device(device) if *device == null));
+    assert_ne!(tree.digest(), before);
+    let old = tree.digest();
+    let objects: HashMap<_, _> = tree.objects().collect();
+    sh(dir.path(), "rm src/null; mknod src/null b 1 3");
+    let tree = scan_all(dir.path());
+    let changed = changes(old, &tree, &mut |digest| objects.get(&digest).cloned(), 9);
+    assert_eq!(changed[0].what, What::Type, "{changed:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The bytes and digests of persisted formats, fixed by files: a change here is a new version.
 #![allow(clippy::unwrap_used)]
 
-use kiln_tree::context::{Child, Directory, HashMemory, Node, Seen};
+use kiln_tree::context::{Child, Device, Directory, HashMemory, Node, Seen};
 use kiln_tree::{Entry, FileDigest, Kind, Manifest, Meta, Mtime, TreeDigest, TreePath};
 
 fn hex(bytes: &[u8]) -> String {
@@ -120,6 +120,24 @@ fn context_directory() {
     );
     insta::assert_snapshot!("context-directory", text);
     assert_eq!(Directory::decode(&directory.encode()).unwrap(), directory);
+    let device = |is_block, major, minor| Node::Device {
+        mode: 0o620,
+        device: Device {
+            is_block,
+            major,
+            minor,
+        },
+    };
+    let devices = Directory::new(vec![
+        child("null", device(false, 1, 3)),
+        child("disk", device(true, 8, 0)),
+    ])
+    .unwrap();
+    insta::assert_snapshot!(
+        "context-devices",
+        format!("digest {}\n{}", devices.digest(), hex(&devices.encode()))
+    );
+    assert_eq!(Directory::decode(&devices.encode()).unwrap(), devices);
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub struct Instruction<K = Kind> {
     /// The lines of `span`.
     pub lines: LineRange,
     /// The comment lines right above it (no empty line between), in order.
-    pub comments: Vec<Comment>,
+    pub comments: Box<[Comment]>,
 }
 
 /// One comment line.
@@ -122,7 +122,7 @@ pub enum Kind {
     /// `EXPOSE`
     Expose(Expose),
     /// `HEALTHCHECK`
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// `LABEL`
     Label(Pairs),
     /// `MAINTAINER`
@@ -132,13 +132,13 @@ pub enum Kind {
     /// `RUN`
     Run(Run),
     /// `SHELL`: the words of the shell, at least one
-    Shell(Vec<Word>),
+    Shell(Box<[Word]>),
     /// `STOPSIGNAL`
     Stopsignal(Word),
     /// `USER`
     User(Word),
     /// `VOLUME`
-    Volume(Vec<Word>),
+    Volume(Box<[Word]>),
     /// `WORKDIR`
     Workdir(Word),
 }
@@ -197,7 +197,7 @@ pub struct From {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Arg {
     /// The declarations in order, at least one.
-    pub declarations: Vec<ArgDeclaration>,
+    pub declarations: Box<[ArgDeclaration]>,
 }
 
 /// One `NAME[=DEFAULT]` of an ARG.
@@ -217,7 +217,7 @@ pub enum Command {
     /// Text for the shell, without flags, continuations joined; empty if there is no argument.
     Shell(Word),
     /// The decoded words of a JSON array; empty for `[]`.
-    Exec(Vec<Word>),
+    Exec(Box<[Word]>),
 }
 
 impl Command {
@@ -236,21 +236,21 @@ pub struct Run {
     /// What to run; for a heredoc alone, the text with the marker, such as `<<EOF`.
     pub command: Command,
     /// The heredocs whose markers stand in the command, in order.
-    pub heredocs: Vec<Heredoc>,
+    pub heredocs: Box<[Heredoc]>,
     /// `--mount`, in order; [`RunMount::evaluate`] gives the typed mount.
-    pub mounts: Vec<RunMount>,
+    pub mounts: Box<[RunMount]>,
     /// `--network`
     pub network: Option<RunNetwork>,
     /// `--security`
     pub security: Option<RunSecurity>,
     /// `--device`, in order.
-    pub devices: Vec<RunDevice>,
+    pub devices: Box<[RunDevice]>,
 }
 
 impl Run {
     /// Returns the heredoc that is the whole command, as in `RUN <<EOF`; its body is the script.
     pub fn sole_heredoc(&self) -> Option<&Heredoc> {
-        let (Command::Shell(text), [heredoc]) = (&self.command, self.heredocs.as_slice()) else {
+        let (Command::Shell(text), [heredoc]) = (&self.command, &*self.heredocs) else {
             return None;
         };
         (text.text.trim() == heredoc.marker.text).then_some(heredoc)
@@ -292,9 +292,9 @@ pub struct RunDevice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Transfer {
     /// The sources that are paths, URLs or git references, in order.
-    pub sources: Vec<Word>,
+    pub sources: Box<[Word]>,
     /// The sources that are written in the Dockerfile, in order.
-    pub heredocs: Vec<Heredoc>,
+    pub heredocs: Box<[Heredoc]>,
     /// The last argument.
     pub destination: Word,
     /// `--chown`
@@ -304,7 +304,7 @@ pub struct Transfer {
     /// `--link`
     pub link: bool,
     /// `--exclude`, in order.
-    pub exclude: Vec<Word>,
+    pub exclude: Box<[Word]>,
 }
 
 /// `COPY [--from=..] [--parents] SOURCE... DESTINATION`
@@ -335,7 +335,7 @@ pub struct Add {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Pairs {
     /// The pairs in order, at least one.
-    pub pairs: Vec<Pair>,
+    pub pairs: Box<[Pair]>,
     /// Whether it is the old form `ENV key value`.
     pub legacy: bool,
 }
@@ -353,7 +353,7 @@ pub struct Pair {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Expose {
     /// The ports, sorted by text; each may expand to several words.
-    pub ports: Vec<Word>,
+    pub ports: Box<[Word]>,
 }
 
 /// `HEALTHCHECK NONE` or `HEALTHCHECK [OPTIONS] CMD COMMAND`

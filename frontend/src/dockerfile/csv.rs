@@ -3,11 +3,23 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::ast::Text;
+
 /// One field, decoded, with its place; quotes included in the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field<'a> {
     pub(super) text: Cow<'a, str>,
     pub(super) place: Range<usize>,
+}
+
+impl Field<'_> {
+    /// Returns a part of the field as a text, shared with `record` where that has it as it is.
+    pub(super) fn share(&self, part: &str, record: &Text) -> Text {
+        match self.text {
+            Cow::Borrowed(_) => record.substr_from(part),
+            Cow::Owned(_) => Text::from(part),
+        }
+    }
 }
 
 /// Splits `text` into fields.

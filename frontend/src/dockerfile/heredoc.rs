@@ -1,5 +1,7 @@
 //! Heredocs: markers such as `<<-"EOF"` in a line, and the bodies below it.
 
+use arcstr::ArcStr;
+
 use super::ast::{Heredoc, Text, Word};
 use super::expand::{Expander, Expansion};
 use super::lines::{Lines, Logical};
@@ -69,10 +71,14 @@ fn quotes(text: &str) -> usize {
     text.matches(['\'', '"']).count()
 }
 
-/// Finds the markers of a line and reads their bodies, in order.
+/// Finds the markers of a line and reads their bodies, in order; `source` is the text of `lines`.
 ///
 /// The error is the marker whose delimiter never comes.
-pub(super) fn read(line: &Logical, lines: &mut Lines<'_>) -> Result<Vec<Heredoc>, Word> {
+pub(super) fn read(
+    line: &Logical,
+    lines: &mut Lines<'_>,
+    source: &ArcStr,
+) -> Result<Vec<Heredoc>, Word> {
     if !line.text.contains("<<") {
         return Ok(Vec::new());
     }
@@ -83,22 +89,32 @@ pub(super) fn read(line: &Logical, lines: &mut Lines<'_>) -> Result<Vec<Heredoc>
         let Some(marker) = marker(&word) else {
             continue;
         };
-        let place = match line.text[searched..].find(&word) {
-            Some(offset) => searched + offset..searched + offset + word.len(),
-            None => 0..line.text.trim_end().len(),
+        let written = match line.text[searched..].find(&word) {
+            Some(offset) => {
+                let start = searched + offset;
+                searched = start + word.len();
+                line.word(start..searched)
+            }
+            None => {
+                searched = line.text.trim_end().len();
+                Word {
+                    text: word.into(),
+                    span: line.span(0..searched),
+                }
+            }
         };
-        searched = place.end;
-        let written = Word {
-            text: word.into(),
-            span: line.span(place),
-        };
-        let heredoc = body(marker, written, lines)?;
+        let heredoc = body(marker, written, lines, source)?;
         heredocs.push(heredoc);
     }
     Ok(heredocs)
 }
 
-fn body(marker: Marker, written: Word, lines: &mut Lines<'_>) -> Result<Heredoc, Word> {
+fn body(
+    marker: Marker,
+    written: Word,
+    lines: &mut Lines<'_>,
+    source: &ArcStr,
+) -> Result<Heredoc, Word> {
     let start = lines.offset();
     while let Some(line) = lines.next() {
         let text = match marker.strip_tabs {
@@ -106,7 +122,7 @@ fn body(marker: Marker, written: Word, lines: &mut Lines<'_>) -> Result<Heredoc,
             false => line.text,
         };
         if text == marker.name {
-            let body = lines.between(start, line.start).into();
+            let body = source.substr(start..line.start);
             return Ok(heredoc(marker, written, body, start as u32));
         }
     }

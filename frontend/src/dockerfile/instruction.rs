@@ -102,14 +102,14 @@ impl Builder<'_> {
             "ENTRYPOINT" => Kind::Entrypoint(self.plain_command()?),
             "ENV" => Kind::Env(self.pairs(name)?),
             "EXPOSE" => Kind::Expose(self.expose()?),
-            "HEALTHCHECK" => Kind::Healthcheck(self.healthcheck()?),
+            "HEALTHCHECK" => Kind::Healthcheck(Box::new(self.healthcheck()?)),
             "LABEL" => Kind::Label(self.pairs(name)?),
             "MAINTAINER" => Kind::Maintainer(self.one(name)?),
             "RUN" => Kind::Run(self.run()?),
-            "SHELL" => Kind::Shell(self.shell()?),
+            "SHELL" => Kind::Shell(self.shell()?.into()),
             "STOPSIGNAL" => Kind::Stopsignal(self.one(name)?),
             "USER" => Kind::User(self.one(name)?),
-            "VOLUME" => Kind::Volume(self.volume()?),
+            "VOLUME" => Kind::Volume(self.volume()?.into()),
             "WORKDIR" => Kind::Workdir(self.one(name)?),
             _ => unreachable!("BUG: `{name}` is built elsewhere"),
         })
@@ -176,7 +176,7 @@ impl Builder<'_> {
 
     fn command(&mut self, range: Range<usize>) -> Result<Command> {
         Ok(match self.json(range.clone())? {
-            Some(words) => Command::Exec(words),
+            Some(words) => Command::Exec(words.into()),
             None => Command::Shell(self.line.word(range)),
         })
     }
@@ -203,11 +203,11 @@ impl Builder<'_> {
             ("security", Takes::Value),
             ("device", Takes::Values),
         ]);
-        let mounts = flags.numbered("mount");
-        let mounts = mounts
-            .iter()
-            .filter_map(|(flag, value)| self.mount(&split.flags[*flag], value).ok())
-            .collect();
+        let given = flags.numbered("mount");
+        let mut mounts = Vec::with_capacity(given.len());
+        for (flag, value) in &given {
+            mounts.extend(self.mount(&split.flags[*flag], value));
+        }
         let network = flags.value("network").and_then(|value| {
             self.choice(
                 &value,
@@ -238,8 +238,8 @@ impl Builder<'_> {
             .collect();
         Ok(Run {
             command: self.command(self.rest())?,
-            heredocs: std::mem::take(self.heredocs),
-            mounts,
+            heredocs: std::mem::take(self.heredocs).into(),
+            mounts: mounts.into(),
             network,
             security,
             devices,
@@ -368,13 +368,13 @@ impl Builder<'_> {
             is_path
         });
         Ok(Transfer {
-            sources: words,
-            heredocs,
+            sources: words.drain(..).collect(),
+            heredocs: heredocs.into(),
             destination,
             chown: flags.value("chown"),
             chmod: flags.value("chmod"),
             link: flags.boolean("link").unwrap_or(false),
-            exclude: flags.values("exclude"),
+            exclude: flags.values("exclude").into(),
         })
     }
 
@@ -442,7 +442,9 @@ impl Builder<'_> {
                 default,
             });
         }
-        Ok(Arg { declarations })
+        Ok(Arg {
+            declarations: declarations.into(),
+        })
     }
 
     /// Splits a range at its first `=`.
@@ -471,7 +473,7 @@ impl Builder<'_> {
                 value: self.line.word(value),
             };
             return Ok(Pairs {
-                pairs: vec![pair],
+                pairs: Box::new([pair]),
                 legacy: true,
             });
         }
@@ -492,7 +494,7 @@ impl Builder<'_> {
             pairs.push(Pair { key, value });
         }
         Ok(Pairs {
-            pairs,
+            pairs: pairs.into(),
             legacy: false,
         })
     }
@@ -504,7 +506,9 @@ impl Builder<'_> {
             return Err(self.at_least_one("EXPOSE"));
         }
         ports.sort_by(|one, other| one.text.cmp(&other.text));
-        Ok(Expose { ports })
+        Ok(Expose {
+            ports: ports.into(),
+        })
     }
 
     fn volume(&mut self) -> Result<Vec<Word>> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use arcstr::ArcStr;
 
 use super::ast::{Text, Word};
-use super::span::Span;
+use super::span::{LineRange, Span};
 
 /// Walks over the physical lines of a text.
 #[derive(Debug)]
@@ -53,11 +53,6 @@ impl<'a> Lines<'a> {
         self.at
     }
 
-    /// Returns the lines from one line's start to another's.
-    pub(super) fn between(&self, start: usize, end: usize) -> &'a str {
-        &self.text[start..end]
-    }
-
     /// Returns the next line, and moves on.
     pub(super) fn next(&mut self) -> Option<Physical<'a>> {
         let rest = &self.text[self.at..];
@@ -72,6 +67,44 @@ impl<'a> Lines<'a> {
             text = shorter;
         }
         Some(Physical { start, text })
+    }
+}
+
+/// Counts the lines of spans whose starts come in order.
+#[derive(Debug)]
+pub(super) struct LineCounter<'a> {
+    text: &'a str,
+    /// The start of the last span.
+    at: usize,
+    /// Its line, from 1.
+    line: u32,
+}
+
+impl<'a> LineCounter<'a> {
+    /// Starts at the start of `text`.
+    pub(super) fn new(text: &'a str) -> Self {
+        LineCounter {
+            text,
+            at: 0,
+            line: 1,
+        }
+    }
+
+    /// Returns the lines that `span` touches, as [`LineIndex::lines`](super::span::LineIndex::lines)
+    /// does.
+    pub(super) fn lines(&mut self, span: Span) -> LineRange {
+        let (start, end) = (span.start as usize, span.end as usize);
+        let last = end.saturating_sub(1).max(start);
+        self.line += self.breaks(self.at..start);
+        self.at = start;
+        LineRange {
+            first: self.line,
+            last: self.line + self.breaks(start..last),
+        }
+    }
+
+    fn breaks(&self, range: Range<usize>) -> u32 {
+        memchr::memchr_iter(b'\n', &self.text.as_bytes()[range]).count() as u32
     }
 }
 

@@ -24,6 +24,7 @@ mod parser;
 mod size;
 mod split;
 
+pub use arcstr::ArcStr as Source;
 pub use kiln_ir::suggest;
 
 use crate::diagnostic::Diagnostic;
@@ -58,6 +59,11 @@ pub fn syntax(text: &str) -> Option<ast::Word> {
 
 /// Parses a Dockerfile.
 pub fn parse(text: &str) -> Parsed {
+    parse_source(&Source::from(text))
+}
+
+/// Parses a Dockerfile whose text the tree shares.
+pub fn parse_source(text: &Source) -> Parsed {
     parser::parse(text)
 }
 
@@ -65,12 +71,14 @@ pub fn parse(text: &str) -> Parsed {
 /// in a comment.
 ///
 /// Returns the text that the spans belong to.
-pub fn parse_bytes(bytes: &[u8]) -> (String, Parsed) {
+pub fn parse_bytes(bytes: &[u8]) -> (Source, Parsed) {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        return (text.to_owned(), parse(text));
+        let text = Source::from(text);
+        let parsed = parse_source(&text);
+        return (text, parsed);
     }
-    let text = String::from_utf8_lossy(bytes).into_owned();
-    let mut parsed = parse(&text);
+    let text = Source::from(String::from_utf8_lossy(bytes));
+    let mut parsed = parse_source(&text);
     if let Some((at, span)) = outside_comments(bytes, &text, &parsed.dockerfile) {
         let message = format!("the file is not UTF-8 at byte {at}");
         let place = parsed

@@ -16,7 +16,7 @@ use super::{size, suggest};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunMount {
     /// The fields in order.
-    pub fields: Vec<MountField>,
+    pub fields: Box<[MountField]>,
     /// The flag's value.
     pub span: Span,
 }
@@ -197,12 +197,12 @@ impl RunMount {
     ) -> Result<Self, (Span, String)> {
         let fields = csv::fields(&value.text)
             .map_err(|error| (value.span, format!("failed to parse csv mounts: {error}")))?;
-        let fields = fields
-            .into_iter()
-            .map(|field| MountField::parse(&field, &place))
-            .collect::<Result<_, _>>()?;
+        let mut typed = Vec::with_capacity(fields.len());
+        for field in &fields {
+            typed.push(MountField::parse(field, value, &place)?);
+        }
         Ok(RunMount {
-            fields,
+            fields: typed.into(),
             span: value.span,
         })
     }
@@ -242,7 +242,12 @@ impl RunMount {
 }
 
 impl MountField {
-    fn parse(field: &Field, place: impl Fn(Range<usize>) -> Span) -> Result<Self, (Span, String)> {
+    /// Reads a field of `record`, the value of the flag.
+    fn parse(
+        field: &Field<'_>,
+        record: &Word,
+        place: impl Fn(Range<usize>) -> Span,
+    ) -> Result<Self, (Span, String)> {
         let span = place(field.place.clone());
         let (name, value) = match field.text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -275,7 +280,7 @@ impl MountField {
         // A field with quotes has its value somewhere inside; the field's place is good enough.
         let exact = field.place.len() == field.text.len();
         let value = value.map(|value| Word {
-            text: value.into(),
+            text: field.share(value, &record.text),
             span: match exact {
                 true => place(field.place.end - value.len()..field.place.end),
                 false => span,

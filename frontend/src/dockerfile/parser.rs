@@ -7,9 +7,9 @@ use super::ast::{
 };
 use super::instruction::{Builder, Descriptions, NAMES, Reported};
 use super::json::{self, Form};
-use super::lines::{Lines, Logical, Physical};
+use super::lines::{LineCounter, Lines, Logical, Physical};
 use super::lint::check;
-use super::span::{LineIndex, Span};
+use super::span::{LineRange, Span};
 use super::split::{self, Split};
 use super::{Parsed, directive, heredoc, suggest};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -36,7 +36,7 @@ struct Flat {
 struct Parser<'a> {
     text: &'a ArcStr,
     lines: Lines<'a>,
-    index: LineIndex,
+    counter: LineCounter<'a>,
     comments: Vec<Comment>,
     diagnostics: Vec<Diagnostic>,
     /// Whether an unknown instruction had a heredoc without end.
@@ -48,12 +48,13 @@ struct Draft {
     line: Logical,
     split: Split,
     heredocs: Vec<Heredoc>,
-    comments: Vec<Comment>,
+    comments: Box<[Comment]>,
     span: Span,
+    lines: LineRange,
     escape: char,
 }
 
-pub(super) fn parse(text: &str) -> Parsed {
+pub(super) fn parse(text: &ArcStr) -> Parsed {
     let mut groups = Groups::new();
     let flat = flat(text, &mut |item, diagnostics| groups.add(item, diagnostics));
     let Groups {
@@ -88,7 +89,7 @@ pub(super) fn parse(text: &str) -> Parsed {
 
 pub(super) fn trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> {
     let mut items = Vec::new();
-    let flat = flat(text, &mut |item, _| items.push(item));
+    let flat = flat(&ArcStr::from(text), &mut |item, _| items.push(item));
     if flat.diagnostics.iter().any(Diagnostic::is_error) {
         return Err(flat.diagnostics);
     }
@@ -121,7 +122,7 @@ fn forbidden_trigger(name: &str) -> Option<String> {
 }
 
 /// Reads all instructions in a row, and hands each on.
-fn flat(text: &str, each: &mut dyn FnMut(Item, &mut Vec<Diagnostic>)) -> Flat {
+fn flat(text: &ArcStr, each: &mut dyn FnMut(Item, &mut Vec<Diagnostic>)) -> Flat {
     let mut reader = directive::Reader::new();
     if text.len() > MAX_BYTES {
         let message = format!("the file is larger than {MAX_BYTES} bytes");
@@ -135,11 +136,10 @@ fn flat(text: &str, each: &mut dyn FnMut(Item, &mut Vec<Diagnostic>)) -> Flat {
     } else {
         0
     };
-    let text = &ArcStr::from(text);
     let mut parser = Parser {
         text,
         lines: Lines::new(text, start),
-        index: LineIndex::new(text),
+        counter: LineCounter::new(text),
         comments: Vec::new(),
         diagnostics: Vec::new(),
         looked_in_vain: false,
@@ -183,7 +183,7 @@ impl<'a> Parser<'a> {
     /// Reads the instruction that `first` begins.
     fn instruction(&mut self, first: Physical<'a>, escape: char) -> Item {
         let line = Logical::read(first, &mut self.lines, escape).share(self.text);
-        let comments = std::mem::take(&mut self.comments);
+        let comments = self.comments.drain(..).collect();
         if let Some(span) = line.empty_line {
             self.diagnostics.push(check::empty_continuation(span));
         }
@@ -209,8 +209,10 @@ impl<'a> Parser<'a> {
                 .len(),
         };
         let known = self.diagnostics.len();
+        let span = Span::new(split.keyword.span.start, end as u32);
         let draft = Draft {
-            span: Span::new(split.keyword.span.start, end as u32),
+            span,
+            lines: self.counter.lines(span),
             line,
             split,
             heredocs,
@@ -232,7 +234,7 @@ impl<'a> Parser<'a> {
         self.diagnostics.push(error);
         let here = self.lines.offset();
         // Looking for an end that is not there reads the whole file: once is enough.
-        if !self.looked_in_vain && heredoc::read(line, &mut self.lines).is_err() {
+        if !self.looked_in_vain && heredoc::read(line, &mut self.lines, self.text).is_err() {
             self.lines = Lines::new(self.text, here);
             self.looked_in_vain = true;
         }
@@ -250,7 +252,7 @@ impl<'a> Parser<'a> {
         if !takes_heredocs(line, split, name) {
             return Ok(Vec::new());
         }
-        heredoc::read(line, &mut self.lines).map_err(|marker| {
+        heredoc::read(line, &mut self.lines, self.text).map_err(|marker| {
             let error =
                 Diagnostic::error("unterminated-heredoc", marker.span, "unterminated heredoc");
             self.diagnostics.push(error);
@@ -261,7 +263,7 @@ impl<'a> Parser<'a> {
     fn item(&mut self, name: &'static str, mut draft: Draft) -> Item {
         match name {
             "FROM" => match self.build(&mut draft).from() {
-                Ok(kind) => Item::From(self.finished(draft, kind)),
+                Ok(kind) => Item::From(Self::finished(draft, kind)),
                 Err(Reported) => Item::Broken { from: true },
             },
             _ => {
@@ -270,7 +272,7 @@ impl<'a> Parser<'a> {
                     _ => self.build(&mut draft).kind(name),
                 };
                 match kind {
-                    Ok(kind) => Item::Other(self.finished(draft, kind)),
+                    Ok(kind) => Item::Other(Self::finished(draft, kind)),
                     Err(Reported) => Item::Broken { from: false },
                 }
             }
@@ -288,13 +290,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn finished<K>(&self, draft: Draft, kind: K) -> Instruction<K> {
+    fn finished<K>(draft: Draft, kind: K) -> Instruction<K> {
         Instruction {
             kind,
             keyword: draft.split.keyword,
             text: draft.line.text.substr_using(str::trim),
             span: draft.span,
-            lines: self.index.lines(draft.span),
+            lines: draft.lines,
             comments: draft.comments,
         }
     }
@@ -343,7 +345,7 @@ impl<'a> Parser<'a> {
         let kind = kind.filter(|_| !findings.iter().any(Diagnostic::is_error));
         self.diagnostics.extend(findings.into_iter().map(delayed));
         let span = Span::new(split.keyword.span.start, draft.span.end);
-        let lines = self.index.lines(span);
+        let lines = self.counter.lines(span);
         let instruction = kind.map(|kind| {
             Box::new(Instruction {
                 kind,
@@ -351,7 +353,7 @@ impl<'a> Parser<'a> {
                 span,
                 lines,
                 keyword: split.keyword,
-                comments: Vec::new(),
+                comments: Box::default(),
             })
         });
         Ok(Onbuild {

@@ -44,7 +44,7 @@ struct Target<'a> {
 /// All questions that are known at once come together; no round repeats a question that
 /// `answers` holds. Errors come together as far as one does not hide another.
 pub fn lower(input: &LowerInput, answers: &Answers) -> Lowering {
-    let parsed = dockerfile::parse(&input.text);
+    let parsed = dockerfile::parse_source(&input.text);
     let dockerfile = parsed.dockerfile;
     let mut findings = parsed.diagnostics;
     findings.extend(foreign_syntax(&input.text, &input.build_args));

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_ir::{HostIp, NetworkMode, Platform, ProxyEnv, ResolveMode, ResourceLimits, Ulimit};
 
+use crate::dockerfile::Source;
+
 /// A Dockerfile with the options of its build.
 #[derive(Clone, Debug, Default)]
 pub struct LowerInput {
     /// The text of the Dockerfile.
-    pub text: String,
+    pub text: Source,
     /// Its name, as diagnostics and source ranges show it.
     pub file_name: String,
     /// The stage to build, by name in any case; none is the last one.

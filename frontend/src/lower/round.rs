@@ -115,7 +115,7 @@ impl<'a> Round<'a> {
             ignore,
             is_multi_platform: settings.multi_platform,
             plan: Plan {
-                sources: vec![(input.file_name.clone(), input.text.clone())],
+                sources: vec![(input.file_name.clone(), input.text.to_string())],
                 ..Plan::default()
             },
             diagnostics: Vec::new(),

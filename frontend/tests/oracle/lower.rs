@@ -7,7 +7,7 @@ use kiln_ir::{Platform, PrintOptions};
 /// Lowers, and checks what came out.
 pub(crate) fn check(text: &str) {
     let mut input = LowerInput {
-        text: text.to_owned(),
+        text: text.into(),
         file_name: "Dockerfile".to_owned(),
         build_args: [("A".to_owned(), Some("1".to_owned()))].into(),
         ignore: vec!["*.log".to_owned()],

@@ -30,6 +30,12 @@ impl Display for Reason {
             Reason::Imported { from } => write!(f, "from {from}"),
             Reason::Evicted { rule, when } => fmt_evicted(rule, when, f),
             Reason::ContentGone => f.write_str("its result is no longer in the store"),
+            Reason::LostElsewhere { from, own: true } => {
+                write!(f, "the cache {from} no longer has its layer")
+            }
+            Reason::LostElsewhere { from, own: false } => {
+                write!(f, "the cache {from} no longer has a layer below it")
+            }
             Reason::Changed(causes) => {
                 for (i, cause) in causes.iter().take(SHOWN_CAUSES).enumerate() {
                     if i > 0 {
@@ -115,7 +121,7 @@ impl Display for Cause {
             },
             Cause::Platform { old, new } => write!(f, "platform changed ({old} -> {new})"),
             Cause::Order { now, was } => write!(f, "comes after {now} now, was after {was}"),
-            Cause::ParentRan { parent } => write!(f, "{parent} ran and wrote other bytes"),
+            Cause::ParentRan { parent } => write!(f, "{parent} ran, and its result differs"),
             Cause::ParentChanged { parent } => write!(f, "{parent} holds other bytes"),
             Cause::Revision { kind, old, new } => write!(
                 f,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_ir::NodeId;
+use kiln_ir::{NodeId, Op};
 
 use super::{Scheduler, State, Want};
 use crate::outline::Role;
@@ -37,6 +37,27 @@ impl<H: Clone> Scheduler<H> {
         let nodes = self.outline.nodes.iter().zip(&self.nodes);
         nodes
             .filter_map(|(outline, node)| Some((outline.id, node.definition?)))
+            .collect()
+    }
+
+    /// The nodes that were not looked up, since what is made of them was found, each with those that need it;
+    /// consumers first. Sources are what they are, whoever made something of them.
+    pub(crate) fn covered(
+        &self,
+        statuses: &BTreeMap<NodeId, StepStatus>,
+    ) -> Vec<(NodeId, Vec<NodeId>)> {
+        let covered = StepStatus::Cached {
+            road: Road::Covered,
+        };
+        let nodes = self.outline.nodes.iter().rev();
+        nodes
+            .filter(|node| statuses.get(&node.id) == Some(&covered))
+            .filter(|node| !matches!(self.outline.plan.graph.node(node.id).op, Op::Source(_)))
+            .map(|node| {
+                let consumers = node.consumers.iter();
+                let consumers = consumers.map(|&consumer| self.outline.nodes[consumer].id);
+                (node.id, consumers.collect())
+            })
             .collect()
     }
 

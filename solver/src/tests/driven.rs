@@ -230,7 +230,7 @@ impl Worker for Scripted {
     async fn lock(
         &self,
         _: DefinitionKey,
-        _: &(dyn Fn(Option<u32>) + Send + Sync),
+        _: &(dyn Fn(WaitsFor, Option<u32>) + Send + Sync),
     ) -> Result<Locked<()>, WorldError> {
         self.calls.lock().unwrap().push("lock");
         Ok(Locked {
@@ -586,10 +586,18 @@ fn equal_steps_of_two_builds_run_once() {
         let (first, second, ()) = tokio::join!(first.solve(), second.solve(), go);
         assert_eq!(
             first.unwrap().goals[0].content,
-            second.unwrap().goals[0].content
+            second.unwrap().goals[0].content,
         );
     });
     assert_eq!(worker.count("run"), 2);
+    // Nobody else does it.
+    let told = [&first, &second].map(|build| build.events.lock().unwrap().clone());
+    let told = told.iter().flatten().filter_map(|event| match event {
+        Event::Waiting { what, pid, .. } => Some((what, pid)),
+        _ => None,
+    });
+    let told: BTreeSet<String> = told.map(|told| format!("{told:?}")).collect();
+    assert_eq!(told, BTreeSet::from(["(EqualStep, None)".to_owned()]));
 }
 
 #[test]
@@ -803,8 +811,36 @@ fn a_record_of_another_machine_says_where_it_is_from() {
     let reason = solved.summary.steps[&top.node].reason.as_ref().unwrap();
     assert_eq!(reason.to_string(), "from far");
     assert_eq!(worker.count("run"), 0);
-    // The keys of what was covered are known as well.
+    // The keys of what was covered are known as well, and it is from there too; an image is what it is.
     assert_eq!(solved.definitions.len(), 3);
+    let reasons = solved.summary.steps.values().map(|step| &step.reason);
+    let reasons: Vec<String> = reasons.flatten().map(ToString::to_string).collect();
+    assert_eq!(reasons, ["from far", "from far"]);
+}
+
+#[test]
+fn what_is_covered_by_results_of_here_and_of_elsewhere_is_from_nowhere() {
+    let mut world = World::default();
+    world.image("alpine", "etc/os", "alpine 3");
+    let mut script = Script::default();
+    let base = script.image("alpine");
+    let first = script.run(base, "write /a 1");
+    let [own, top] = ["write /c 3", "write /b 2"].map(|command| script.run(first, command));
+    super::simulate::build(&mut world, &script, &[own, top]);
+    world.move_away();
+    let (worker, script) = (Arc::new(Scripted::of(world)), Arc::new(script));
+    let here = Build::new(&worker, &script, &[own]);
+    runtime().block_on(here.solve()).unwrap();
+    let both = Build::new(&worker, &script, &[own, top]);
+    let solved = runtime().block_on(both.solve()).unwrap();
+    let from = |input: Input| {
+        let reason = &solved.summary.steps[&input.node].reason;
+        reason.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(
+        [own, first, top].map(from),
+        [None, None, Some("from far".to_owned())]
+    );
 }
 
 /// A world that was built, with another machine that has nothing.

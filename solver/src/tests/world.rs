@@ -433,7 +433,10 @@ impl World {
             records.find(|stored| test(stored)).map(candidate)
         };
         Nearest {
-            same_slot: newest(&|stored| slot.is_some() && stored.new.slot.as_ref() == slot),
+            lost_elsewhere: None,
+            same_slot: newest(&|stored| slot.is_some() && stored.new.slot.as_ref() == slot)
+                .into_iter()
+                .collect(),
             same_op: newest(&|stored| stored.new.op == op),
             tombstone: self.tombstones.get(&definition).cloned(),
             slot_tombstone: None,

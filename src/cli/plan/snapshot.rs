@@ -1,6 +1,5 @@
 //! `kiln plan --check` and `--accept`: a plan held against the one that was kept.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -217,19 +216,6 @@ pub(super) fn write(path: &Path, snapshot: &Snapshot) -> Result<bool, Failure> {
     if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(false);
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let failed = |source| Error::File {
-        attempt: "write the snapshot",
-        path: path.to_owned(),
-        source,
-    };
-    let written = std::fs::File::create_new(&beside)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&beside, path));
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&beside);
-        return Err(failed(error).into());
-    }
+    kiln::write_whole(path, text.as_bytes())?;
     Ok(true)
 }

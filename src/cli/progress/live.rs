@@ -234,6 +234,7 @@ fn whom(what: &WaitsFor, pid: Option<u32>) -> String {
     let pid = pid.map(|pid| format!("pid {pid}"));
     match (what, pid) {
         (WaitsFor::SameStep, pid) => pid.unwrap_or_else(|| "another kiln".to_owned()),
+        (WaitsFor::EqualStep, _) => "another step that does the same".to_owned(),
         (WaitsFor::CacheMount(id), pid) => {
             let pid = pid.map(|pid| format!(" ({pid})")).unwrap_or_default();
             format!("the cache mount `{}`{pid}", words::visible(id))

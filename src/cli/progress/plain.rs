@@ -92,6 +92,7 @@ impl Plain {
                 };
                 let why = match &what {
                     WaitsFor::SameStep => format!("{} runs it", whom("another kiln")),
+                    WaitsFor::EqualStep => "another step does the same".to_owned(),
                     WaitsFor::CacheMount(id) => {
                         let whom = whom("another step");
                         format!("{whom} uses the cache mount `{}`", words::visible(id))

@@ -2,15 +2,19 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
-use kiln::{ContainerRequest, Kiln, ProgramStdio, PullEvent, PullObserver};
+use kiln::{
+    ContainerRequest, ExecutorError, Kiln, Platform, ProgramStdio, PullEvent, PullObserver,
+    PullRequest, TransferObserver,
+};
 use tokio::runtime::Runtime;
 
+use super::args::{Pull, RunArgs};
 use super::attach::{Console, attach, failed};
 use super::flags::{self, FlagError};
 use super::host_terminal::{self, RawMode};
 use super::signals::Signals;
-use crate::cli::args::RunArgs;
 use crate::cli::{report, spec};
 
 /// The exit code of `kiln run` if it fails before the program does anything.
@@ -43,17 +47,24 @@ pub(crate) fn run(args: &RunArgs, kiln: &Kiln, runtime: &Runtime) -> u8 {
 /// What is asked for, but for the streams.
 fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
     let (image, command) = flags::image_and_command(args)?;
-    flags::refuse_unsupported(args)?;
+    flags::refuse_unsupported(&args.refused)?;
+    if !args.rm {
+        return Err(FlagError {
+            message: "`--rm=false` is not supported: a container is gone when its program ends"
+                .to_owned(),
+            hint: "leave it out; what is to stay belongs into a volume",
+        });
+    }
     if args.tty && args.interactive && !io::stdin().is_terminal() {
         return Err(FlagError {
             message: "`-t` with `-i` needs a terminal as standard input".to_owned(),
             hint: "leave -t out to pass a pipe or a file on",
         });
     }
-    let env = args
-        .env
-        .iter()
-        .map(|one| flags::variable(one, |name| std::env::var_os(name)));
+    let mut env = files_of_variables(&args.env_file)?;
+    for one in &args.env {
+        env.push(flags::variable(one, |name| std::env::var_os(name))?);
+    }
     let network = spec::network(&args.network).map_err(|error| FlagError {
         message: format!("`--network {}`: {}", args.network, error.message),
         hint: "host and none are there",
@@ -73,12 +84,19 @@ fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
         platform,
         command: command.to_vec(),
         entrypoint: args.entrypoint.clone(),
-        env: env.collect::<Result<_, _>>()?,
+        env,
         volumes: args
             .volume
             .iter()
             .map(|one| flags::volume(one))
             .collect::<Result<_, _>>()?,
+        tmpfs: args
+            .tmpfs
+            .iter()
+            .map(|one| flags::tmpfs(one))
+            .collect::<Result<_, _>>()?,
+        readonly: args.read_only,
+        never_pull: args.pull == Pull::Never,
         user: args.user.clone(),
         workdir: args.workdir.clone(),
         network,
@@ -92,12 +110,59 @@ fn request(args: &RunArgs) -> Result<ContainerRequest, FlagError> {
     })
 }
 
+/// The variables of files, those of a later file behind.
+fn files_of_variables(files: &[PathBuf]) -> Result<Vec<(String, Option<String>)>, FlagError> {
+    let mut env = Vec::new();
+    for file in files {
+        let wrong = |reason: String, hint| FlagError {
+            message: format!("`--env-file {}`: {reason}", file.display()),
+            hint,
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string(), ""))?;
+        let found = flags::variables(&text, |name| std::env::var_os(name));
+        env.extend(found.map_err(|error| wrong(error.message, error.hint))?);
+    }
+    Ok(env)
+}
+
+/// Says what may not be expected of what was asked for.
+fn tell_doubts(args: &RunArgs, request: &ContainerRequest) {
+    if args.network == "bridge" {
+        report::note("there is no bridge: `--network bridge` is the host's network");
+    }
+    for volume in &request.volumes {
+        if !volume.host.exists() {
+            let host = volume.host.display();
+            report::note(&format!(
+                "there is no {host}: it is made, as an empty directory"
+            ));
+        }
+    }
+}
+
+/// Brings an image here, whatever its name means here already.
+async fn bring(kiln: &Kiln, image: &str, platform: Option<&Platform>) -> Result<(), ExecutorError> {
+    let request = PullRequest {
+        image: image.to_owned(),
+        platform: platform.cloned(),
+        all_platforms: false,
+    };
+    let pulled = kiln
+        .pull_image(&request, &TransferObserver::silent())
+        .await?;
+    if !pulled.was_there {
+        report::note(&format!("pulled {}@{}", pulled.name, pulled.digest));
+    }
+    Ok(())
+}
+
 fn start_and_attach(
     args: &RunArgs,
     mut request: ContainerRequest,
     kiln: &Kiln,
     runtime: &Runtime,
 ) -> Result<u8, kiln::Error> {
+    tell_doubts(args, &request);
     // Before the program is there, so that no signal falls between.
     let signals = Signals::catch(runtime).map_err(failed("catch", "signals"))?;
     let duplicate = |stream: &dyn AsFd| {
@@ -127,9 +192,15 @@ fn start_and_attach(
             stderr,
         };
     }
+    let starting = async {
+        if args.pull == Pull::Always {
+            bring(kiln, &request.image, request.platform.as_ref()).await?;
+        }
+        kiln.start(request).await
+    };
     let started = runtime.block_on(async {
         tokio::select! {
-            started = kiln.start(request) => started.map(Ok),
+            started = starting => started.map(Ok),
             signal = signals.interrupted() => Ok(Err(signal)),
         }
     })?;

@@ -1,10 +1,12 @@
 //! What the flags of `kiln run` mean, without looking at anything but them and the environment.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use kiln::Volume;
+use kiln::{Tmpfs, Volume};
 
-use crate::cli::args::RunArgs;
+use super::args::{RefusedArgs, RunArgs};
+use crate::cli::spec;
 
 /// A flag that cannot be used as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,26 +19,66 @@ fn refuse<T>(message: String, hint: &'static str) -> Result<T, FlagError> {
     Err(FlagError { message, hint })
 }
 
-/// Refuses what `docker run` has and kiln cannot have.
-pub(super) fn refuse_unsupported(args: &RunArgs) -> Result<(), FlagError> {
-    if let Some(port) = args.publish.first() {
-        return refuse(
-            format!("`-p {port}` is not supported: containers have no ports of their own"),
+/// Refuses what `docker run` has and kiln has not.
+pub(super) fn refuse_unsupported(args: &RefusedArgs) -> Result<(), FlagError> {
+    const OWN_RIGHTS: &str = "every program has the rights of an ordinary RUN step";
+    const RIGHTS: &str = "leave it out; docs/sandbox.md lists what programs have and see";
+    let one = |flag: &str, given: Option<&String>| given.map(|value| format!("{flag} {value}"));
+    let alone = |flag: &str, given: bool| given.then(|| flag.to_owned());
+    let table = [
+        (
+            one("-p", args.publish.first()),
+            "containers have no ports of their own",
             "the host's network is shared, so a server is reached on the port that it listens on; leave -p out",
-        );
-    }
-    if args.detach {
-        return refuse(
-            "`-d` is not supported: there is no daemon that would look after the container"
-                .to_owned(),
+        ),
+        (
+            alone("-d", args.detach),
+            "there is no daemon that would look after the container",
             "let the shell keep it in the background, as in kiln run app &",
-        );
-    }
-    if let Some(name) = &args.name {
-        return refuse(
-            format!("`--name {name}` is not supported: a container is gone when its program ends"),
+        ),
+        (
+            one("--restart", args.restart.as_ref()),
+            "there is no daemon that would look after the container",
+            "let a service manager or a loop of the shell start it again",
+        ),
+        (
+            one("--name", args.name.as_ref()),
+            "a container is gone when its program ends",
             "leave it out; --hostname sets the name that the program sees",
-        );
+        ),
+        (
+            one("--label", args.label.first()),
+            "a container is gone when its program ends",
+            "leave it out; LABEL in a Dockerfile, or build's --label, is for images",
+        ),
+        (
+            one("--mount", args.mount.first()),
+            "what can be mounted has flags of its own",
+            "-v for a host's directory or file, as in -v ./data:/data:ro, and --tmpfs for memory",
+        ),
+        (alone("--privileged", args.privileged), OWN_RIGHTS, RIGHTS),
+        (one("--cap-add", args.cap_add.first()), OWN_RIGHTS, RIGHTS),
+        (one("--cap-drop", args.cap_drop.first()), OWN_RIGHTS, RIGHTS),
+        (
+            one("--security-opt", args.security_opt.first()),
+            OWN_RIGHTS,
+            RIGHTS,
+        ),
+        (
+            one("--device", args.device.first()),
+            "programs see no devices of the host",
+            RIGHTS,
+        ),
+        (
+            one("--gpus", args.gpus.as_ref()),
+            "programs see no devices of the host",
+            RIGHTS,
+        ),
+    ];
+    for (given, reason, hint) in table {
+        if let Some(given) = given {
+            return refuse(format!("`{given}` is not supported: {reason}"), hint);
+        }
     }
     Ok(())
 }
@@ -55,11 +97,11 @@ pub(super) fn image_and_command(args: &RunArgs) -> Result<(String, &[String]), F
 /// `NAME=VALUE`, or `NAME` with what the caller's environment has; nothing there removes it.
 pub(super) fn variable(
     spec: &str,
-    host: impl Fn(&str) -> Option<std::ffi::OsString>,
+    host: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(String, Option<String>), FlagError> {
     let (name, value) = match spec.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
-        None => match host(spec).map(std::ffi::OsString::into_string) {
+        None => match host(spec).map(OsString::into_string) {
             None => (spec, None),
             Some(Ok(value)) => (spec, Some(value)),
             Some(Err(_)) => {
@@ -106,6 +148,8 @@ pub(super) fn volume(spec: &str) -> Result<Volume, FlagError> {
         match option {
             "ro" => readonly = true,
             "rw" => readonly = false,
+            // Nothing is labelled here, and what else is of other systems means nothing to docker either.
+            "z" | "Z" | "cached" | "delegated" | "consistent" => {}
             other => {
                 return refuse(
                     format!("`-v {spec}`: the option `{other}` is not supported"),
@@ -119,6 +163,61 @@ pub(super) fn volume(spec: &str) -> Result<Volume, FlagError> {
         target: target.to_owned(),
         readonly,
     })
+}
+
+/// The variables of a file, as docker reads one: comments and empty lines say nothing, nor does a name alone
+/// that the environment lacks.
+pub(super) fn variables(
+    text: &str,
+    host: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<(String, Option<String>)>, FlagError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.contains(char::is_whitespace) {
+            return refuse(
+                format!("`{name}` is no name of a variable: it has a blank"),
+                "one NAME=VALUE a line, without `export`, and without quotes that are not meant",
+            );
+        }
+        let (name, value) = variable(line, &host)?;
+        found.extend(value.map(|value| (name, Some(value))));
+    }
+    Ok(found)
+}
+
+/// `PATH[:size=SIZE,mode=MODE]`.
+pub(super) fn tmpfs(spec: &str) -> Result<Tmpfs, FlagError> {
+    let example = "as in --tmpfs /tmp or --tmpfs /run:size=64m,mode=755";
+    let (target, options) = spec.split_once(':').unwrap_or((spec, ""));
+    let mut tmpfs = Tmpfs {
+        target: target.to_owned(),
+        size_bytes: None,
+        mode: 0o1777,
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let wrong = || FlagError {
+            message: format!("`--tmpfs {spec}`: `{option}` cannot be had"),
+            hint: example,
+        };
+        match option.split_once('=') {
+            Some(("size", size)) => {
+                tmpfs.size_bytes = Some(spec::size_bytes(size).map_err(|_| wrong())?);
+            }
+            Some(("mode", mode)) => {
+                let mode = u32::from_str_radix(mode, 8).ok();
+                tmpfs.mode = mode.filter(|mode| *mode <= 0o7777).ok_or_else(wrong)?;
+            }
+            // It is always so.
+            None if matches!(option, "rw" | "nosuid" | "nodev" | "exec") => {}
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(tmpfs)
 }
 
 #[cfg(test)]
@@ -183,10 +282,58 @@ mod tests {
         check_volume(":/b", Err("`-v :/b` is not HOST:PATH[:ro]"));
         check_volume("/a:", Err("`-v /a:` is not HOST:PATH[:ro]"));
         check_volume("/a:/b:ro:x", Err("`-v /a:/b:ro:x` is not HOST:PATH[:ro]"));
+        check_volume("/a:/b:ro,z", Ok(("/a", "/b", true)));
+        check_volume("/a:/b:Z", Ok(("/a", "/b", false)));
         check_volume(
-            "/a:/b:z",
-            Err("`-v /a:/b:z`: the option `z` is not supported"),
+            "/a:/b:rslave",
+            Err("`-v /a:/b:rslave`: the option `rslave` is not supported"),
         );
+    }
+
+    #[test]
+    fn variables_of_files() {
+        let host = |name: &str| (name == "HOST").then(|| "value".into());
+        let check = |text: &str, expected: Option<&[(&str, &str)]>| {
+            let found = super::variables(text, host).ok();
+            let expected = expected.map(|expected| {
+                let own =
+                    |(name, value): &(&str, &str)| ((*name).to_owned(), Some((*value).to_owned()));
+                expected.iter().map(own).collect::<Vec<_>>()
+            });
+            assert_eq!(found, expected, "{text:?}");
+        };
+        check("", Some(&[]));
+        check(
+            "# A=0\n\nA=1\r\n  B=\"x y\" # z\nHOST\nGONE\nC=\n",
+            Some(&[
+                ("A", "1"),
+                ("B", "\"x y\" # z"),
+                ("HOST", "value"),
+                ("C", ""),
+            ]),
+        );
+        check("export A=1", None);
+        check("=1", None);
+    }
+
+    #[test]
+    fn file_systems_in_memory() {
+        let check = |spec: &str, expected: Option<(&str, Option<u64>, u32)>| {
+            let expected = expected.map(|(target, size_bytes, mode)| Tmpfs {
+                target: target.to_owned(),
+                size_bytes,
+                mode,
+            });
+            assert_eq!(tmpfs(spec).ok(), expected, "{spec}");
+        };
+        check("/tmp", Some(("/tmp", None, 0o1777)));
+        check(
+            "/run:rw,size=64k,mode=755",
+            Some(("/run", Some(64 << 10), 0o755)),
+        );
+        check("/run:noexec", None);
+        check("/run:size=x", None);
+        check("/run:mode=9", None);
     }
 
     fn check_refusal(flags: &[&str], expected: Option<&str>) {
@@ -194,7 +341,9 @@ mod tests {
         let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
             panic!("{flags:?} is not run");
         };
-        let found = refuse_unsupported(&args).err().map(|error| error.message);
+        let found = refuse_unsupported(&args.refused)
+            .err()
+            .map(|error| error.message);
         match (found, expected) {
             (None, None) => {}
             (Some(found), Some(expected)) => assert!(found.starts_with(expected), "{found}"),
@@ -221,12 +370,24 @@ mod tests {
         check(&["app", "-c", "x", "-i"], Some(("app", &["-c", "x", "-i"])));
         check(&["-m", "1g", "app", "-m", "x"], Some(("app", &["-m", "x"])));
         check(&["app", "--", "-m"], Some(("app", &["--", "-m"])));
-        check(&["--nonsense", "app"], None);
+        for (words, user) in [(&["-u0"][..], "0"), (&["-itu0", "-w/tmp"], "0")] {
+            let words = [&["kiln", "run"], words, &["app", "-u1"]].concat();
+            let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("not run");
+            };
+            assert_eq!(args.user.as_deref(), Some(user));
+            assert_eq!(args.image_and_command, ["app", "-u1"]);
+        }
+        assert!(Cli::try_parse_from(["kiln", "run", "--nonsense", "app"]).is_err());
     }
 
     #[test]
     fn what_needs_a_daemon_is_refused_by_name() {
-        check_refusal(&["--rm", "-it"], None);
+        check_refusal(&["--rm", "-it", "--init"], None);
+        check_refusal(&["--rm=true"], None);
+        check_refusal(&["--privileged"], Some("`--privileged` is not supported"));
+        check_refusal(&["--cap-drop=ALL"], Some("`--cap-drop ALL` is not"));
+        check_refusal(&["--mount", "x"], Some("`--mount x` is not supported"));
         check_refusal(&["-p", "80:80"], Some("`-p 80:80` is not supported"));
         check_refusal(&["-d"], Some("`-d` is not supported"));
         check_refusal(&["--name", "x"], Some("`--name x` is not supported"));

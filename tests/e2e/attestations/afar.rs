@@ -1,6 +1,6 @@
 //! Attestations at registries: sent in indexes and as referrers, and read there.
 
-use kiln_test_registry::{Registry, digest_of};
+use kiln_test_registry::{Auth, Registry, digest_of};
 use serde_json::Value;
 
 use super::{PROVENANCE, SPDX, build, check_spdx, json, layered, purls, said, spdx};
@@ -16,8 +16,19 @@ pub(super) fn cases() -> Vec<Case> {
             pulled_with_the_index,
         ),
         case("pushed_as_referrers", &[Containers], pushed_as_referrers),
+        case(
+            "referrers_of_what_was_pulled",
+            &[Containers],
+            referrers_of_what_was_pulled,
+        ),
+        case("referrers_at_once", &[Containers], referrers_at_once),
         case("pushed_without", &[Containers], pushed_without),
         case("read_in_the_registry", &[Containers], read_in_the_registry),
+        case(
+            "read_as_others_attach",
+            &[Containers],
+            read_as_others_attach,
+        ),
         case("referrers_that_lie", &[Containers], referrers_that_lie),
         case("packed_anew", &[Containers], packed_anew),
         case(
@@ -96,9 +107,11 @@ fn pulled_with_the_index(world: &World) {
 fn pushed_as_referrers(world: &World) {
     layered(world);
     build(world, &["--sbom", "--provenance"]);
-    for (registry, has_api) in [
-        (Registry::builder().referrers().start(), true),
-        (Registry::start(), false),
+    let token = Registry::builder().auth(Auth::Token { user: None });
+    for (registry, has_api, questions) in [
+        (Registry::builder().referrers().start(), true, 2),
+        (token.referrers().start(), true, 3),
+        (Registry::start(), false, 3),
     ] {
         let name = format!("{}/app", registry.host());
         let push = || {
@@ -130,15 +143,78 @@ fn pushed_as_referrers(world: &World) {
             .collect();
         kinds.sort_unstable();
         assert_eq!(kinds, [PROVENANCE, SPDX]);
-        // Once more changes nothing.
-        let before = registry.log().len();
+        // Once more changes nothing: the name and the list are asked for, which is a tag where there is no API.
+        registry.clear_log();
         push();
         let log = registry.log();
-        assert!(
-            log[before..].iter().all(|asked| asked.method != "PUT"),
-            "{log:?}"
-        );
+        assert!(log.iter().all(|asked| asked.method != "PUT"), "{log:?}");
+        assert_eq!(log.len(), questions, "{log:?}");
     }
+}
+
+/// What refers to an image that was pulled is asked for when it is wanted, by the manifest that is here.
+fn referrers_of_what_was_pulled(world: &World) {
+    layered(world);
+    build(world, &["--sbom", "--provenance"]);
+    let document = spdx(world, "app");
+    for registry in [Registry::builder().referrers().start(), Registry::start()] {
+        build(world, &["--sbom", "--provenance"]);
+        let name = format!("{}/app", registry.host());
+        let push = ["push", "--attestations", "referrers", "app", &name];
+        world.kiln(&push).ok();
+        world.forget();
+        world.kiln(&["pull", &name]).ok();
+        // The name may mean something else by now.
+        registry.forget_tag("app", "latest");
+        world.kiln(&["tag", &name, "mine"]).ok();
+        for name in [&*name, "mine"] {
+            let said = said(world, name);
+            assert!(said.get(PROVENANCE).is_some(), "{said}");
+            assert!(said.get(SPDX).is_some(), "{said}");
+            let ran = world.kiln(&["sbom", "--format", "spdx", name]).ok();
+            let told = "attached to the image for linux/amd64 in its registry";
+            assert!(ran.stderr.contains(told), "{}", ran.stderr);
+            assert_eq!(json(&ran.stdout), document);
+        }
+        drop(registry);
+        let ran = world.kiln(&["sbom", "--format", "spdx", "mine"]).ok();
+        assert!(
+            ran.stderr.contains("its registry was not asked"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(purls(&json(&ran.stdout)), purls(&document));
+        world.forget();
+        layered(world);
+    }
+}
+
+/// Where the list of referrers is a tag, those that several builders push at one moment are all in it.
+fn referrers_at_once(world: &World) {
+    world.dockerfile("FROM scratch\nCOPY . /\n");
+    world.write("ctx/a", "a\n");
+    let registry = Registry::start();
+    let name = format!("{}/app", registry.host());
+    let stores: Vec<_> = (0..4).map(|n| world.path(&format!("store-{n}"))).collect();
+    // The same image, and each says another thing of it.
+    for (number, store) in stores.iter().enumerate() {
+        let provenance = format!("--provenance=builder-id=urn:test:{number}");
+        let build = ["build", &provenance, "-t", "app", "ctx"];
+        let build = world.kiln(&build).env("SOURCE_DATE_EPOCH", "1700000000");
+        build.env("KILN_ROOT", store).ok();
+    }
+    let push = ["push", "--attestations", "referrers", "app", &name];
+    let pushes: Vec<_> = stores
+        .iter()
+        .map(|store| world.kiln(&push).env("KILN_ROOT", store).spawn())
+        .collect();
+    for push in pushes {
+        let ran = push.wait();
+        assert!(ran.status.success(), "{}", ran.stderr);
+    }
+    let (digest, _) = manifest(&registry, "app", "latest");
+    let (_, listed) = manifest(&registry, "app", &digest.replace(':', "-"));
+    assert_eq!(listed["manifests"].as_array().unwrap().len(), stores.len());
 }
 
 fn pushed_without(world: &World) {
@@ -157,8 +233,8 @@ fn pushed_without(world: &World) {
     // What was pulled may have left something behind.
     world.kiln(&["pull", &name]).ok();
     let ran = world.kiln(&["inspect", "--attestations", &name]).ok();
-    let way = format!("`kiln pull --all-platforms {name}` brings what its registry has");
-    assert!(ran.stderr.contains(&way), "{}", ran.stderr);
+    let said = format!("nothing is attached to `{name}`, here or in a registry");
+    assert!(ran.stderr.contains(&said), "{}", ran.stderr);
 }
 
 /// Checks that nothing of an image was fetched but what is said of it.
@@ -235,6 +311,94 @@ fn read_in_the_registry(world: &World) {
         ];
         let ran = world.kiln(&anew).ok();
         assert_eq!(purls(&json(&ran.stdout)), purls(&documents[0]));
+    }
+}
+
+/// An SPDX document that is attached as it is, in no statement: as a referrer, and beside the image in its index.
+fn read_as_others_attach(world: &World) {
+    layered(world);
+    build(world, &[]);
+    let document = serde_json::json!({
+        "spdxVersion": "SPDX-2.3",
+        "name": "of-somebody-else",
+        "packages": [{
+            "name": "theirs", "versionInfo": "1.2",
+            "externalRefs": [{ "referenceLocator": "pkg:generic/theirs@1.2" }],
+        }],
+    });
+    let document = document.to_string();
+    let types = ["application/spdx+json", "text/spdx+json"];
+    let with_api = Registry::builder().referrers().start();
+    let with_tags = Registry::start();
+    for (registry, has_api) in [(&with_api, true), (&with_tags, false)] {
+        let name = format!("{}/app", registry.host());
+        world.kiln(&["push", "app", &name]).ok();
+        let (digest, image) = manifest(registry, "app", "latest");
+        let attached = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": types[0],
+            "config": {
+                "mediaType": "application/vnd.oci.empty.v1+json",
+                "digest": registry.add_blob("app", b"{}"),
+                "size": 2,
+            },
+            "layers": [{
+                "mediaType": types[usize::from(has_api)],
+                "digest": registry.add_blob("app", document.as_bytes()),
+                "size": document.len(),
+            }],
+            "subject": {
+                "mediaType": MANIFEST, "digest": digest, "size": image.to_string().len(),
+            },
+        });
+        let attached = attached.to_string();
+        let referrer = registry.add_manifest("app", None, MANIFEST, attached.as_bytes());
+        let entry = serde_json::json!({
+            "mediaType": MANIFEST, "digest": referrer, "size": attached.len(),
+            "artifactType": types[0],
+        });
+        let list = |entries: Value| {
+            serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries })
+                .to_string()
+        };
+        if !has_api {
+            let tag = digest.replace(':', "-");
+            let listed = list(serde_json::json!([&entry]));
+            registry.add_manifest("app", Some(&tag), INDEX, listed.as_bytes());
+        }
+        // As BuildKit would put it beside the image.
+        let mut beside = entry.clone();
+        beside["platform"] = serde_json::json!({ "architecture": "unknown", "os": "unknown" });
+        beside["annotations"] = serde_json::json!({
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": digest,
+        });
+        let (kind, bytes) = registry.manifest("app", "latest").unwrap();
+        let of_image = serde_json::json!({
+            "mediaType": kind, "digest": digest, "size": bytes.len(),
+            "platform": world.inspect("app")["platform"].as_str().map(|platform| {
+                let (os, architecture) = platform.split_once('/').unwrap();
+                serde_json::json!({ "os": os, "architecture": architecture })
+            }),
+        });
+        let index = list(serde_json::json!([of_image, beside]));
+        registry.add_manifest("app", Some("indexed"), INDEX, index.as_bytes());
+        let indexed = format!("{name}:indexed");
+        world.kiln(&["rmi", &name]).run();
+        let pulled = ["pull", "--all-platforms", &indexed];
+        for (shown, command) in [(&name, None), (&indexed, None), (&indexed, Some(pulled))] {
+            if let Some(command) = command {
+                world.kiln(&command).ok();
+            }
+            let ran = world.kiln(&["sbom", shown]).ok();
+            assert!(
+                ran.stderr.contains("attached to the image"),
+                "{}",
+                ran.whole()
+            );
+            assert!(ran.stdout.contains("theirs  1.2"), "{}", ran.whole());
+        }
     }
 }
 

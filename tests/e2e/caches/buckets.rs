@@ -19,6 +19,11 @@ pub(super) fn cases() -> Vec<Case> {
         case("buckets", &[Containers, Seaweed], buckets),
         case("bucket_in_parts", &[Containers, Seaweed], in_parts),
         case("bucket_interrupted", &[Containers, Seaweed], interrupted),
+        case(
+            "bucket_over_a_bad_line",
+            &[Containers, Seaweed],
+            over_a_bad_line,
+        ),
     ]
 }
 
@@ -258,6 +263,21 @@ fn in_parts(world: &World) {
         "{}",
         again.stderr
     );
+}
+
+/// A layer whose line is cut again and again is gone on with where it broke.
+fn over_a_bad_line(world: &World) {
+    let store = Store::start(world);
+    large(world, "big");
+    let (one, two) = (Machine::new(world, "one"), Machine::new(world, "two"));
+    let to = store.place(",mode=max");
+    let first = known(one, &["build", "-t", "app", "--cache-to", &to, "big"]).ok();
+    // More cuts than there are tries: each piece is new ground.
+    let line = Line::to(store.port, Rule::CutEachBack(1_500_000));
+    let from = place(line.port, "");
+    let second = known(two, &["build", "-t", "app", "--cache-from", &from, "big"]).ok();
+    check_all_found(&second, first.id());
+    assert_eq!(two.sh("wc -c < /big").trim(), "13000000");
 }
 
 /// Ctrl-C in the middle of a large layer: what lay there stays, and no part is left.

@@ -1,4 +1,4 @@
-//! A line to a server that can be cut, or stop, when so many bytes went there.
+//! A line to a server that can be cut, or stop, when so many bytes went there; or be cut on their way back.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,6 +12,8 @@ pub(super) enum Rule {
     CutAfter(u64),
     /// Nothing goes on.
     StallAfter(u64),
+    /// Each connection that brings more than so many back is closed.
+    CutEachBack(u64),
 }
 
 struct State {
@@ -47,11 +49,14 @@ impl Line {
                 let (Ok(mut to_client), Ok(to_server)) = (to_client, to_server) else {
                     continue;
                 };
-                let shared = Arc::clone(&of_all);
+                let (shared, of_answers) = (Arc::clone(&of_all), Arc::clone(&of_all));
                 std::thread::spawn(move || forward(client, to_server, &shared));
                 std::thread::spawn(move || {
-                    let mut server = server;
-                    let _ = std::io::copy(&mut server, &mut to_client);
+                    let most = match of_answers.0.lock().unwrap().rule {
+                        Rule::CutEachBack(bytes) => bytes,
+                        _ => u64::MAX,
+                    };
+                    let _ = std::io::copy(&mut server.take(most), &mut to_client);
                     let _ = to_client.shutdown(Shutdown::Both);
                 });
             }

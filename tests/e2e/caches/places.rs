@@ -253,6 +253,11 @@ fn export_fails(world: &World) {
     let build = one
         .kiln(&["build", "-t", "app", "--cache-to", TO, "ctx"])
         .exits(1);
+    assert!(
+        says(&build, "error: the cache to `cache` was not exported"),
+        "{}",
+        build.stderr
+    );
     // The result is there all the same.
     assert!(build.id().starts_with("sha256:"), "{}", build.whole());
     assert_eq!(one.sh("cat /own"), "own\n");
@@ -262,6 +267,38 @@ fn export_fails(world: &World) {
         says(&build, "the cache to cache was not exported"),
         "{}",
         build.stderr
+    );
+    // Nothing is put among other things, and that is said before any step.
+    world.write("home/file", "mine");
+    let home = "type=local,dest=home";
+    let build = one.kiln(&["build", "--cache-to", home, "ctx"]).exits(1);
+    assert!(
+        says(&build, "`home` is neither empty nor an OCI image layout"),
+        "{}",
+        build.stderr
+    );
+    assert_eq!(build.stdout, "");
+    let ignored = format!("{home},ignore-error=true");
+    one.build(&["--cache-to", &ignored]);
+    assert_eq!(std::fs::read_dir(world.path("home")).unwrap().count(), 1);
+    // A directory has caches by tags.
+    let tagged = "type=local,dest=tags,tag=v1";
+    one.build(&["--cache-to", tagged]);
+    let build = one.build(&["--cache-from", "type=local,src=tags"]);
+    assert!(
+        says(&build, "there is no cache at `tags` yet; its tags are `v1`"),
+        "{}",
+        build.stderr
+    );
+    let spec = "type=local,src=tags,timeout=3";
+    let refused = one.kiln(&["build", "--cache-from", spec, "ctx"]).exits(2);
+    assert!(
+        says(
+            &refused,
+            &format!("`--cache-from {spec}`: `timeout`: `3` is not a duration")
+        ),
+        "{}",
+        refused.stderr
     );
 }
 
@@ -348,6 +385,20 @@ fn refused_by_name(world: &World) {
         ("--cache-to", "type=local,dest=x,colour=red"),
     ] {
         text.push_str(&world.kiln(&["build", flag, value, "ctx"]).exits(2).whole());
+    }
+    let bucket = "type=s3,bucket=b,region=r,access_key_id=account,secret_access_key=hunter2";
+    let digest = format!("type=registry,ref=x@sha256:{}", "0".repeat(64));
+    let outside = format!("{bucket},name=../..");
+    let address = format!("{bucket},endpoint_url=http://127.0.0.1:9000");
+    for arguments in [
+        &["--cache-to", digest.as_str()][..],
+        &["--offline", "--cache-to", "type=registry,ref=x"],
+        &["--offline", "--cache-to", bucket],
+        &["--cache-to", outside.as_str()],
+        &["--cache-from", address.as_str()],
+    ] {
+        let build = world.kiln(&["build"]).args(arguments).args(&["ctx"]);
+        text.push_str(&build.exits(2).whole());
     }
     world.snapshot(&text);
 }

@@ -4,18 +4,26 @@ use kiln_test_registry::{Auth, Fault, Registry};
 
 use super::{Machine, check_all_found, dockerfile, layers_asked, ran, says, single};
 use crate::registries::server::DockerRegistry;
-use crate::support::{Capability::*, Case, World, case};
+use crate::support::{Capability::*, Case, Ran, World, case};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("laziness", &[Containers], laziness),
         case("nobody_exports", &[Containers], nobody_exports),
+        case("only_sent", &[Containers], only_sent),
+        case("only_sent_lost", &[Containers], only_sent_lost),
+        case("only_sent_read", &[Containers], only_sent_read),
         case("nothing_sent_twice", &[Containers], nothing_sent_twice),
         case("lost_comes_back", &[Containers], lost_comes_back),
         case("registries_merge", &[Containers], registries_merge),
         case("hanging_registry", &[Containers], hanging_registry),
         case("hanging_when_needed", &[Containers], hanging_when_needed),
         case("transfer_cut", &[Containers], transfer_cut),
+        case(
+            "transfer_gone_on_with",
+            &[Containers],
+            transfer_gone_on_with,
+        ),
         case("wrong_bytes", &[Containers], wrong_bytes),
         case("blob_gone", &[Containers], blob_gone),
         case("no_cache_there", &[Containers], no_cache_there),
@@ -74,6 +82,102 @@ fn nobody_exports(world: &World) {
         .ok();
     assert_eq!(ran(&build), 0, "{}", build.stderr);
     assert_eq!(layers_asked(&registry, asked), 0, "{:?}", registry.log());
+}
+
+/// Builds `ctx` for these outputs, with the same times on each machine.
+fn send(machine: &Machine<'_>, arguments: &[&str]) -> Ran {
+    machine
+        .kiln(&["build", "--progress", "plain"])
+        .args(&["--build-arg=SOURCE_DATE_EPOCH=1700000000"])
+        .args(arguments)
+        .args(&["ctx"])
+        .ok()
+}
+
+/// A registry with a cache, and the image that was built with it as `app:1`.
+fn filled_and_sent(world: &World) -> Registry {
+    dockerfile(world);
+    let registry = Registry::start();
+    let name = format!("{}/app:1", registry.host());
+    let one = Machine::new(world, "one");
+    let arguments = ["--cache-to", &to(&registry), "--push", "-t", &name];
+    assert_eq!(ran(&send(&one, &arguments)), 5);
+    registry
+}
+
+/// What a registry has of an image that is only sent does not come here.
+fn only_sent(world: &World) {
+    let registry = filled_and_sent(world);
+    let host = registry.host();
+    let (same, other) = (format!("{host}/app:2"), format!("{host}/other:1"));
+    let two = Machine::new(world, "two");
+    let cache = from(&registry);
+    let asked = registry.log().len();
+    let arguments = ["--cache-from", &cache, "--push", "-t", &same, "-t", &other];
+    let build = send(&two, &arguments);
+    assert_eq!(ran(&build), 0, "{}", build.stderr);
+    let log = &registry.log()[asked..];
+    assert_eq!(layers_asked(&registry, asked), 0, "{log:?}");
+    let mounts = log.iter().filter(|request| request.path.contains("mount="));
+    assert!(mounts.count() >= 2, "{log:?}");
+    for (repository, tag) in [("app", "2"), ("other", "1")] {
+        let manifest = registry.manifest(repository, tag);
+        assert_eq!(manifest, registry.manifest("app", "1"), "{repository}");
+    }
+    // Whoever looks at the files gets them.
+    let build = two.build(&["--cache-from", &cache]);
+    assert_eq!(ran(&build), 0, "{}", build.stderr);
+    assert_eq!(two.sh("cat /own /bin/program"), "own\nprogram");
+    // A registry elsewhere is sent what it lacks.
+    let three = Machine::new(world, "three");
+    let elsewhere = Registry::start();
+    let name = format!("{}/app:1", elsewhere.host());
+    let build = send(&three, &["--cache-from", &cache, "--push", "-t", &name]);
+    assert_eq!(ran(&build), 0, "{}", build.stderr);
+    assert_eq!(
+        elsewhere.manifest("app", "1"),
+        registry.manifest("app", "1")
+    );
+    // Another packing is made here.
+    let output = format!("type=registry,name={host}/app:3,compression=zstd");
+    let build = send(&three, &["--cache-from", &cache, "-o", &output]);
+    assert_eq!(ran(&build), 0, "{}", build.stderr);
+    let (_, bytes) = registry.manifest("app", "3").unwrap();
+    assert!(String::from_utf8(bytes).unwrap().contains("tar+zstd"));
+}
+
+/// What the registry has lost is made again.
+fn only_sent_lost(world: &World) {
+    let registry = filled_and_sent(world);
+    let (_, bytes) = registry.manifest("app", "1").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    let own = layers[1]["digest"].as_str().unwrap();
+    registry.forget_blob("app", own);
+    let two = Machine::new(world, "two");
+    let name = format!("{}/app:2", registry.host());
+    let build = send(
+        &two,
+        &["--cache-from", &from(&registry), "--push", "-t", &name],
+    );
+    assert!(ran(&build) > 0, "{}", build.stderr);
+    assert!(registry.blob("app", own).is_some());
+    assert_eq!(registry.manifest("app", "2"), registry.manifest("app", "1"));
+}
+
+/// What a step reads comes here, though it is a result that is sent, too.
+fn only_sent_read(world: &World) {
+    let registry = filled_and_sent(world);
+    let two = Machine::new(world, "two");
+    let more = "RUN cat /own /bin/program > /both\n";
+    let text = world.read("ctx/Dockerfile");
+    world.write("ctx/Dockerfile", format!("{text}{more}"));
+    let name = format!("{}/app:2", registry.host());
+    let arguments = ["--cache-from", &from(&registry), "--push", "-t", &name];
+    let build = send(&two, &arguments);
+    assert_eq!(ran(&build), 1, "{}", build.stderr);
+    let both = two.kiln(&["run", &name, "cat", "/both"]).ok();
+    assert_eq!(both.stdout, "own\nprogram");
 }
 
 fn nothing_sent_twice(world: &World) {
@@ -188,6 +292,45 @@ fn transfer_cut(world: &World) {
     let two = Machine::new(world, "two");
     check_all_found(&two.build(&["--cache-from", &from(&registry)]), &id);
     assert!(registry.pending_faults().is_empty());
+}
+
+/// What came of a layer before its line broke for good is not asked for again by the next command.
+fn transfer_gone_on_with(world: &World) {
+    world.dockerfile(
+        "FROM demo/base\n\
+         RUN --mount=type=secret,id=s,required dd if=/dev/urandom of=/big bs=1M count=3 2> /dev/null\n",
+    );
+    let registry = Registry::start();
+    let reference = format!("{}/app:cache", registry.host());
+    world.write("secret", "s");
+    let one = Machine::new(world, "one");
+    let to = format!("type=registry,ref={reference}");
+    one.build(&["--secret=id=s,src=secret", "--cache-to", &to]);
+    let (_, manifest) = registry.manifest("app", "cache").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    let big = layers.max_by_key(|layer| layer["size"].as_u64()).unwrap();
+    let path = format!("/blobs/{}", big["digest"].as_str().unwrap());
+    let (cut, gone) = (2 << 20, path.clone());
+    registry.inject(Fault::CutAfter {
+        path: path.clone(),
+        bytes: cut,
+    });
+    registry.inject(Fault::Status {
+        path: gone,
+        status: 404,
+        retry_after: None,
+    });
+    let two = Machine::new(world, "two");
+    let build = || two.kiln(&["build", "--cache-from", &reference, "ctx"]);
+    build().exits(1);
+    assert!(registry.pending_faults().is_empty());
+    registry.clear_log();
+    build().ok();
+    let log = registry.log();
+    let asked = log.iter().filter(|request| request.path.ends_with(&path));
+    let ranges: Vec<_> = asked.map(|request| request.range.clone()).collect();
+    assert_eq!(ranges, [Some(format!("bytes={cut}-"))], "{log:?}");
 }
 
 /// The digest of the highest layer of the result: the one that was asked for first.

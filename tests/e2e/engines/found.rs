@@ -23,6 +23,11 @@ pub(super) fn cases() -> Vec<Case> {
             from_podman,
         ),
         case(
+            "podman_pulled",
+            &[Containers, MountNamespace, Podman],
+            podman_pulled,
+        ),
+        case(
             "podman_digest",
             &[Containers, MountNamespace, Podman],
             podman_digest,
@@ -37,6 +42,11 @@ pub(super) fn cases() -> Vec<Case> {
             &[Containers, MountNamespace, Dockerd, Podman],
             first_of_several,
         ),
+        case(
+            "of_no_time",
+            &[Containers, MountNamespace, Podman],
+            of_no_time,
+        ),
         case("switched_off", &[Containers], switched_off),
         case("pull_falls_back", &[Containers], pull_falls_back),
         case("pull_of_nothing", &[Containers], pull_of_nothing),
@@ -45,6 +55,11 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// An archive for `docker load` of an image `app/base:1`, built with another store and taken away.
 fn image(world: &World) -> Vec<u8> {
+    image_of(world, "1700000000")
+}
+
+/// The same with another time in its config.
+fn image_of(world: &World, epoch: &str) -> Vec<u8> {
     world.base();
     world.write("ctx/a", "from an engine\n");
     world.dockerfile(
@@ -59,7 +74,7 @@ fn image(world: &World) -> Vec<u8> {
             "type=docker,dest=base.tar",
             "ctx",
         ])
-        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .env("SOURCE_DATE_EPOCH", epoch)
         .ok();
     world.forget();
     world.dockerfile("FROM app/base:1\nRUN cat /b > /c && echo $FROM >> /c\n");
@@ -208,6 +223,65 @@ fn from_podman(world: &World) {
     assert!(damaged.stderr.contains("is damaged"), "{}", damaged.whole());
 }
 
+/// A base that podman pulled leaves in the blobs that its registry has, and those are not sent again.
+fn podman_pulled(world: &World) {
+    let registry = Registry::start();
+    add_image(&registry, "base", &[&base_layer()]);
+    let host = registry.host();
+    world.write("auth.json", "{}");
+    let auth = world.path("auth.json").display().to_string();
+    let pull = ["pull", "--tls-verify=false", "--authfile", &auth];
+    podman(
+        world,
+        &[&pull[..], &[&format!("{host}/base")]].concat(),
+        Vec::new(),
+    );
+    let settings = podman_settings(&world.path("p"));
+    world.dockerfile(&format!("FROM {host}/base\nRUN echo made > /made\n"));
+    let name = format!("{host}/team/app");
+    let build = |engines: &str, output: &[&str]| {
+        world
+            .kiln(&["build", "--build-arg=SOURCE_DATE_EPOCH=0", "ctx"])
+            .args(&["--engines", engines, "-t", &name])
+            .args(output)
+            .env("CONTAINERS_STORAGE_CONF", &settings)
+            .ok()
+    };
+    let blob = base_layer().digest();
+    let expected = |output: &[&str]| {
+        build("none", output);
+        world.forget();
+        registry.clear_log();
+        let ran = build("podman", output);
+        assert!(ran.stderr.contains("from podman"), "{}", ran.stderr);
+        ran
+    };
+    let pushed = || registry.manifest("team/app", "latest");
+    // Pushed at once, the blob stays where it is.
+    build("none", &["--push"]);
+    let first = pushed();
+    let ran = expected(&["--push"]);
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    assert_eq!(pushed(), first);
+    assert_eq!(registry.count("GET", &blob), 0, "{:?}", registry.log());
+    // Kept, it is brought when it is to leave.
+    let ran = expected(&[]);
+    assert_eq!(registry.log().len(), 0, "{}", ran.whole());
+    world.kiln(&["push", "-q", &name]).ok();
+    assert_eq!(pushed(), first);
+    expected(&["-o", "type=oci,dest=out.tar"]);
+    assert_eq!(registry.count("GET", &blob), 1, "{:?}", registry.log());
+    // What its registry has no more leaves as it is here, and that is said.
+    registry.forget_blob("base", &blob);
+    world.forget();
+    let ran = build("podman", &["-o", "type=oci,dest=out.tar"]);
+    assert!(
+        ran.stderr.contains("and not as its image names it"),
+        "{}",
+        ran.stderr
+    );
+}
+
 /// A digest stands for what podman has only if it is one of what podman has.
 fn podman_digest(world: &World) {
     let archive = image(world);
@@ -260,6 +334,16 @@ fn first_of_several(world: &World) {
     };
     assert!(sources(&build("docker,podman")).contains("from docker"));
     assert!(sources(&build("podman,docker")).contains("from podman"));
+}
+
+/// Of an image that says no time of its own, the engine says since when it has it.
+fn of_no_time(world: &World) {
+    let archive = image_of(world, "0");
+    podman(world, &["load"], archive);
+    let settings = podman_settings(&world.path("p"));
+    let ran = build(world, "podman").env("CONTAINERS_STORAGE_CONF", settings);
+    let shown = sources(&ran.ok());
+    assert!(shown.contains("from podman, added "), "{shown}");
 }
 
 fn switched_off(world: &World) {

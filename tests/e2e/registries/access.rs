@@ -11,6 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("basic_auth", &[Containers], basic_auth),
         case("token_auth", &[Containers], token_auth),
         case("anonymous_token", &[Containers], anonymous_token),
+        case("broken_accounts", &[Containers], broken_accounts),
         case("token_expires", &[Containers], token_expires),
         case("tls", &[Containers], tls),
         case(
@@ -106,6 +107,51 @@ fn anonymous_token(world: &World) {
     let ran = build(world, &registry.host());
     assert!(ran.status.success(), "{}", ran.stderr);
     assert!(registry.count("GET", "/token") > 0, "{:?}", registry.log());
+}
+
+/// What everybody may pull needs no account; what nobody can tell is said, and nothing is sent without it.
+fn broken_accounts(world: &World) {
+    let open = with_base(Auth::Token { user: None });
+    let closed = with_base(basic());
+    let malformed = format!(r#"{{"auths":{{"{}":{{"auth":"!!"}}}}}}"#, open.host());
+    for (config, cause) in [
+        ("{", "config.json` is not a docker config file"),
+        (&malformed, "has a malformed entry for"),
+        (
+            r#"{"credsStore":"desktop"}"#,
+            "cannot run the credential helper `docker-credential-desktop`",
+        ),
+    ] {
+        world.write("../home/config.json", config);
+        let ran = build(world, &open.host());
+        assert!(ran.status.success(), "{}", ran.stderr);
+        assert_eq!(ran.stderr.matches(cause).count(), 1, "{}", ran.stderr);
+        let name = format!("{}/base", open.host());
+        let ran = world.kiln(&["pull", &name]).ok();
+        assert_eq!(ran.stderr.matches(cause).count(), 1, "{}", ran.stderr);
+        // Nothing is sent, and nothing is had from who wants a password.
+        open.clear_log();
+        let name = format!("{}/app:1", open.host());
+        let ran = world.kiln(&["push", "app", &name]).exits(1);
+        assert!(ran.stderr.contains(cause), "{}", ran.stderr);
+        assert_eq!(open.count("PUT", "/"), 0, "{:?}", open.log());
+        if !config.contains("auths") {
+            let ran = build(world, &closed.host());
+            assert!(!ran.status.success());
+            assert!(ran.stderr.contains(cause), "{}", ran.stderr);
+        }
+        assert_eq!(world.read("../home/config.json"), config);
+        world.forget();
+    }
+    // A broken file is left to whoever broke it.
+    world.write("../home/config.json", "{");
+    let host = closed.host();
+    let login = ["login", "-u", USER, "-p", PASSWORD, &host];
+    for line in [&login[..], &["logout", &host]] {
+        let ran = world.kiln(line).exits(3);
+        assert!(ran.stderr.contains("config.json"), "{}", ran.stderr);
+        assert_eq!(world.read("../home/config.json"), "{");
+    }
 }
 
 fn token_expires(world: &World) {

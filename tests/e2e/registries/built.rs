@@ -1,12 +1,16 @@
 //! Builds that end in a registry: `--push`, `-o type=registry`, and what is left when that fails.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use kiln_test_registry::{Fault, Registry};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::pulls::wait_for;
-use super::server::{DockerRegistry, base_layer, hide_port, with_base};
-use crate::support::{Capability::*, Case, Ran, World, case};
+use super::server::{DockerRegistry, Packed, add_image, base_layer, hide_port, with_base};
+use crate::support::{Capability::*, Case, Ran, World, base_archive, case};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -31,6 +35,24 @@ pub(super) fn cases() -> Vec<Case> {
         case("build_push_mounts", &[Containers], mounts),
         case("build_push_two_registries", &[Containers], two_registries),
         case("build_push_from_afar", &[Containers], from_afar),
+        case("build_push_the_bases_blobs", &[Containers], bases_blobs),
+        case("build_push_two_bases", &[Containers], two_bases),
+        case(
+            "build_push_own_layers_pulled",
+            &[Containers],
+            own_layers_pulled,
+        ),
+        case(
+            "push_packed_otherwise_once",
+            &[Containers],
+            packed_otherwise_once,
+        ),
+        case("build_push_bases_handed_in", &[Containers], handed_in),
+        case(
+            "bases_blobs_that_are_gone",
+            &[Containers],
+            bases_blobs_that_are_gone,
+        ),
         case("build_push_fails", &[Containers], fails),
         case("build_push_interrupted", &[Containers], interrupted),
         case("build_push_refused", &[Containers], refused),
@@ -86,14 +108,8 @@ fn build_push(world: &World) {
     for name in [&one, &two] {
         assert_eq!(pushed, digest_of_name(world, name).as_str());
     }
-    assert_eq!(
-        metadata(world)["image.name"]
-            .as_str()
-            .unwrap()
-            .split(',')
-            .count(),
-        2
-    );
+    // In the order in which they were given.
+    assert_eq!(metadata(world)["image.name"], format!("{one},{two}"));
     assert!(
         ran.stderr.contains("exporting to registry"),
         "{}",
@@ -235,6 +251,8 @@ fn by_digest(world: &World) {
     let digest = metadata(world)["containerimage.digest"].clone();
     assert!(registry.manifest("app", digest.as_str().unwrap()).is_some());
     assert!(registry.manifest("app", "latest").is_none());
+    let name = format!("{}/app@{}", registry.host(), digest.as_str().unwrap());
+    assert_eq!(metadata(world)["image.name"], name);
     let tagged = format!(
         "type=registry,push-by-digest=true,name={}/app:1",
         registry.host()
@@ -325,6 +343,189 @@ fn from_afar(world: &World) {
         world.kiln(&["run", &there, "echo", "ok"]).ok().stdout,
         "ok\n"
     );
+}
+
+/// A registry with one image as `base` and, packed by somebody else, as `other`.
+fn packed_twice() -> Registry {
+    let registry = with_base();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(base_archive()).unwrap();
+    let again = Packed {
+        diff_id: base_layer().diff_id,
+        bytes: encoder.finish().unwrap(),
+    };
+    assert_ne!(again.digest(), base_layer().digest());
+    add_image(&registry, "other", &[&again]);
+    registry
+}
+
+/// What leaves is the same whatever the store had before.
+fn bases_blobs(world: &World) {
+    let registry = packed_twice();
+    let host = registry.host();
+    world.dockerfile(&format!("FROM {host}/base\nRUN echo made > /made\n"));
+    let pushed = |name: &str| {
+        let name = format!("{host}/team/{name}");
+        build(
+            world,
+            &["--push", "--build-arg=SOURCE_DATE_EPOCH=0", "-t", &name],
+        );
+        metadata(world)["containerimage.digest"].clone()
+    };
+    let kept = || {
+        let name = format!("{host}/team/kept");
+        build(world, &["--build-arg=SOURCE_DATE_EPOCH=0", "-t", &name]);
+        world.kiln(&["push", "-q", &name]).ok().stdout
+    };
+    let layout = || {
+        let output = [
+            "-o",
+            "type=oci,dest=out.tar",
+            "--build-arg=SOURCE_DATE_EPOCH=0",
+        ];
+        let ran = build(world, &output);
+        assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+        metadata(world)["containerimage.digest"].clone()
+    };
+    let expected = pushed("first");
+    let kept_expected = kept();
+    for pulls in [&["other"][..], &["other", "base"], &["base", "other"]] {
+        world.forget();
+        for name in pulls {
+            world.kiln(&["pull", &format!("{host}/{name}")]).ok();
+        }
+        assert_eq!(layout(), expected, "{pulls:?}");
+        assert_eq!(pushed("again"), expected, "{pulls:?}");
+        assert_eq!(kept(), kept_expected, "{pulls:?}");
+    }
+    // The other image keeps its own.
+    world
+        .kiln(&["push", &format!("{host}/other"), &format!("{host}/copy")])
+        .ok();
+    assert_eq!(
+        registry.manifest("other", "latest"),
+        registry.manifest("copy", "latest")
+    );
+}
+
+/// The digests of the layers of an image there.
+fn layers_of(registry: &Registry, repository: &str) -> Vec<String> {
+    let (_, bytes) = registry.manifest(repository, "latest").unwrap();
+    let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    let digests = layers.iter().map(|layer| layer["digest"].as_str().unwrap());
+    digests.map(str::to_owned).collect()
+}
+
+/// Of two bases that share layers the one counts that the result lies on.
+fn two_bases(world: &World) {
+    let registry = packed_twice();
+    let host = registry.host();
+    for (base, side) in [("base", "other"), ("other", "base")] {
+        let from = format!("FROM {host}/{side} AS side\nFROM {host}/{base}\n");
+        world.dockerfile(&format!("{from}COPY --from=side /bin/busybox /copied\n"));
+        build(world, &["--push", "-t", &format!("{host}/team/{base}")]);
+        let pushed = layers_of(&registry, &format!("team/{base}"));
+        assert_eq!(pushed[..1], layers_of(&registry, base)[..]);
+    }
+}
+
+/// What is built here is packed as always, though the very image was pulled in another packing.
+fn own_layers_pulled(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    world.dockerfile(&format!("FROM {host}/base\nRUN echo made > /made\n"));
+    let epoch = "--build-arg=SOURCE_DATE_EPOCH=0";
+    let zstd = format!("type=registry,name={host}/zstd,compression=zstd");
+    build(world, &[epoch, "-o", &zstd]);
+    build(world, &[epoch, "--push", "-t", &format!("{host}/gzip")]);
+    world.forget();
+    world.kiln(&["pull", &format!("{host}/zstd")]).ok();
+    let name = format!("{host}/kept");
+    build(world, &[epoch, "-t", &name]);
+    let ran = world.kiln(&["push", &name]).ok();
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    assert_eq!(layers_of(&registry, "kept"), layers_of(&registry, "gzip"));
+    assert_ne!(layers_of(&registry, "zstd"), layers_of(&registry, "gzip"));
+}
+
+/// One push in another packing changes nothing of the next.
+fn packed_otherwise_once(world: &World) {
+    let registry = Registry::start();
+    let host = registry.host();
+    world.base();
+    world.dockerfile("FROM demo/base\nRUN echo made > /made\n");
+    build(world, &["-t", "app"]);
+    let push = |tag: &str, flags: &[&str]| {
+        let name = format!("{host}/{tag}");
+        let arguments = [&["push"][..], flags, &["app", &name]].concat();
+        world.kiln(&arguments).ok();
+        layers_of(&registry, tag)
+    };
+    let expected = push("first", &[]);
+    for compression in ["uncompressed", "zstd"] {
+        let other = push("other", &["--compression", compression]);
+        assert_ne!(other, expected);
+        assert_eq!(push("again", &[]), expected, "{compression}");
+        build(world, &["--push", "-t", &format!("{host}/built")]);
+        assert_eq!(layers_of(&registry, "built"), expected, "{compression}");
+    }
+}
+
+/// A base that is no registry's leaves in the same blobs, whatever was pulled before.
+fn handed_in(world: &World) {
+    let registry = packed_twice();
+    let host = registry.host();
+    world.kiln(&["pull", &format!("{host}/other")]).ok();
+    let save = ["save", "--format=docker-archive", "-o", "saved.tar"];
+    world.kiln(&save).args(&[&format!("{host}/other")]).ok();
+    let hand_in = |kind: &str| match kind {
+        "import" => world.import("demo/handed", world.base_archive()),
+        _ => {
+            world.kiln(&["load", "-i", "saved.tar"]).ok();
+            world
+                .kiln(&["tag", &format!("{host}/other"), "demo/handed"])
+                .ok();
+        }
+    };
+    world.dockerfile("FROM demo/handed\nRUN echo made > /made\n");
+    for kind in ["import", "load"] {
+        let mut expected = None;
+        for pulled in ["", "base", "other"] {
+            world.forget();
+            if !pulled.is_empty() {
+                let name = format!("{host}/{pulled}");
+                world.kiln(&["pull", &name]).ok();
+                world.kiln(&["tag", &name, "demo/kept"]).ok();
+                world.kiln(&["rmi", &name]).ok();
+            }
+            hand_in(kind);
+            build(world, &["--push", "-t", &format!("{host}/made")]);
+            let made = layers_of(&registry, "made");
+            let base = made[..1].to_vec();
+            assert_eq!(
+                *expected.get_or_insert_with(|| base.clone()),
+                base,
+                "{kind} {pulled}"
+            );
+        }
+    }
+}
+
+fn bases_blobs_that_are_gone(world: &World) {
+    let registry = packed_twice();
+    let host = registry.host();
+    world.dockerfile(&format!("FROM {host}/base\nRUN echo made > /made\n"));
+    for name in ["other", "base"] {
+        world.kiln(&["pull", &format!("{host}/{name}")]).ok();
+    }
+    let output = ["-o", "type=oci,dest=out.tar", "--offline"];
+    let ran = build(world, &output);
+    let layer = base_layer();
+    let told = format!("warning: layer {} leaves as sha256:", layer.diff_id);
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--offline forbids"), "{}", ran.stderr);
+    world.kiln(&["load", "-i", "out.tar"]).ok();
 }
 
 /// What was built is not lost with the line to the registry.

@@ -16,13 +16,25 @@ pub(super) fn cases() -> Vec<Case> {
         case("pull", &[Containers], pull),
         case("pull_a_platform", &[Containers], pull_a_platform),
         case("pull_several", &[Containers], pull_several),
+        case("pull_all_tags", &[Containers], pull_all_tags),
         case("pull_goes_elsewhere", &[Containers], pull_goes_elsewhere),
         case("pull_all_platforms", &[Containers], pull_all_platforms),
+        case(
+            "pull_by_digest_and_saved",
+            &[Containers],
+            pull_by_digest_and_saved,
+        ),
+        case("pull_past_a_mirror", &[Containers], pull_past_a_mirror),
         case("pull_of_other_bytes", &[Containers], pull_of_other_bytes),
         case("pull_of_an_artifact", &[], pull_of_an_artifact),
         case("pull_interrupted", &[Containers], pull_interrupted),
         case("pull_killed", &[Containers], pull_killed),
         case("pull_of_two_at_once", &[Containers], pull_of_two_at_once),
+        case(
+            "pull_waits_for_another",
+            &[Containers],
+            pull_waits_for_another,
+        ),
         case("pull_goes_on", &[Containers], pull_goes_on),
         case("push_interrupted", &[Containers], push_interrupted),
     ]
@@ -124,6 +136,96 @@ fn pull_several(world: &World) {
     assert!(
         words.contains("cannot fetch the manifest of `127.0.0.1:_____/nothing:latest`"),
         "{words}"
+    );
+}
+
+fn pull_all_tags(world: &World) {
+    let registry = with_base();
+    let host = registry.host();
+    let (_, image) = manifest(&registry, "base", "latest");
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    registry.add_manifest("base", Some("2"), kind, &image);
+    // What clients keep there is no image.
+    let list = format!("sha256-{}", "a".repeat(64));
+    registry.add_manifest("base", Some(&list), kind, b"{}");
+    let name = format!("{host}/base");
+    let pulled = world.kiln(&["pull", "--all-tags", &name]).ok();
+    let names: Vec<&str> = pulled
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(names, [format!("{name}:2"), format!("{name}:latest")]);
+    let tagged = world.kiln(&["pull", "-a", &format!("{name}:2")]).exits(1);
+    world.snapshot(&told(&tagged, &host));
+}
+
+/// An archive keeps the digest that an image was pulled by, and the image has it again where it is loaded.
+fn pull_by_digest_and_saved(world: &World) {
+    let registry = with_base();
+    let (digest, _) = manifest(&registry, "base", "latest");
+    let name = format!("{}/base@{digest}", registry.host());
+    for format in ["docker-archive", "oci-archive"] {
+        world.kiln(&["pull", &name]).ok();
+        let save = ["save", "--format", format, "-o", "base.tar", &name];
+        world.kiln(&save).ok();
+        world.forget();
+        let loaded = world.kiln(&["load", "-i", "base.tar"]).ok();
+        assert_eq!(loaded.stdout, format!("Loaded image: {name}\n"));
+        registry.clear_log();
+        assert_eq!(world.sh(&name, "echo here"), "here\n");
+        world.dockerfile(&format!("FROM {name}\nRUN echo > /one\n"));
+        world.build();
+        assert_eq!(registry.log(), []);
+        world.forget();
+    }
+}
+
+/// What a mirror serves wrongly, or never to its end, comes from the next place; the last one's failure is told.
+fn pull_past_a_mirror(world: &World) {
+    let (origin, wrong, cutting) = (with_base(), with_base(), with_base());
+    let layer = base_layer().digest();
+    wrong.inject(Fault::WrongBytes {
+        path: layer.clone(),
+    });
+    for bytes in [1000].into_iter().chain([0; 20]) {
+        let path = layer.clone();
+        cutting.inject(Fault::CutAfter { path, bytes });
+    }
+    let name = format!("{}/base", origin.host());
+    let mirrors = [&wrong, &cutting].map(|it| format!("{}={}", origin.host(), it.url()));
+    let line = ["--mirror", &mirrors[0], "--mirror", &mirrors[1], &name];
+    let pulled = world.kiln(&[&["pull"], &line[..]].concat()).ok();
+    let warned = format!("warning: the mirror `{}` is not asked again", wrong.host());
+    assert_eq!(
+        pulled.stderr.matches(&warned).count(),
+        1,
+        "{}",
+        pulled.whole()
+    );
+    assert_eq!(world.sh(&name, "echo here"), "here\n");
+    let asked = |of: &Registry| of.count("GET", &layer);
+    assert_eq!((asked(&wrong), asked(&origin)), (1, 1));
+    assert!(asked(&cutting) > 1, "{:?}", cutting.log());
+
+    // A build goes the same way, and names the registry itself where that fails too.
+    world.forget();
+    for registry in [&wrong, &origin] {
+        let path = layer.clone();
+        registry.inject(Fault::WrongBytes { path });
+    }
+    world.dockerfile(&format!("FROM {name}\nRUN echo > /one\n"));
+    let build = ["build", "--mirror", &mirrors[0], "ctx"];
+    let failed = world.kiln(&build).exits(1);
+    let at = format!("of `{name}:latest` at `{}`", origin.host());
+    assert!(failed.stderr.contains(&at), "{}", failed.whole());
+    wrong.inject(Fault::WrongBytes { path: layer });
+    let built = world.kiln(&build).ok();
+    assert_eq!(
+        built.stderr.matches(&warned).count(),
+        1,
+        "{}",
+        built.whole()
     );
 }
 
@@ -309,13 +411,13 @@ fn pull_killed(world: &World) {
     assert_eq!(work.count(), 0);
 }
 
-/// Two processes bring the same layer at the same time, and both have it.
+/// Two processes that want the same layer at the same time fetch it once.
 fn pull_of_two_at_once(world: &World) {
     let registry = with_base();
     let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(2));
     for _ in 0..2 {
         registry.inject(Fault::Together {
-            path: base_layer().digest(),
+            path: "/manifests/latest".to_owned(),
             barrier: std::sync::Arc::clone(&barrier),
         });
     }
@@ -327,6 +429,34 @@ fn pull_of_two_at_once(world: &World) {
         ran.stdout
     });
     assert_eq!(lines[0], lines[1]);
+    assert_eq!(registry.count("GET", &base_layer().digest()), 1);
+    assert_eq!(world.sh(&name, "echo here"), "here\n");
+}
+
+/// Who waits for another's transfer can be interrupted, and goes on alone once the other one is gone.
+fn pull_waits_for_another(world: &World) {
+    let registry = with_base();
+    let name = format!("{}/base", registry.host());
+    stall(&registry, &base_layer());
+    let first = world.kiln(&["pull", &name]).spawn();
+    let fetched = || registry.count("GET", &base_layer().digest());
+    wait_for("the layer was never asked for", || fetched() > 0);
+    let asked = || registry.count("GET", "/manifests/latest");
+    let interrupted = world.kiln(&["pull", &name]).spawn();
+    wait_for("the second never came", || asked() == 2);
+    interrupted.signal(Signal::SIGINT);
+    assert_eq!(interrupted.wait().status.code(), Some(130));
+    let second = world.kiln(&["pull", &name]).spawn();
+    world.dockerfile(&format!("FROM {name}\nRUN echo > /one\n"));
+    let build = world.kiln(&["build", "ctx"]).spawn();
+    wait_for("the others never came", || asked() == 4);
+    assert_eq!(fetched(), 1);
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    let second = second.wait();
+    assert!(second.status.success(), "{}", second.stderr);
+    assert!(build.wait().status.success());
+    assert_eq!(fetched(), 2);
     assert_eq!(world.sh(&name, "echo here"), "here\n");
 }
 

@@ -10,6 +10,12 @@ use crate::support::{Capability::*, Case, Ran, World, case};
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("push_and_back", &[Containers], push_and_back),
+        case("push_is_known", &[Containers], push_is_known),
+        case(
+            "push_prints_what_is_found",
+            &[Containers],
+            push_prints_what_is_found,
+        ),
         case("push_of_nothing_new", &[Containers], push_of_nothing_new),
         case("push_mounts", &[Containers], push_mounts),
         case(
@@ -21,6 +27,11 @@ pub(super) fn cases() -> Vec<Case> {
             "push_of_stale_knowledge",
             &[Containers],
             push_of_stale_knowledge,
+        ),
+        case(
+            "push_verifies_if_asked",
+            &[Containers],
+            push_verifies_if_asked,
         ),
         case("push_of_an_index", &[Containers], push_of_an_index),
         case("push_all_tags", &[Containers], push_all_tags),
@@ -88,6 +99,115 @@ fn push_and_back(world: &World) {
     world.forget();
     let ran = world.kiln(&["run", &name]).ok();
     assert_eq!(ran.stdout, "made\n");
+}
+
+/// The line that a push prints is a name: beside a digest, a tag says nothing.
+fn push_prints_what_is_found(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let name = format!("{}/team/app:1", registry.host());
+    let printed = push(world, &["-q", "app", &name]).stdout;
+    let printed = printed.trim();
+    let id = world.inspect("app")["id"].clone();
+    assert_eq!(world.inspect(printed)["id"], id);
+    let (_, digest) = printed.split_once('@').unwrap();
+    let by_digest = format!("{}/team/app@{digest}", registry.host());
+    let found_by = |arguments: &[&str]| world.kiln(arguments).ok().stdout;
+    let named = |name: &str| {
+        assert!(found_by(&["history", name]).contains("made > /made"));
+        found_by(&["tag", name, "other"]);
+        found_by(&["save", "-o", "app.tar", name]);
+        found_by(&["manifest", "create", "list", name]);
+        found_by(&["rmi", "list", "other"]);
+    };
+    let built_on = |name: &str| {
+        assert_eq!(found_by(&["run", name]), "made\n");
+        let base = format!("FROM {name} AS it\nFROM scratch\nCOPY --from={name} /made /\n");
+        world.dockerfile(&format!("{base}FROM {name}\nCOPY --from=0 /made /again\n"));
+        found_by(&["build", "-q", "--offline", "-t", "next", "ctx"]);
+    };
+    let asked = registry.log().len();
+    for name in [printed, &printed.replace(":1@", ":no-such-tag@")] {
+        named(name);
+        built_on(name);
+    }
+    assert_eq!(registry.log().len(), asked);
+    push(
+        world,
+        &[printed, &format!("{}/team/other:1", registry.host())],
+    );
+    // As in docker, the name by digest is what such a name removes.
+    let removed = world.kiln(&["rmi", printed]).ok().stdout;
+    assert_eq!(removed, format!("untagged {by_digest}\n"));
+    world.kiln(&["inspect", printed]).exits(1);
+    assert_eq!(world.inspect("app")["id"], id);
+
+    // A pull by tag and digest keeps what a pull by digest does.
+    world.forget();
+    world.kiln(&["pull", printed]).ok();
+    assert_eq!(
+        world.inspect(printed)["digests"],
+        serde_json::json!([by_digest])
+    );
+    let asked = registry.log().len();
+    built_on(&by_digest);
+    built_on(printed);
+    assert_eq!(registry.log().len(), asked);
+}
+
+/// What a registry knows an image by is shown, and goes with the image's last tag.
+fn push_is_known(world: &World) {
+    built(world);
+    let id = world.inspect("app")["id"].clone();
+    assert_eq!(world.inspect("app")["digests"], serde_json::json!([]));
+    let registry = Registry::start();
+    let name = format!("{}/team/app", registry.host());
+    push(world, &["app", &format!("{name}:1")]);
+    let (digest, pushed) = manifest(&registry, "team/app", "1");
+    let known = format!("{name}@{digest}");
+    let shown = world.inspect("app");
+    assert_eq!(shown["names"], serde_json::json!(["app:latest"]));
+    assert_eq!(shown["digests"], serde_json::json!([known]));
+    assert_eq!(shown["pushed"][&known], pushed);
+    assert_ne!(shown["manifest"], pushed);
+    let by_digest = world.inspect(&known);
+    assert_eq!((&by_digest["id"], &by_digest["manifest"]), (&id, &pushed));
+    // One line for a name, unless digests are asked for.
+    let listed = world.kiln(&["images"]).ok().stdout;
+    assert_eq!(listed.matches("app").count(), 1, "{listed}");
+    let listed = world.kiln(&["images", "--digests"]).ok().stdout;
+    let line = listed.lines().find(|line| line.starts_with(&name)).unwrap();
+    assert_eq!(line.split_whitespace().nth(1), Some(&*digest), "{listed}");
+    world.kiln(&["tag", "app", &format!("{name}:2")]).ok();
+    let listed = world.kiln(&["images", "--digests"]).ok().stdout;
+    assert_eq!(listed.matches(&digest).count(), 1, "{listed}");
+    world.kiln(&["tag", "app", &format!("{name}:4")]).ok();
+    let listed = world.kiln(&["images", "--digests"]).ok().stdout;
+    assert_eq!(listed.matches(&digest).count(), 2, "{listed}");
+    world.kiln(&["rmi", &format!("{name}:4")]).ok();
+    // A digest keeps no image for which there is no name.
+    world.kiln(&["rmi", &format!("{name}:2")]).ok();
+    assert_eq!(world.inspect("app")["digests"], serde_json::json!([known]));
+    world.dockerfile("FROM demo/base\nCMD [\"other\"]\n");
+    world.build();
+    let listed = world.kiln(&["images", "--digests"]).ok().stdout;
+    assert!(!listed.contains(&digest), "{listed}");
+    push(world, &["app", &format!("{name}:1")]);
+    let removed = world.kiln(&["rmi", "app"]).ok().stdout;
+    assert!(removed.contains("removed sha256:"), "{removed}");
+    // So it is after a build that pushes, and after a pull.
+    let output = format!("type=image,name={name}:3,push=true,store=true");
+    world.kiln(&["build", "-o", &output, "ctx"]).ok();
+    let (digest, _) = manifest(&registry, "team/app", "3");
+    let known = serde_json::json!([format!("{name}@{digest}")]);
+    assert_eq!(world.inspect(&format!("{name}:3"))["digests"], known);
+    world.forget();
+    world.kiln(&["pull", &format!("{name}:3")]).ok();
+    let shown = world.inspect(&format!("{name}:3"));
+    assert_eq!(
+        (&shown["digests"], &shown["pushed"]),
+        (&known, &Value::Null)
+    );
 }
 
 /// An image that the registry has takes one question, and with a token server one for the token.
@@ -180,6 +300,46 @@ fn push_of_stale_knowledge(world: &World) {
     push(world, &["app", &format!("{}/app:2", registry.host())]);
     assert!(registry.blob("app", lost).is_some());
     manifest(&registry, "app", "2");
+}
+
+/// A registry that lost a layer says no word of it, until everything is asked for.
+fn push_verifies_if_asked(world: &World) {
+    built(world);
+    let registry = Registry::start();
+    let name = format!("{}/app:1", registry.host());
+    push(world, &["app", &name]);
+    let (digest, pushed) = manifest(&registry, "app", "1");
+    let up_to_date = format!("{name} is up to date\n");
+    let whole = push(world, &["--verify", "app", &name]);
+    assert!(whole.stderr.contains(&up_to_date), "{}", whole.stderr);
+    let lost = &digests(&pushed)[0];
+    registry.forget_blob("app", lost);
+    let believed = push(world, &["app", &name]);
+    assert!(believed.stderr.contains(&up_to_date), "{}", believed.stderr);
+    let elsewhere = world.path("elsewhere");
+    let pull = || {
+        let pull = world.kiln(&["pull", &name]);
+        pull.env("KILN_ROOT", elsewhere.to_str().unwrap())
+    };
+    let lacks = pull().exits(1).stderr;
+    assert!(
+        lacks.contains("`kiln push --verify` sends it again"),
+        "{lacks}"
+    );
+    let sent = push(world, &["--verify", "app", &name]);
+    assert_eq!(sent.stdout, format!("{name}@{digest}\n"));
+    assert!(!sent.stderr.contains("up to date"), "{}", sent.stderr);
+    assert!(registry.blob("app", lost).is_some());
+    pull().ok();
+
+    // So it is with the members of an index, and another name of it.
+    let index = format!("{}/index:1", registry.host());
+    world.kiln(&["manifest", "create", "list", "app"]).ok();
+    push(world, &["list", &index]);
+    registry.forget_blob("index", lost);
+    let again = format!("{}/index:2", registry.host());
+    push(world, &["--verify", "list", &again]);
+    assert!(registry.blob("index", lost).is_some());
 }
 
 fn push_of_an_index(world: &World) {

@@ -103,7 +103,7 @@ pub(crate) struct Packed {
 
 impl Packed {
     /// What the layer's blob is called.
-    pub(super) fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         digest_of(&self.bytes)
     }
 }

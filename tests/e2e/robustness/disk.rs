@@ -9,6 +9,11 @@ pub(super) fn cases() -> Vec<Case> {
         case("a_full_disk", ROOT, a_full_disk),
         case("a_full_disk_and_archives", ROOT, a_full_disk_and_archives),
         case("a_full_disk_and_accounts", ROOT, a_full_disk_and_accounts),
+        case(
+            "a_limit_of_file_sizes",
+            &[Containers],
+            a_limit_of_file_sizes,
+        ),
         case("a_read_only_store", ROOT, a_read_only_store),
         case("a_newer_store", &[Containers], a_newer_store),
     ]
@@ -91,6 +96,44 @@ fn a_full_disk(world: &World) {
     );
 }
 
+/// A file that may not grow is an error of kiln's and the end of a step's program, and nothing half-made stays.
+fn a_limit_of_file_sizes(world: &World) {
+    world.base();
+    world.dockerfile("FROM demo/base\nCOPY big /\n");
+    world.write("ctx/big", vec![7; 3_000_000]);
+    world.write(
+        "run/Dockerfile",
+        "FROM demo/base\nRUN head -c 3000000 /dev/zero > /big; echo $? > /code\n",
+    );
+    world.kiln(&["build", "-t", "large", "ctx"]).ok();
+    world.kiln(&["prune", "--all"]).ok();
+    let script = format!(
+        "kiln() {{ {} \"$@\"; }}\n\
+         ulimit -f 2000\n\
+         kiln save -o large.tar large; echo save $?; ls large.tar\n\
+         kiln rmi large; kiln prune --all\n\
+         kiln build -q -t large ctx; echo copy $?\n\
+         kiln build -q -t step run; echo run $?\n\
+         kiln run step cat /code",
+        env!("CARGO_BIN_EXE_kiln")
+    );
+    let ran = world.program("sh", &["-c", &script]).run();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    for expected in ["save 1", "copy 1", "run 0", "153"] {
+        assert!(lines.contains(&expected), "{expected}: {}", ran.whole());
+    }
+    for expected in [
+        "could not write a blob",
+        "could not copy `big`",
+        "File too large",
+    ] {
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.whole());
+    }
+    assert!(!world.path("large.tar").exists());
+    world.kiln(&["build", "-t", "large", "ctx"]).ok();
+    assert_eq!(world.sh("large", "wc -c < /big"), "3000000\n");
+}
+
 /// What does not fit is refused and leaves nothing, in the store and beside an archive.
 fn a_full_disk_and_archives(world: &World) {
     world.base();
@@ -111,6 +154,12 @@ fn a_full_disk_and_archives(world: &World) {
         let file = format!("{name}.tar");
         world.kiln(&["save", "-o", &file, name]).ok();
     }
+    world.write(
+        "mount/Dockerfile",
+        "FROM demo/base\nRUN --mount=type=cache,id=c,target=/c head -c 20000000 /dev/urandom > /c/big\n",
+    );
+    world.kiln(&["build", "-q", "mount"]).ok();
+    world.kiln(&["mounts", "export", "mounts.tar"]).ok();
     let ran = on_small_disk(
         world,
         &format!(
@@ -121,7 +170,10 @@ fn a_full_disk_and_archives(world: &World) {
              held > after; cmp before after; echo held $?\n\
              ls small/store/trash\n\
              kiln images\n\
+             kiln mounts import mounts.tar; echo mounts $?\n\
              export KILN_ROOT={}\n\
+             kiln build -q --cache-to type=local,dest=small/cache noise; echo cache $?\n\
+             rm -r small/cache\n\
              kiln save -o small/out.tar noise; echo save $?\n\
              kiln save --format oci-dir -o small/layout noise; echo directory $?\n\
              ls -A small | grep -v store\n\
@@ -137,6 +189,8 @@ fn a_full_disk_and_archives(world: &World) {
         "same 1",
         "noise 1",
         "held 0",
+        "mounts 1",
+        "cache 1",
         "save 1",
         "directory 1",
         "again 0",

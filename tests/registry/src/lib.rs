@@ -65,6 +65,11 @@ pub enum Fault {
         /// The value of `Retry-After`.
         retry_after: Option<String>,
     },
+    /// Answers with a page for browsers.
+    Page {
+        /// A part of the path.
+        path: String,
+    },
     /// Announces the whole body, sends so many bytes of it and closes the connection.
     CutAfter {
         /// A part of the path.
@@ -187,6 +192,7 @@ impl Fault {
             | Self::ForgetUploads { path }
             | Self::WrongRange { path, .. }
             | Self::WrongDigest { path }
+            | Self::Page { path }
             | Self::ForgetTokens { path } => path,
         }
     }

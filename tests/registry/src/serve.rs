@@ -199,6 +199,9 @@ async fn respond(request: Request<Incoming>, state: Shared) -> Result<Response<B
                     None => answer,
                 }
             }
+            Some(Fault::Page { .. }) => Answer::new(200)
+                .header("content-type", "text/html; charset=utf-8")
+                .body("<!doctype html><title>Log in</title>"),
             Some(Fault::Redirect { to, .. }) => {
                 Answer::new(307).header("location", format!("{to}{}", logged.path))
             }
@@ -354,6 +357,10 @@ impl State {
             return Answer::new(200)
                 .body(self.referring(repository, subject).to_string())
                 .header("content-type", "application/vnd.oci.image.index.v1+json");
+        }
+        if let Some(repository) = rest.strip_suffix("/tags/list") {
+            let body = serde_json::json!({ "name": repository, "tags": self.tags(repository) });
+            return Answer::new(200).body(body.to_string());
         }
         let Some((repository, name)) = rest.split_once("/manifests/") else {
             return Answer::refusal(404, "UNSUPPORTED");
@@ -619,7 +626,7 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 fn wanted_scope(method: &str, rest: &str) -> String {
-    let repository = ["/blobs/", "/manifests/"]
+    let repository = ["/blobs/", "/manifests/", "/referrers/", "/tags/"]
         .iter()
         .find_map(|part| Some(rest.split_once(part)?.0));
     let actions = if matches!(method, "GET" | "HEAD") {

@@ -148,6 +148,16 @@ impl State {
             .cloned()
     }
 
+    /// The tags of a repository, sorted.
+    pub(crate) fn tags(&self, repository: &str) -> Vec<&str> {
+        let names = self.manifests.keys();
+        let of_it = names.filter(|(held_by, _)| held_by == repository);
+        let tags = of_it.map(|(_, name)| name.as_str());
+        let mut tags: Vec<&str> = tags.filter(|name| !name.starts_with("sha256:")).collect();
+        tags.sort_unstable();
+        tags
+    }
+
     /// The manifests of a repository that are about another, by digest, sorted.
     pub(crate) fn referrers(&self, repository: &str, subject: &str) -> Vec<(String, Bytes)> {
         let mut found: Vec<(String, Bytes)> = self

@@ -58,6 +58,29 @@ impl Authority {
         }
     }
 
+    /// Makes a server whose certificate is its own authority, as `openssl req -x509` does. `names` are
+    /// the hosts that it is for.
+    pub fn of_itself(names: &[&str], expired: bool) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        if expired {
+            params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let own = params.self_signed(&key).unwrap();
+        let pair = (own.pem(), key.serialize_pem());
+        Self {
+            pem: own.pem(),
+            certificate: own.der().clone(),
+            client: pair.clone(),
+            server: pair,
+            chain: vec![own.der().clone()],
+            key: Arc::new(key.serialize_der()),
+        }
+    }
+
     /// Returns the authority's certificate, for SSL_CERT_FILE.
     pub fn pem(&self) -> &str {
         &self.pem

@@ -57,6 +57,9 @@ pub struct DaemonImage {
     /// When its config says it was made.
     #[serde(default)]
     pub created: Option<String>,
+    /// What the engine itself notes of it.
+    #[serde(default)]
+    pub metadata: DaemonMetadata,
     /// Such as `amd64`.
     #[serde(default)]
     pub architecture: String,
@@ -72,6 +75,14 @@ pub struct DaemonImage {
     /// Its layers.
     #[serde(rename = "RootFS", default)]
     pub root: DaemonLayers,
+}
+
+/// What an engine notes of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DaemonMetadata {
+    /// When it got a name there; the beginning of time if it came with one.
+    pub last_tag_time: Option<String>,
 }
 
 /// The layers of an image of an engine.

@@ -15,10 +15,10 @@ use url::{Url, form_urlencoded};
 
 use super::challenge::Challenge;
 use super::challenges::Asks;
-use super::credentials::Credential;
+use super::credentials::{Credential, CredentialsError};
 use super::endpoint::Endpoint;
 use super::error::{Attempt, Cause, Error};
-use super::transport::Transport;
+use super::transport::{Transport, is_page};
 
 /// The most bytes of a token server's answer.
 const ANSWER_LIMIT_BYTES: u64 = 1 << 20;
@@ -90,13 +90,18 @@ struct Token {
 }
 
 impl Sessions {
+    /// The session for these scopes; one that is good for pushing to a repository is good for pulling from it too.
     fn session(&self, endpoint: &Endpoint, scopes: &Scopes) -> Shared {
         let mut sessions = self.by_scope.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            sessions
-                .entry((endpoint.key(), scopes.clone()))
-                .or_default(),
-        )
+        let own = (endpoint.key(), scopes.clone());
+        if !sessions.contains_key(&own)
+            && let [scope] = scopes.as_slice()
+            && scope.ends_with(":pull")
+            && let Some(wider) = sessions.get(&(endpoint.key(), vec![format!("{scope},push")]))
+        {
+            return Arc::clone(wider);
+        }
+        Arc::clone(sessions.entry(own).or_default())
     }
 
     /// Returns what to show now, if anything is known to be wanted: by what was answered before, or by what is
@@ -274,6 +279,20 @@ impl Wanted<'_> {
             None => host.to_owned(),
         }
     }
+
+    /// Whether nothing is to be sent, so that nobody in particular may be enough.
+    fn only_reads(&self) -> bool {
+        let mut scopes = self.scopes.iter();
+        !self.scopes.is_empty() && scopes.all(|scope| scope.ends_with(":pull"))
+    }
+
+    /// The error where nobody can tell the credentials.
+    fn unknown(&self, source: CredentialsError) -> Error {
+        Error::Credentials {
+            attempt: self.attempt.clone(),
+            source: source.into(),
+        }
+    }
 }
 
 /// What came of answering challenges.
@@ -319,14 +338,13 @@ impl Session {
         if bearer.is_none() && basic.is_none() {
             return Ok(Got::Nothing);
         }
-        let credential = transport
-            .credentials()
-            .credential(&wanted.place())
-            .await
-            .map_err(|source| Error::Credentials {
-                attempt: (*attempt).clone(),
-                source: source.into(),
-            })?;
+        let (credential, unknown) = match transport.credentials().credential(&wanted.place()).await
+        {
+            Ok(credential) => (credential, None),
+            // A token server may give a token to anybody.
+            Err(source) if bearer.is_some() && wanted.only_reads() => (None, Some(source)),
+            Err(source) => return Err(wanted.unknown(source)),
+        };
         self.had_credentials = credential.is_some();
         self.header = None;
         self.expires = None;
@@ -339,7 +357,17 @@ impl Session {
                 challenge,
                 credential,
             };
-            let got = request.run().await?;
+            let got = match (request.run().await, unknown) {
+                (Err(Error::Unauthorized { .. } | Error::Denied { .. }), Some(source)) => {
+                    return Err(wanted.unknown(source));
+                }
+                (got, unknown) => {
+                    if let (Ok(_), Some(source)) = (&got, &unknown) {
+                        transport.doubt_account(source);
+                    }
+                    got?
+                }
+            };
             self.header = Some(secret(attempt, &format!("Bearer {}", got.token))?);
             self.expires = Some(Instant::now() + got.lifetime);
             self.refresh_token = got.refresh;
@@ -488,11 +516,23 @@ impl TokenRequest<'_> {
             } = self.wanted;
             return Err(transport.refusal(attempt, response, had_credentials).await);
         }
+        let (headers, host) = (
+            response.headers().clone(),
+            response.url().authority().into(),
+        );
         let bytes = self
             .wanted
             .transport
             .read_bounded(self.wanted.attempt, response, ANSWER_LIMIT_BYTES)
             .await?;
+        if is_page(&headers, &bytes) {
+            let attempt = Attempt {
+                action: "get a token for".into(),
+                host,
+                ..self.wanted.attempt.clone()
+            };
+            return Err(Error::Page { attempt });
+        }
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| {
             self.broken("the token server's answer is not JSON of a token".to_owned())
         })?;

@@ -10,6 +10,7 @@ use url::Url;
 use super::challenges::{Challenges, Forgetful};
 use super::credentials::{Anonymous, Credentials};
 use super::settings::host_name;
+use crate::reference::Reference;
 
 /// Settings of a [`Client`](super::Client).
 #[derive(Clone)]
@@ -66,7 +67,7 @@ pub struct ClientCertificate {
 pub struct Mirror {
     /// The registry as references name it: `docker.io`.
     pub registry: String,
-    /// The place; `/v2/` follows its path. A plain `http` one is spoken to without TLS.
+    /// The place; its path stands before the names of repositories. A plain `http` one is spoken to without TLS.
     pub url: Url,
 }
 
@@ -142,6 +143,23 @@ impl Mirror {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(
                 "the URL must not hold a password; log in to the mirror instead".to_owned(),
+            );
+        }
+        let above = url.path().trim_matches('/');
+        if above == "v2" || above.starts_with("v2/") {
+            return Err(
+                "leave out `/v2`: the path is what stands before the names of repositories"
+                    .to_owned(),
+            );
+        }
+        let is_repository = |name: &str| {
+            let reference = Reference::parse(&format!("registry.example/{name}"));
+            reference.is_ok_and(|reference| reference.repository() == name)
+        };
+        let is_plain = url.query().is_none() && url.fragment().is_none();
+        if !is_plain || !above.is_empty() && !is_repository(above) {
+            return Err(
+                "its path must be a repository's name, which is put before all others".to_owned(),
             );
         }
         Ok(url)

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use url::Url;
 
 use super::config::{Config, Mirror};
-use crate::reference::registry_host;
+use crate::reference::{Reference, registry_host};
 
 /// A host that serves the protocol, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// `host[:port]`, as it stands in URLs.
     pub(super) authority: String,
-    /// What stands before `/v2/` in a URL's path; empty or beginning with a slash.
+    /// What stands before the names of repositories; empty or ending with a slash.
     prefix: String,
     /// The name under which credentials are kept.
     credentials_host: String,
@@ -71,10 +71,14 @@ impl Endpoint {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
+        let prefix = match mirror.url.path().trim_matches('/') {
+            "" => String::new(),
+            above => format!("{above}/"),
+        };
         Self {
             credentials_host: authority.clone(),
             authority,
-            prefix: mirror.url.path().trim_end_matches('/').to_owned(),
+            prefix,
             security: if mirror.url.scheme() == "http" {
                 Security::Plain
             } else {
@@ -86,7 +90,13 @@ impl Endpoint {
 
     /// Returns what tells this place from others.
     pub(super) fn key(&self) -> String {
-        format!("{}{}", self.authority, self.prefix)
+        let place = format!("{}/{}", self.authority, self.prefix);
+        place.trim_end_matches('/').to_owned()
+    }
+
+    /// Returns the name that a reference's repository has here.
+    pub(super) fn repository(&self, reference: &Reference) -> String {
+        format!("{}{}", self.prefix, reference.repository())
     }
 
     pub(super) fn credentials_host(&self) -> &str {
@@ -95,10 +105,7 @@ impl Endpoint {
 
     /// Returns the URL of `path`, which comes after `/v2/`.
     pub(super) fn url(&self, scheme: &str, path: &str) -> Result<Url, url::ParseError> {
-        Url::parse(&format!(
-            "{scheme}://{}{}/v2/{path}",
-            self.authority, self.prefix
-        ))
+        Url::parse(&format!("{scheme}://{}/v2/{path}", self.authority))
     }
 }
 
@@ -148,7 +155,7 @@ mod tests {
     #[test]
     fn mirrors_come_before_the_origin() {
         let mirrors = [
-            "docker.io=https://a.example/p/",
+            "docker.io=https://a.example/p/q/",
             "ghcr.io=https://b",
             "docker.io=http://c:5000",
         ];
@@ -161,20 +168,25 @@ mod tests {
         };
         let shown = |domain: &str| {
             let endpoints = Endpoint::for_pull(&config, domain);
+            let reference = Reference::parse(&format!("{domain}/library/x")).unwrap();
             let url = |endpoint: &Endpoint| {
                 let scheme = if endpoint.security == Security::Plain {
                     "http"
                 } else {
                     "https"
                 };
-                endpoint.url(scheme, "x").unwrap().to_string()
+                endpoint
+                    .url(scheme, &endpoint.repository(&reference))
+                    .unwrap()
+                    .to_string()
             };
             endpoints.iter().map(url).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
             shown("docker.io"),
-            "https://a.example/p/v2/x http://c:5000/v2/x https://registry-1.docker.io/v2/x"
+            "https://a.example/v2/p/q/library/x http://c:5000/v2/library/x \
+             https://registry-1.docker.io/v2/library/x"
         );
-        assert_eq!(shown("quay.io"), "https://quay.io/v2/x");
+        assert_eq!(shown("quay.io"), "https://quay.io/v2/library/x");
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with a registry, each with a way out.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -19,7 +20,13 @@ pub struct Attempt {
     pub host: Box<str>,
     /// What it is about.
     pub about: About,
+    /// The mirrors that were asked before.
+    pub mirrors: Option<Box<InVain>>,
 }
+
+/// Mirrors that were asked in vain, each with why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InVain(pub String);
 
 /// What an attempt is about: what helps where it fails depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +46,11 @@ impl fmt::Display for Attempt {
             f,
             "cannot {} `{}` at `{}`",
             self.action, self.image, self.host
-        )
+        )?;
+        match &self.mirrors {
+            Some(mirrors) => write!(f, ", after its mirrors {}", mirrors.0),
+            None => Ok(()),
+        }
     }
 }
 
@@ -113,6 +124,14 @@ pub enum Error {
         /// How the last try ended.
         #[source]
         source: Cause,
+    },
+    /// A page for browsers came instead of an answer, as from a network that wants a log-in first.
+    #[error(
+        "{attempt}: a page for browsers (HTML) answers, and no registry; check the host name and HTTPS_PROXY, and whether the network wants a log-in first"
+    )]
+    Page {
+        /// What was attempted.
+        attempt: Attempt,
     },
     /// The host speaks TLS with a certificate that is not trusted.
     #[error(
@@ -272,7 +291,7 @@ fn login(had_credentials: &bool, host: &str) -> String {
 fn lacking(attempt: &Attempt) -> &'static str {
     match attempt.about {
         About::ListedBlob => {
-            "a manifest lists this blob, and the registry does not have it: push the image there again"
+            "a manifest lists this blob, and the registry does not have it: `kiln push --verify` sends it again, from where the image is"
         }
         About::Name | About::Sending => "check the name and the tag",
     }
@@ -318,6 +337,50 @@ impl Error {
             *tries = count;
         }
         self
+    }
+
+    /// What was attempted, where that is part of it.
+    pub(super) fn attempt_mut(&mut self) -> Option<&mut Attempt> {
+        match self {
+            Self::Unauthorized { attempt, .. }
+            | Self::Login { attempt, .. }
+            | Self::Denied { attempt, .. }
+            | Self::NotFound { attempt, .. }
+            | Self::RateLimited { attempt, .. }
+            | Self::Status { attempt, .. }
+            | Self::Unreachable { attempt, .. }
+            | Self::Page { attempt }
+            | Self::Certificate { attempt, .. }
+            | Self::ClientCertificate { attempt, .. }
+            | Self::Interrupted { attempt, .. }
+            | Self::Content { attempt, .. }
+            | Self::Document { attempt, .. }
+            | Self::Protocol { attempt, .. }
+            | Self::Credentials { attempt, .. }
+            | Self::Source { attempt, .. } => Some(attempt),
+            Self::NoPlatform { .. }
+            | Self::Artifact { .. }
+            | Self::Tls { .. }
+            | Self::Http { .. } => None,
+        }
+    }
+
+    /// What went wrong and its deepest cause, without what was attempted and what would help.
+    pub(super) fn brief(mut self) -> String {
+        let attempt = self.attempt_mut().map(|attempt| format!("{attempt}: "));
+        let words = self.to_string();
+        let words = words
+            .strip_prefix(&attempt.unwrap_or_default())
+            .unwrap_or(&words);
+        let mut brief = words.split("; ").next().unwrap_or_default().to_owned();
+        let mut deepest = self.source();
+        while let Some(below) = deepest.and_then(|cause| cause.source()) {
+            deepest = Some(below);
+        }
+        if let Some(cause) = deepest {
+            brief = format!("{brief}: {cause}");
+        }
+        brief
     }
 
     /// How long the registry asks to wait before another try.

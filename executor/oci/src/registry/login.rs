@@ -80,6 +80,7 @@ impl Client {
             image: account.into(),
             host: endpoint.authority.as_str().into(),
             about: About::Name,
+            mirrors: None,
         };
         let scopes = Vec::new();
         let call = Call::to_path(&attempt, &endpoint, &scopes, "");

@@ -28,13 +28,16 @@ mod credentials;
 mod endpoint;
 mod error;
 mod login;
+mod mirrors;
 mod pull;
 mod push;
 mod referrers;
 pub(crate) mod retry;
 mod settings;
+mod tags;
 mod tls;
 pub(crate) mod transport;
+mod verifier;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -47,7 +50,7 @@ pub use config::{ClientCertificate, Config, HostTls, Mirror, RetryPolicy};
 pub use credentials::{
     Accounts, Anonymous, Credential, Credentials, CredentialsError, DockerConfig, Fixed, Kept,
 };
-pub use error::{About, Attempt, Cause, Error};
+pub use error::{About, Attempt, Cause, Error, InVain};
 pub use login::{LoggedIn, registry_name};
 pub use pull::BlobStream;
 pub use push::{BlobSource, PushOptions, Pushed, PutManifest, pieces};
@@ -72,6 +75,8 @@ struct Shared {
     transport: Transport,
     /// Mirrors that served wrong content.
     distrusted: Mutex<HashSet<String>>,
+    /// Mirrors that failed at something.
+    failing: Mutex<HashSet<String>>,
 }
 
 /// What a reference means now.
@@ -134,8 +139,15 @@ impl Client {
             shared: Arc::new(Shared {
                 transport,
                 distrusted: Mutex::default(),
+                failing: Mutex::default(),
             }),
         }
+    }
+
+    /// Returns what went wrong without an error, in words, each once: credentials that could not be read where nobody's
+    /// were enough, and mirrors that failed or served wrong content.
+    pub fn doubts(&self) -> Vec<String> {
+        self.transport().doubts()
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -171,6 +183,7 @@ fn attempt(action: impl Into<Box<str>>, reference: &Reference, host: &str) -> At
         image: reference.familiar().into(),
         host: host.into(),
         about: About::Name,
+        mirrors: None,
     }
 }
 

@@ -12,8 +12,9 @@ use reqwest::{Response, StatusCode};
 use super::auth::Scopes;
 use super::endpoint::Endpoint;
 use super::error::{About, Attempt, Cause, Error};
+use super::mirrors::Passed;
 use super::retry::Backoff;
-use super::transport::{Call, printable};
+use super::transport::{Call, is_page, printable, says_html};
 use super::{Client, Image, PulledManifest, Resolved, attempt};
 use crate::digest::{Sha256Digest, Verifier, VerifyError};
 use crate::document::{CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, MANIFEST_LIMIT_BYTES, Root};
@@ -52,26 +53,28 @@ impl Client {
     ///
     /// Registries do not count this against their pull limits.
     pub async fn resolve(&self, reference: &Reference) -> Result<Resolved, Error> {
-        let mut last = None;
+        let mut passed = Passed::default();
         for endpoint in self.endpoints(reference) {
             match self.resolve_at(&endpoint, reference).await {
                 Ok(resolved) => return Ok(resolved),
-                Err(error) => last = Some(error),
+                Err(error) if endpoint.is_mirror => passed.add(self, &endpoint, reference, error),
+                Err(error) => return Err(passed.add_to(error)),
             }
         }
-        Err(last.expect("BUG: a registry has no endpoint"))
+        unreachable!("BUG: the registry itself is no place")
     }
 
     /// Fetches the manifest or index that a reference means.
     pub async fn manifest(&self, reference: &Reference) -> Result<PulledManifest, Error> {
-        let mut last = None;
+        let mut passed = Passed::default();
         for endpoint in self.endpoints(reference) {
             match self.manifest_at(&endpoint, reference).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(error) => last = Some(error),
+                Err(error) if endpoint.is_mirror => passed.add(self, &endpoint, reference, error),
+                Err(error) => return Err(passed.add_to(error)),
             }
         }
-        Err(last.expect("BUG: a registry has no endpoint"))
+        unreachable!("BUG: the registry itself is no place")
     }
 
     /// Fetches what a reference means at the registry itself, whatever its mirrors say: for whoever
@@ -176,10 +179,13 @@ impl Client {
             digest: descriptor.digest,
             size: descriptor.size,
             places: self.endpoints(reference).into(),
+            passed: Passed::default(),
             line: None,
             backoff: Backoff::new(&self.transport().config().retry),
             fresh_bytes: 0,
             whole_only: false,
+            had_part: Vec::new(),
+            begun_before: seen.bytes() > 0,
             verifier: seen,
         };
         let step = |mut transfer: Transfer| async move {
@@ -211,15 +217,20 @@ impl Client {
         }
         // A mirror that sends wrong content is left out from then on, so this ends.
         loop {
-            let places = self.endpoints(reference).len();
+            let places = self.places(reference);
             let pieces: Result<Vec<Bytes>, Error> =
                 self.blob(reference, descriptor).try_collect().await;
             match pieces {
                 Ok(pieces) => return Ok(pieces.concat().into()),
-                Err(Error::Content { .. }) if self.endpoints(reference).len() < places => {}
+                Err(Error::Content { .. }) if self.places(reference) < places => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Returns how many places are asked for what a reference leads to: fewer once a mirror served wrong content.
+    pub fn places(&self, reference: &Reference) -> usize {
+        self.endpoints(reference).len()
     }
 
     /// Returns where to pull from, best first; the registry itself is always the last.
@@ -235,7 +246,7 @@ impl Client {
         reference: &Reference,
     ) -> Result<Resolved, Error> {
         let attempt = attempt("resolve", reference, &endpoint.authority);
-        let scopes = pull_scope(reference);
+        let scopes = pull_scope(endpoint, reference);
         let response = self
             .head_manifest(&attempt, endpoint, &scopes, reference)
             .await?;
@@ -280,7 +291,7 @@ impl Client {
         scopes: &Scopes,
         reference: &Reference,
     ) -> Result<Response, Error> {
-        let path = manifest_path(reference);
+        let path = manifest_path(endpoint, reference);
         let call = Call::to_path(attempt, endpoint, scopes, &path);
         let make = |client: &reqwest::Client, url| {
             client
@@ -296,8 +307,8 @@ impl Client {
         reference: &Reference,
     ) -> Result<PulledManifest, Error> {
         let attempt = attempt("fetch the manifest of", reference, &endpoint.authority);
-        let path = manifest_path(reference);
-        let scopes = pull_scope(reference);
+        let path = manifest_path(endpoint, reference);
+        let scopes = pull_scope(endpoint, reference);
         let transport = self.transport();
         let call = Call::to_path(&attempt, endpoint, &scopes, &path);
         let make = |client: &reqwest::Client, url| {
@@ -321,6 +332,9 @@ impl Client {
                 Err(error) => return Err(error),
             }
         };
+        if is_page(&headers, &bytes) {
+            return Err(Error::Page { attempt });
+        }
         let actual = Sha256Digest::of(&bytes);
         let claimed =
             text(&headers, "docker-content-digest").and_then(|digest| digest.parse().ok());
@@ -350,13 +364,16 @@ impl Client {
 }
 
 /// The path of the manifest that a tag or digest means.
-fn manifest_path(reference: &Reference) -> String {
-    let (repository, name) = (reference.repository(), reference.identifier());
+fn manifest_path(endpoint: &Endpoint, reference: &Reference) -> String {
+    let (repository, name) = (endpoint.repository(reference), reference.identifier());
     format!("{repository}/manifests/{name}")
 }
 
-pub(super) fn pull_scope(reference: &Reference) -> Scopes {
-    vec![format!("repository:{}:pull", reference.repository())]
+pub(super) fn pull_scope(endpoint: &Endpoint, reference: &Reference) -> Scopes {
+    vec![format!(
+        "repository:{}:pull",
+        endpoint.repository(reference)
+    )]
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -371,12 +388,17 @@ struct Transfer {
     size: u64,
     /// Where it is fetched from, and after that where else it may be; never empty.
     places: VecDeque<Endpoint>,
+    passed: Passed,
     line: Option<Line>,
     backoff: Backoff,
     /// Bytes that came since the tries were last counted from the start.
     fresh_bytes: u64,
     /// This place does not do ranges, so what came before a cut is read again and dropped.
     whole_only: bool,
+    /// Where bytes that were taken came from.
+    had_part: Vec<Endpoint>,
+    /// The beginning came from somewhere else, nobody knows where.
+    begun_before: bool,
     verifier: Verifier,
 }
 
@@ -413,6 +435,9 @@ impl Transfer {
                     if fresh.is_empty() {
                         continue;
                     }
+                    if self.had_part.last() != self.places.front() {
+                        self.had_part.extend(self.places.front().cloned());
+                    }
                     if let Err(source) = self.verifier.update(&fresh) {
                         return Err(self.wrong_content(source));
                     }
@@ -447,8 +472,9 @@ impl Transfer {
     /// Asks the current place for what is still missing.
     async fn open(&mut self) -> Result<Line, Error> {
         let attempt = self.attempt();
-        let path = format!("{}/blobs/{}", self.reference.repository(), self.digest);
-        let scopes = pull_scope(&self.reference);
+        let repository = self.place().repository(&self.reference);
+        let path = format!("{repository}/blobs/{}", self.digest);
+        let scopes = pull_scope(self.place(), &self.reference);
         let received = self.verifier.bytes();
         loop {
             let range = (received > 0 && !self.whole_only).then(|| format!("bytes={received}-"));
@@ -461,6 +487,13 @@ impl Transfer {
                 None => client.get(url),
             };
             let response = self.client.transport().send(&call, make).await?;
+            let length = response.content_length();
+            if says_html(response.headers())
+                && response.status() == StatusCode::OK
+                && length != Some(self.size)
+            {
+                return Err(Error::Page { attempt });
+            }
             let begins_at = match response.status() {
                 StatusCode::RANGE_NOT_SATISFIABLE => {
                     self.whole_only = true;
@@ -504,10 +537,13 @@ impl Transfer {
 
     /// Goes on at the next place from where this one stopped; with none left, the error stands.
     fn leave_place(&mut self, error: Error) -> Result<(), Error> {
-        if self.places.len() == 1 {
-            return Err(error);
+        match self.places.pop_front() {
+            Some(mirror) if !self.places.is_empty() => {
+                self.passed
+                    .add(&self.client, &mirror, &self.reference, error);
+            }
+            _ => return Err(std::mem::take(&mut self.passed).add_to(error)),
         }
-        self.places.pop_front();
         self.backoff.reset();
         self.whole_only = false;
         Ok(())
@@ -517,11 +553,13 @@ impl Transfer {
     /// had a part in it is not asked again.
     fn wrong_content(&self, source: VerifyError) -> Error {
         let attempt = self.attempt();
-        for endpoint in self.client.endpoints(&self.reference) {
-            if endpoint.is_mirror && (endpoint == *self.place() || !self.places.contains(&endpoint))
-            {
-                self.client.distrust(&endpoint);
-            }
+        let mirrors = self.had_part.iter().filter(|place| place.is_mirror);
+        for mirror in mirrors.filter(|_| !self.begun_before) {
+            self.client.distrust(mirror);
+            self.client.transport().doubt(format!(
+                "the mirror `{}` is not asked again: blob {} of `{}` came from it with wrong content: {source}",
+                mirror.authority, self.digest, attempt.image,
+            ));
         }
         Error::Content {
             attempt,

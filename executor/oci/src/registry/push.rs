@@ -207,8 +207,7 @@ impl Client {
     ) -> Result<Pushed, Error> {
         let endpoint = Endpoint::origin(self.transport().config(), reference.domain());
         let there = self.has_blob(reference, &descriptor.digest).await?;
-        // Some do not say how large it is.
-        if let Some(size) = there.filter(|&size| size != 0 && size != descriptor.size) {
+        if let Some(size) = there.filter(|&size| !may_be_of(size, descriptor.size)) {
             return Err(Error::Protocol {
                 attempt: blob_attempt("look for", &descriptor.digest, reference, &endpoint),
                 what: format!(
@@ -327,6 +326,11 @@ impl Client {
     }
 }
 
+/// Tells whether what a registry says of a blob's size fits: some say 0, and do not know.
+fn may_be_of(said: u64, size: u64) -> bool {
+    said == 0 || said == size
+}
+
 /// An attempt with a blob, which is its repository's and no tag's.
 fn blob_attempt(
     action: &str,
@@ -408,7 +412,7 @@ impl Upload<'_> {
             // The answer may have been lost, and not the content.
             if opened.is_none() {
                 let there = self.client.has_blob(self.reference, &self.digest).await;
-                if there.is_ok_and(|size| size.is_some_and(|size| size == self.size || size == 0)) {
+                if there.is_ok_and(|size| size.is_some_and(|size| may_be_of(size, self.size))) {
                     return Ok(());
                 }
             }

@@ -1,6 +1,9 @@
 //! What refers to a manifest: the referrers API (distribution-spec, "Listing Referrers"), and the tag that
 //! stands for it at registries without one.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, LINK};
 use url::Url;
@@ -11,14 +14,17 @@ use super::pull::pull_scope;
 use super::transport::{Call, Target};
 use super::{Client, attempt};
 use crate::digest::Sha256Digest;
-use crate::document::{Descriptor, Index, MANIFEST_LIMIT_BYTES, Root};
+use crate::document::{Descriptor, DocumentError, Index, MANIFEST_LIMIT_BYTES, Root};
 use crate::media_type::{Flavor, OCI_INDEX};
 use crate::reference::Reference;
 
 /// The most pages of a list that are read.
 const MOST_PAGES: usize = 50;
 /// How often a list is written anew that somebody else wrote at the same time.
-const TRIES: usize = 4;
+const TRIES: usize = 10;
+/// After a list was written, the least time until it is read again, and as much again at random. Somebody else takes
+/// less from reading it to writing it.
+const SETTLING: Duration = Duration::from_millis(200);
 
 impl Client {
     /// Lists what refers to a manifest of a repository, whoever says so: the registry, or the tag that
@@ -64,7 +70,9 @@ impl Client {
             index.manifests.push(entry.clone());
             let bytes = Bytes::from(index.to_bytes());
             self.push_manifest(&tag, OCI_INDEX, bytes).await?;
-            // Who writes at the same moment may have replaced it: it is read again.
+            // Who read it before may replace it a moment later.
+            let more = RandomState::new().hash_one(entry.digest) % 1024;
+            tokio::time::sleep(SETTLING + SETTLING.mul_f64(more as f64 / 1024.0)).await;
         }
         match self.tagged(repository, subject).await? {
             Some(index)
@@ -91,18 +99,36 @@ impl Client {
         repository: &Reference,
         subject: Sha256Digest,
     ) -> Result<Vec<Descriptor>, Error> {
-        let endpoint = Endpoint::origin(self.transport().config(), repository.domain());
-        let attempt = attempt("list the referrers of", repository, &endpoint.authority);
-        let scopes = pull_scope(repository);
         let path = format!("{}/referrers/{subject}", repository.repository());
-        let mut next: Option<Url> = None;
         let mut found = Vec::new();
+        let page = |bytes: &[u8]| {
+            found.extend(Index::from_slice(bytes)?.manifests);
+            Ok(())
+        };
+        self.pages("list the referrers of", repository, &path, OCI_INDEX, page)
+            .await?;
+        Ok(found)
+    }
+
+    /// Reads a list of a repository page by page, from the registry itself.
+    pub(super) async fn pages(
+        &self,
+        action: &'static str,
+        repository: &Reference,
+        path: &str,
+        accept: &'static str,
+        mut take: impl FnMut(&[u8]) -> Result<(), DocumentError>,
+    ) -> Result<(), Error> {
+        let endpoint = Endpoint::origin(self.transport().config(), repository.domain());
+        let attempt = attempt(action, repository, &endpoint.authority);
+        let scopes = pull_scope(&endpoint, repository);
+        let mut next: Option<Url> = None;
         for _ in 0..MOST_PAGES {
-            let mut call = Call::to_path(&attempt, &endpoint, &scopes, &path);
+            let mut call = Call::to_path(&attempt, &endpoint, &scopes, path);
             if let Some(url) = &next {
                 call.target = Target::Url(url);
             }
-            let make = |client: &reqwest::Client, url| client.get(url).header(ACCEPT, OCI_INDEX);
+            let make = |client: &reqwest::Client, url| client.get(url).header(ACCEPT, accept);
             let response = self.transport().send(&call, make).await?;
             let link = response
                 .headers()
@@ -114,17 +140,16 @@ impl Client {
                 .transport()
                 .read_bounded(&attempt, response, MANIFEST_LIMIT_BYTES)
                 .await?;
-            let index = Index::from_slice(&bytes).map_err(|source| Error::Document {
+            take(&bytes).map_err(|source| Error::Document {
                 attempt: attempt.clone(),
                 source: source.into(),
             })?;
-            found.extend(index.manifests);
             match more {
                 Some(url) => next = Some(url),
                 None => break,
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The list that clients keep under a tag; none if there is none.

@@ -5,15 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, ClientConfig, ConfigBuilder, DigitallySignedStruct, InconsistentKeys,
+    RootCertStore, SignatureScheme, WantsVerifier,
 };
 
 use super::config::{ClientCertificate, Config, HostTls};
 use super::error::Error;
+use super::verifier::{Verifier, is_because};
 
 /// Where distributions keep the bundle of the authorities that they trust; the first one there counts.
 ///
@@ -51,34 +55,85 @@ pub(super) fn client_config(config: &Config, host: &HostTls) -> Result<ClientCon
         true => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
-        false => builder.with_root_certificates(trusted(config, host)?),
+        false => with_trusted(builder, trusted(config, host)?)?,
     };
     let Some(client) = &host.client else {
         return Ok(builder.with_no_client_auth());
     };
-    let (chain, key) = read_client(client)?;
-    builder.with_client_auth_cert(chain, key).map_err(|source| {
+    let provider = Arc::clone(builder.crypto_provider());
+    let shown = certified(client, &provider)?;
+    Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown))))
+}
+
+/// Reads what is shown to a host, and checks that the key is the certificate's where that can be told.
+fn certified(client: &ClientCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+    let refused = |source| {
         let (cert, key) = (client.cert.display(), client.key.display());
         Error::Tls {
             what: format!("the certificate in `{cert}` and the key in `{key}` are not usable"),
             source: Some(source),
         }
-    })
+    };
+    let (chain, key) = read_client(client)?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(refused)?;
+    let shown = CertifiedKey::new(chain, key);
+    match shown.keys_match() {
+        // X.509 v1 is what `openssl x509 -req` makes without extensions. Whether it is good is the host's to say.
+        Err(error) if is_because(&error, &webpki::Error::UnsupportedCertVersion) => Ok(shown),
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(shown),
+        Err(error) => Err(refused(error)),
+    }
 }
 
-fn trusted(config: &Config, host: &HostTls) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
+type Believing<S> = ConfigBuilder<ClientConfig, S>;
+
+fn with_trusted(
+    builder: Believing<WantsVerifier>,
+    trusted: Trusted,
+) -> Result<Believing<WantsClientCert>, Error> {
+    let roots = Arc::new(trusted.roots);
+    if roots.is_empty() {
+        return Ok(builder.with_root_certificates(roots));
+    }
+    let provider = Arc::clone(builder.crypto_provider());
+    let usual = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    let usual = usual.map_err(|error| Error::Tls {
+        what: format!("the trusted certificates are not usable: {error}"),
+        source: None,
+    })?;
+    let verifier = Verifier::new(usual, trusted.certificates);
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
+/// Whom a host is believed by.
+struct Trusted {
+    roots: RootCertStore,
+    /// The certificates that the roots are of.
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+fn trusted(config: &Config, host: &HostTls) -> Result<Trusted, Error> {
+    let mut trusted = Trusted {
+        roots: RootCertStore::empty(),
+        certificates: Vec::new(),
+    };
     if config.system_roots
         && let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists())
     {
         // A bundle holds what its distribution put there; what is not a certificate is left out.
         let found = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
-        roots.add_parsable_certificates(found.certs);
+        trusted.certificates.extend(found.certs.iter().cloned());
+        trusted.roots.add_parsable_certificates(found.certs);
     }
     for path in config.extra_roots.iter().chain(&host.ca) {
-        add_extra(&mut roots, path)?;
+        add_extra(&mut trusted, path)?;
     }
-    Ok(roots)
+    Ok(trusted)
 }
 
 type Client = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -150,7 +205,7 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// Adds a file that somebody named, which therefore must be good.
-fn add_extra(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
+fn add_extra(trusted: &mut Trusted, path: &Path) -> Result<(), Error> {
     let shown = path.display();
     let found = rustls_native_certs::load_certs_from_paths(Some(path), None);
     if let Some(error) = found.errors.first() {
@@ -162,7 +217,8 @@ fn add_extra(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
         return Err(Error::Tls { what, source: None });
     }
     for certificate in found.certs {
-        roots.add(certificate).map_err(|source| {
+        trusted.certificates.push(certificate.clone());
+        trusted.roots.add(certificate).map_err(|source| {
             let what = format!("`{shown}` holds a certificate that is not usable");
             Error::Tls {
                 what,

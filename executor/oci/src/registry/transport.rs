@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::challenge::{self, Challenge};
 use super::challenges::Asks;
 use super::clients::{Clients, Sent};
 use super::config::Config;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, CredentialsError};
 use super::endpoint::{Endpoint, Security};
 use super::error::{Attempt, Cause, Error};
 use super::retry::{Backoff, parse_retry_after};
@@ -33,6 +33,14 @@ pub(crate) struct Transport {
     sessions: Sessions,
     /// Endpoints that turned out not to speak TLS.
     plain: Mutex<HashSet<String>>,
+    doubts: Mutex<Doubts>,
+}
+
+/// What people should hear of registries that failed nothing, in words.
+#[derive(Default)]
+struct Doubts {
+    known: HashSet<String>,
+    untold: Vec<String>,
 }
 
 /// A request to a registry, apart from what its method and body are.
@@ -117,6 +125,7 @@ impl Transport {
             clients: Clients::default(),
             sessions: Sessions::default(),
             plain: Mutex::default(),
+            doubts: Mutex::default(),
         }
     }
 
@@ -130,6 +139,29 @@ impl Transport {
 
     pub(super) fn credentials(&self) -> &dyn Credentials {
         &*self.config.credentials
+    }
+
+    /// Notes that nobody could tell whether there are credentials.
+    pub(super) fn doubt_account(&self, error: &CredentialsError) {
+        let cause = std::error::Error::source(error);
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        self.doubt(format!(
+            "a registry was asked without an account: {error}{cause}"
+        ));
+    }
+
+    /// Notes what people should hear though nothing failed of it.
+    pub(super) fn doubt(&self, words: String) {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubts.known.insert(words.clone()) {
+            doubts.untold.push(words);
+        }
+    }
+
+    /// Returns the doubts that were not returned before.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut doubts.untold)
     }
 
     /// Returns the scheme in which the endpoint is spoken to, as far as is known.
@@ -486,6 +518,24 @@ impl Transport {
             .url(self.scheme(endpoint), "")
             .is_ok_and(|own| own.origin() == url.origin())
     }
+}
+
+/// Tells whether a document that should be JSON is a page for browsers.
+pub(super) fn is_page(headers: &HeaderMap, body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match body.trim_ascii_start().first() {
+        Some(b'<') => true,
+        Some(b'{') => false,
+        _ => says_html(headers),
+    }
+}
+
+/// Tells whether an answer says of itself that it is a page for browsers.
+pub(super) fn says_html(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
 }
 
 fn is_passing(status: StatusCode) -> bool {

@@ -19,7 +19,7 @@ use rusty_s3::actions::{
     CreateMultipartUpload, S3Action as _, UploadPart,
 };
 
-use super::{MESSAGE_BYTES, S3, S3Error, SIGNED_FOR, etag};
+use super::{S3, S3Error, SIGNED_FOR, etag};
 use crate::registry::BlobSource as _;
 use crate::registry::transport::Activity;
 
@@ -284,13 +284,7 @@ impl S3 {
     }
 
     async fn text(&self, attempt: &str, response: reqwest::Response) -> Result<String, S3Error> {
-        let object = super::S3Object {
-            client: self.client.clone(),
-            attempt: attempt.to_owned(),
-            response,
-            etag: None,
-        };
-        let bytes = object.bytes(MESSAGE_BYTES).await?;
+        let bytes = self.words(attempt, response).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

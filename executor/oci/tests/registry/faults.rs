@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln_oci::registry::Error;
-use kiln_test_registry::{Fault, Registry};
+use kiln_test_registry::{Auth, Fault, Registry};
 
 use crate::{client, content, describe, fetch, reference, show};
 
@@ -48,6 +48,26 @@ fn ranges(registry: &Registry) -> Vec<Option<String>> {
 }
 
 /// It takes connections and says nothing; how many it took.
+#[tokio::test]
+async fn a_page_for_browsers_is_no_registrys_answer() {
+    let bytes = content(100);
+    for path in ["/manifests/", "/blobs/", "/token"] {
+        let registry = Registry::builder().auth(Auth::Token { user: None }).start();
+        registry.add_image("x", "latest", b"{}", &[&bytes]);
+        // A manifest is asked for twice: what it is, and all of it.
+        for _ in 0..2 {
+            registry.inject(Fault::Page { path: path.into() });
+        }
+        let name = reference(&registry, "x");
+        let failed = match path {
+            "/blobs/" => fetch(&client(), &name, &describe(&bytes)).await.err(),
+            _ => client().resolve(&name).await.err(),
+        };
+        let error = failed.unwrap();
+        assert!(matches!(error, Error::Page { .. }), "{path}: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_silent_registry_is_asked_twice() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -304,7 +324,7 @@ async fn a_document_without_end_is_not_read_to_its_end() {
         "{}",
         show(&error)
     );
-    registry.add_manifest("x", Some("v2"), media_type, b"<html>");
+    registry.add_manifest("x", Some("v2"), media_type, b"nonsense");
     let error = client()
         .manifest(&reference(&registry, "x:v2"))
         .await

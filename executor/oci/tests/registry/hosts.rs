@@ -46,6 +46,19 @@ impl Files {
     }
 }
 
+/// A certificate of X.509 v1, as `openssl x509 -req` makes them.
+const FIRST_VERSION: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBITCByAIUY1MrdEyl0d95qDldqkwi6bVWW1gwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJYXV0aG9yaXR5MCAXDTI2MTEyMzAyNTQ0OVoYDzIxMjYxMDMwMDI1NDQ5
+WjARMQ8wDQYDVQQDDAZjbGllbnQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASV
+2CDrRX2I//gW/T7BJbaGSYRJeCIPnOXFqqFSPVmtu4wz+w92S3vo+TE/xf924Hs6
+GHwhvi35dvDX1QVaS5v3MAoGCCqGSM49BAMCA0gAMEUCIQD7YFShxgCBansyFdqU
+ng4+QuXh1BVHA2rhLBoByOZ+VAIgSKlyYkhpC5zedAVVx2HkuSpk1b2MwNx52Blp
+2UpBJQE=
+-----END CERTIFICATE-----
+";
+
 fn with_hosts<const N: usize>(hosts: [(String, HostTls); N]) -> Client {
     Client::new(Config {
         hosts: hosts.into(),
@@ -91,6 +104,26 @@ async fn a_client_certificate_opens_what_asks_for_it() {
     assert!(registry.log().is_empty());
     let client = with_hosts([(registry.host(), files.with_client(&files))]);
     client.resolve(&name).await.unwrap();
+}
+
+#[tokio::test]
+async fn whether_a_client_certificate_of_version_1_is_good_is_the_hosts_to_say() {
+    let authority = Authority::new();
+    let open = Registry::builder().tls(&authority).start();
+    let closed = Registry::builder()
+        .tls(&authority)
+        .client_certificates(&authority)
+        .start();
+    let files = Files::of(&authority);
+    std::fs::write(files.path("client.cert"), FIRST_VERSION).unwrap();
+    for registry in [&open, &closed] {
+        registry.add_image("x", "latest", b"{}", &[]);
+    }
+    let client = with_hosts([&open, &closed].map(|at| (at.host(), files.with_client(&files))));
+    client.resolve(&reference(&open, "x")).await.unwrap();
+    let error = client.resolve(&reference(&closed, "x")).await.unwrap_err();
+    assert!(!matches!(error, Error::Tls { .. }), "{}", show(&error));
+    assert!(closed.log().is_empty());
 }
 
 #[tokio::test]

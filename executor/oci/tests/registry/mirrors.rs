@@ -1,7 +1,7 @@
 //! Mirrors: asked first, never trusted, never needed.
 
 use kiln_oci::registry::{Client, Config, Mirror};
-use kiln_test_registry::{Auth, Fault, Registry};
+use kiln_test_registry::{Auth, Authority, Fault, Registry};
 
 use crate::{config, content, describe, fetch, reference, show};
 
@@ -33,6 +33,42 @@ async fn what_a_mirror_has_comes_from_it() {
         b"layer"
     );
     assert!(origin.log().is_empty());
+}
+
+#[tokio::test]
+async fn the_path_of_a_mirror_stands_before_the_names_of_repositories() {
+    let (origin, mirror) = (Registry::start(), Registry::start());
+    let config = br#"{"os":"linux"}"#;
+    let digest = mirror.add_image("proxies/hub/x", "latest", config, &[b"layer"]);
+    for path in ["/proxies/hub", "/proxies/hub/"] {
+        let client = client(&origin, &format!("{}{path}", mirror.url()));
+        let name = reference(&origin, "x");
+        let resolved = client.resolve(&name).await.unwrap();
+        assert_eq!(resolved.digest.to_string(), digest);
+        let platform = "linux/amd64".parse().unwrap();
+        let image = client.image(&name, &platform).await.unwrap();
+        let layer = fetch(&client, &name, &image.layers[0]).await.unwrap();
+        assert_eq!(layer, b"layer");
+    }
+    assert!(origin.log().is_empty());
+}
+
+#[test]
+fn the_path_of_a_mirror_is_a_name_of_repositories() {
+    let check = |url: &str, expected: &str| {
+        let error = Mirror::parse(&format!("docker.io={url}")).unwrap_err();
+        assert!(error.contains(expected), "{url}: {error}");
+    };
+    check("https://h/v2/hub", "leave out `/v2`");
+    check("https://h/v2/", "leave out `/v2`");
+    for bad in [
+        "https://h/Hub",
+        "https://h/a//b",
+        "https://h/a?ns=docker.io",
+        "https://h/a:1",
+    ] {
+        check(bad, "must be a repository's name");
+    }
 }
 
 #[tokio::test]
@@ -113,6 +149,12 @@ async fn a_mirror_with_wrong_content_is_left_out() {
     assert!(show(&error).contains("wrong content"), "{}", show(&error));
     assert!(fetch(&streaming, &name, &describe(&bytes)).await.unwrap() == bytes);
     assert_eq!((origin.log().len(), mirror.log().len()), (1, 1));
+    let doubts = streaming.doubts();
+    let said = format!("the mirror `{}` is not asked again", mirror.host());
+    assert!(
+        doubts.len() == 1 && doubts[0].starts_with(&said),
+        "{doubts:?}"
+    );
     wrong();
     let whole = client(&origin, &mirror.url());
     assert!(
@@ -131,6 +173,75 @@ async fn a_mirror_with_wrong_content_is_left_out() {
         "{}",
         show(&error)
     );
+}
+
+#[tokio::test]
+async fn a_mirror_that_fails_is_told_once_and_one_that_lacks_an_image_is_not() {
+    let origin = Registry::start();
+    origin.add_image("x", "latest", br#"{"os":"linux"}"#, &[b"layer"]);
+    let strange = Registry::builder().tls(&Authority::new()).start();
+    let (empty, refusing) = (Registry::start(), Registry::start());
+    for _ in 0..100 {
+        refusing.inject(Fault::Status {
+            path: "/v2/".into(),
+            status: 400,
+            retry_after: None,
+        });
+    }
+    let name = reference(&origin, "x");
+    let check = async |mirror: &Registry, expected: &str| {
+        let client = client(&origin, &mirror.url());
+        client.resolve(&name).await.unwrap();
+        let platform = "linux/amd64".parse().unwrap();
+        let image = client.image(&name, &platform).await.unwrap();
+        fetch(&client, &name, &image.layers[0]).await.unwrap();
+        let doubts = client.doubts();
+        match expected {
+            "" => assert!(doubts.is_empty(), "{doubts:?}"),
+            _ => {
+                let said = format!(
+                    "the mirror `{}` of `{}` fails",
+                    mirror.host(),
+                    origin.host()
+                );
+                assert!(doubts.len() == 1, "{doubts:?}");
+                assert!(doubts[0].starts_with(&said), "{doubts:?}");
+                assert!(doubts[0].contains(expected), "{doubts:?}");
+            }
+        }
+    };
+    check(
+        &strange,
+        "its certificate is not trusted: invalid peer certificate",
+    )
+    .await;
+    check(&refusing, "the registry answered 400").await;
+    check(&empty, "").await;
+}
+
+#[tokio::test]
+async fn where_all_places_fail_each_mirror_is_named_with_why() {
+    let (origin, empty) = (Registry::start(), Registry::start());
+    let strange = Registry::builder().tls(&Authority::new()).start();
+    let mirrors = [&empty, &strange]
+        .map(|mirror| Mirror::parse(&format!("{}={}", origin.host(), mirror.url())).unwrap());
+    let client = Client::new(Config {
+        mirrors: mirrors.into(),
+        ..config()
+    });
+    let name = reference(&origin, "x");
+    let blob = fetch(&client, &name, &describe(b"a")).await.unwrap_err();
+    for error in [client.manifest(&name).await.unwrap_err(), blob] {
+        assert!(error.is_not_found(), "{error:?}");
+        let said = format!(
+            "at `{}`, after its mirrors `{}` (not found",
+            origin.host(),
+            empty.host()
+        );
+        assert!(error.to_string().contains(&said), "{error}");
+        let other = format!(", `{}` (its certificate is not trusted: ", strange.host());
+        assert!(error.to_string().contains(&other), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,31 @@ async fn a_registry_of_a_trusted_authority_is_spoken_to() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_its_own_authority_is_trusted_if_its_very_certificate_is() {
+    let here = Authority::of_itself(&["127.0.0.1"], false);
+    let registry = Registry::builder().tls(&here).start();
+    registry.add_image("x", "latest", b"{}", &[]);
+    let (client, _folder) = trusting(&here);
+    client.resolve(&reference(&registry, "x")).await.unwrap();
+
+    let refused = async |server: &Authority, trusted: &Authority, why: &str| {
+        let registry = Registry::builder().tls(server).start();
+        let (client, _folder) = trusting(trusted);
+        let error = client.resolve(&reference(&registry, "x")).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+        assert!(show(&error).contains(why), "{}", show(&error));
+        assert!(registry.log().is_empty());
+    };
+    let other = Authority::of_itself(&["127.0.0.1"], false);
+    refused(&here, &other, "CaUsedAsEndEntity").await;
+    let elsewhere = Authority::of_itself(&["registry.example"], false);
+    refused(&elsewhere, &elsewhere, "not valid for name").await;
+    let old = Authority::of_itself(&["127.0.0.1"], true);
+    refused(&old, &old, "expired").await;
+}
+
+#[tokio::test]
 async fn a_bad_certificate_is_never_answered_with_plain_http() {
     let registry = Registry::builder().tls(&Authority::new()).start();
     let (stranger, _folder) = trusting(&Authority::new());

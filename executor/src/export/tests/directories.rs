@@ -53,6 +53,37 @@ fn a_layout_takes_more_images() {
 }
 
 #[test]
+fn images_that_are_written_at_once_are_all_there() {
+    let world = World::new();
+    let layer = world.keep(&archive(APP), false);
+    for round in 0..5 {
+        let layout = world.path(&format!("layout-{round}"));
+        std::thread::scope(|scope| {
+            for job in 0..4 {
+                let (world, layout) = (&world, &layout);
+                scope.spawn(move || {
+                    let image = ImageToExport {
+                        tags: vec![format!("x.test/app:{job}")],
+                        ..world.image(vec![layer])
+                    };
+                    let options = ImageOptions::default();
+                    let destination = layout.clone();
+                    world.export(
+                        &image,
+                        Export::OciDirectory {
+                            destination,
+                            options,
+                        },
+                    );
+                });
+            }
+        });
+        let index = Index::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        assert_eq!(index.manifests.len(), 4);
+    }
+}
+
+#[test]
 fn another_directory_is_no_layout() {
     let world = World::new();
     let image = world.image(vec![world.keep(&archive(APP), false)]);

@@ -67,6 +67,35 @@ fn directories_that_a_layer_passes_through_stay_as_they_are() {
     }
 }
 
+/// Images that name no blobs, as those of engines.
+struct Unnamed<'a>(&'a dyn Fn(DiffId) -> Result<bool, Error>);
+
+impl Bases for Unnamed<'_> {
+    fn blob(&self, _: &[Content]) -> Option<Descriptor> {
+        None
+    }
+
+    fn has_archive(&self, _: &Descriptor) -> Result<bool, Error> {
+        panic!("nothing is named")
+    }
+
+    fn leave(&self, _: &Descriptor) -> Result<bool, Error> {
+        panic!("nothing is named")
+    }
+
+    fn bring(&self, _: &Descriptor) -> Result<(), Error> {
+        panic!("nothing is named")
+    }
+
+    fn bring_archive(&self, layer: DiffId) -> Result<bool, Error> {
+        self.0(layer)
+    }
+
+    fn warn(&self, line: String) {
+        panic!("{line}")
+    }
+}
+
 #[test]
 fn a_foreign_layer_is_brought_again_from_where_its_image_is() {
     use std::io::Write;
@@ -89,22 +118,20 @@ fn a_foreign_layer_is_brought_again_from_where_its_image_is() {
         manifest_digest: String::new(),
         label: String::new(),
         diff_ids: vec![diff_id],
-        place: Place::Layout {
-            directory,
-            blobs: vec![descriptor.clone()],
-        },
+        blobs: vec![descriptor.clone()],
+        place: Place::Layout(directory),
     };
     assert!(image.can_bring(diff_id, true));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let pack = |bring: &dyn Fn(DiffId) -> Result<bool, Error>| {
+        let bases = Unnamed(bring);
         let packer = Packer {
             store,
             lease,
             mtime: MtimePolicy::Keep,
             packing: Compression::Zstd.into(),
             stop: &Stop::NEVER,
-            bring,
-            afar: &layers::Nowhere,
+            bases: &bases,
         };
         packer.pack(&[layer])
     };

@@ -13,8 +13,8 @@ use kiln_tree::{Kind, Manifest, OverlayXattrs, Stop, TreePath};
 use rustix::mount::OpenTreeFlags;
 
 use crate::layers::open_directory;
-use crate::snapshot::{SealedLayer, Snapshot, Snapshotter, State, Strategy, WorkDirectory, fold};
-use crate::store::Store;
+use crate::snapshot::lower::Lowers;
+use crate::snapshot::{SealedLayer, Snapshot, Snapshotter, State, Strategy, WorkDirectory};
 use crate::{Content, Lease, StoreError};
 
 /// The copy strategy: the merged tree is written out, and compared with its manifests afterwards.
@@ -22,15 +22,12 @@ use crate::{Content, Lease, StoreError};
 /// It needs nothing of the kernel and costs a copy of the whole tree for each snapshot.
 #[derive(Debug, Clone)]
 pub struct Copied {
-    store: Store,
+    lowers: Lowers,
 }
 
 impl Copied {
-    /// Returns the strategy for a store.
-    pub fn new(store: &Store) -> Self {
-        Self {
-            store: store.clone(),
-        }
+    pub(super) fn new(lowers: Lowers) -> Self {
+        Self { lowers }
     }
 
     fn copy(
@@ -40,13 +37,15 @@ impl Copied {
         writable: bool,
         stop: &Stop,
     ) -> Result<Snapshot, StoreError> {
-        let folded = fold::fold(&self.store, lease, layers, stop)?;
-        let lower = self.store.layers_view(&folded)?;
-        let directories: Vec<OwnedFd> = folded
+        let store = &self.lowers.store;
+        let lower = self.lowers.of(lease, layers, stop)?;
+        let directories: Vec<OwnedFd> = lower
+            .directories
             .iter()
-            .map(|content| self.store.open_layer(content))
+            .map(|path| open_directory(path))
             .collect::<Result<_, _>>()?;
-        let work = WorkDirectory::new(&self.store)?;
+        let lower = lower.view;
+        let work = WorkDirectory::new(store)?;
         let names = match writable {
             true => Names::Apart,
             false => Names::Linked,
@@ -57,7 +56,7 @@ impl Copied {
             &lower,
             &directories,
             tree.as_fd(),
-            &self.store.options().ownership,
+            &store.options().ownership,
             names,
             stop,
         )
@@ -118,7 +117,7 @@ impl Snapshotter for Copied {
             });
         };
         drop(root);
-        let marks = self.store.options().overlay_xattrs;
+        let marks = self.lowers.store.options().overlay_xattrs;
         let options = SealOptions { marks, ..options };
         let path = work.path().join("fs");
         let changes =
@@ -163,6 +162,15 @@ fn reduce(tree: BorrowedFd<'_>, manifest: &Manifest, marks: OverlayXattrs) -> Re
         let (dir, name) = place(tree, path)?;
         remove_tree(&dir, name)?;
     }
+    mark(tree, manifest, marks)
+}
+
+/// Marks what `manifest` deletes and hides in the directory of its layer.
+pub(super) fn mark(
+    tree: BorrowedFd<'_>,
+    manifest: &Manifest,
+    marks: OverlayXattrs,
+) -> Result<(), FsError> {
     for entry in manifest.entries() {
         match entry.kind {
             Kind::Whiteout => {
@@ -189,7 +197,7 @@ fn place<'a>(tree: BorrowedFd<'_>, path: &'a TreePath) -> Result<(OwnedFd, &'a [
     Ok((handle::open_beneath(tree, above, READ_DIRECTORY)?, name))
 }
 
-fn failed<E>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError
+pub(super) fn failed<E>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError
 where
     E: std::error::Error + Send + Sync + 'static,
 {

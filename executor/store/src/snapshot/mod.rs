@@ -9,6 +9,7 @@
 mod attributes;
 mod copy;
 mod fold;
+mod lower;
 mod overlay;
 mod probe;
 
@@ -17,6 +18,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use kiln_tree::aged::Age;
 use kiln_tree::seal::SealOptions;
 use kiln_tree::{Manifest, OneId, Ownership, Stop, TreePath, View};
 
@@ -24,6 +26,7 @@ pub use copy::Copied;
 pub use overlay::Overlay;
 pub use probe::Probe;
 
+use self::lower::Lowers;
 use crate::layers::{LayerDraft, LayerHandle};
 use crate::store::Store;
 use crate::{Content, Lease, StoreError};
@@ -168,13 +171,25 @@ impl SealedLayer {
     }
 }
 
+fn of_lowers(strategy: Strategy, lowers: Lowers) -> Box<dyn Snapshotter> {
+    match strategy {
+        Strategy::Overlay => Box::new(Overlay::new(lowers)),
+        Strategy::Copy => Box::new(Copied::new(lowers)),
+    }
+}
+
 impl Store {
     /// Returns the snapshotter of a strategy, whether it works here or not.
     pub fn snapshotter(&self, strategy: Strategy) -> Box<dyn Snapshotter> {
-        match strategy {
-            Strategy::Overlay => Box::new(Overlay::new(self)),
-            Strategy::Copy => Box::new(Copied::new(self)),
-        }
+        of_lowers(strategy, Lowers::new(self))
+    }
+
+    /// Returns one that shows the files of layers that were made here as if they were older; those of
+    /// archives have the times that these say.
+    ///
+    /// It copies each such layer once, and removes the copies when it is dropped.
+    pub fn aged_snapshotter(&self, strategy: Strategy, by: Age) -> Box<dyn Snapshotter> {
+        of_lowers(strategy, Lowers::aged(self, by))
     }
 
     /// Returns options for sealing with this store's owners, marks and threads.

@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::layers::open_directory;
+use crate::snapshot::lower::{Lower, Lowers};
 use crate::snapshot::{
-    SealedLayer, Snapshot, Snapshotter, State, Strategy, WorkDirectory, attributes, fold,
+    SealedLayer, Snapshot, Snapshotter, State, Strategy, WorkDirectory, attributes,
 };
-use crate::store::Store;
 use crate::{Content, Lease, StoreError};
 
 /// The overlay strategy.
@@ -24,7 +24,7 @@ use crate::{Content, Lease, StoreError};
 /// is lost anyway.
 #[derive(Debug, Clone)]
 pub struct Overlay {
-    store: Store,
+    lowers: Lowers,
 }
 
 /// The directories of one overlay mount.
@@ -38,18 +38,8 @@ pub(crate) struct Directories<'a> {
 }
 
 impl Overlay {
-    /// Returns the strategy for a store.
-    pub fn new(store: &Store) -> Self {
-        Self {
-            store: store.clone(),
-        }
-    }
-
-    fn lowers(&self, layers: &[Content]) -> Vec<PathBuf> {
-        layers
-            .iter()
-            .map(|content| self.store.layer_path(content).join("fs"))
-            .collect()
+    pub(super) fn new(lowers: Lowers) -> Self {
+        Self { lowers }
     }
 }
 
@@ -64,20 +54,22 @@ impl Snapshotter for Overlay {
         layers: &[Content],
         stop: &Stop,
     ) -> Result<Snapshot, StoreError> {
-        let folded = fold::fold(&self.store, lease, layers, stop)?;
-        let lower = self.store.layers_view(&folded)?;
-        let work = WorkDirectory::new(&self.store)?;
+        let store = &self.lowers.store;
+        let Lower {
+            directories: mut lowers,
+            view: lower,
+        } = self.lowers.of(lease, layers, stop)?;
+        let work = WorkDirectory::new(store)?;
         let (upper_path, work_path) = (work.make("fs")?, work.make("work")?);
         let upper = open_directory(&upper_path)?;
-        attributes::prepare_root(&upper, &upper_path, &lower, &self.store.options().ownership)?;
-        let mut lowers = self.lowers(&folded);
+        attributes::prepare_root(&upper, &upper_path, &lower, &store.options().ownership)?;
         if lowers.is_empty() {
             lowers.push(work.make("empty")?);
         }
         let root = mount(&Directories {
             lowers: &lowers,
             upper: Some((&upper_path, &work_path)),
-            marks: self.store.options().overlay_xattrs,
+            marks: store.options().overlay_xattrs,
         })?;
         Ok(Snapshot {
             root,
@@ -91,20 +83,22 @@ impl Snapshotter for Overlay {
     }
 
     fn view(&self, lease: &Lease, layers: &[Content], stop: &Stop) -> Result<Snapshot, StoreError> {
-        let folded = fold::fold(&self.store, lease, layers, stop)?;
-        let lower = self.store.layers_view(&folded)?;
-        let work = WorkDirectory::new(&self.store)?;
+        let store = &self.lowers.store;
+        let Lower {
+            directories: mut lowers,
+            view: lower,
+        } = self.lowers.of(lease, layers, stop)?;
+        let work = WorkDirectory::new(store)?;
         // The merged root looks as the highest directory does, and without an upper there must be
         // two: one of our own on top serves both.
         let top_path = work.make("fs")?;
         let top = open_directory(&top_path)?;
-        attributes::prepare_root(&top, &top_path, &lower, &self.store.options().ownership)?;
-        let mut lowers = self.lowers(&folded);
+        attributes::prepare_root(&top, &top_path, &lower, &store.options().ownership)?;
         if lowers.is_empty() {
             lowers.push(work.make("empty")?);
         }
         lowers.push(top_path);
-        let marks = self.store.options().overlay_xattrs;
+        let marks = store.options().overlay_xattrs;
         let root = mount(&Directories {
             lowers: &lowers,
             upper: None,
@@ -139,7 +133,7 @@ impl Snapshotter for Overlay {
         drop(root);
         let path = work.path().join("fs");
         let options = SealOptions {
-            marks: self.store.options().overlay_xattrs,
+            marks: self.lowers.store.options().overlay_xattrs,
             ..options
         };
         let sealed = seal(upper.as_fd(), &lower, &options).map_err(|source| StoreError::Tree {
@@ -148,7 +142,7 @@ impl Snapshotter for Overlay {
             source: Box::new(source),
         })?;
         for name in ["work", "empty"] {
-            self.store.remove(&work.path().join(name))?;
+            self.lowers.store.remove(&work.path().join(name))?;
         }
         let draft = work.into_draft()?;
         Ok(SealedLayer {

@@ -98,6 +98,33 @@ fn a_name_moves_and_tells_whose_it_was() {
 }
 
 #[test]
+fn names_by_digest_go_with_the_last_tag() {
+    let f = three();
+    let by_digest = |id: &ImageId| f.store.name_by_digest(id, b"pushed", "host/a@sha256:12");
+    let is_known = || f.store.image_by_name(&f.lease, "host/a@sha256:12").unwrap();
+    // One without a tag gets none.
+    by_digest(&id("1234")).unwrap();
+    assert!(is_known().is_none());
+    f.store.tag(&id("1234"), b"manifest", "a:1").unwrap();
+    f.store.tag(&id("1234"), b"manifest", "a:2").unwrap();
+    by_digest(&id("1234")).unwrap();
+    assert_eq!(is_known().unwrap().manifest, b"pushed");
+    f.store.untag("a:1").unwrap();
+    assert!(is_known().is_some());
+    f.store.tag(&id("abcd"), b"manifest", "a:2").unwrap();
+    assert!(is_known().is_none());
+    // One that was asked for as such needs no tag.
+    f.store
+        .tag(&id("abcd"), b"manifest", "host/a@sha256:12")
+        .unwrap();
+    f.store.untag("host/a@sha256:12").unwrap();
+    f.store
+        .tag(&id("abce"), b"manifest", "host/a@sha256:12")
+        .unwrap();
+    assert_eq!(is_known().unwrap().id, id("abce"));
+}
+
+#[test]
 fn a_name_keeps_its_manifest() {
     let f = three();
     let with = |manifest: &[u8]| kiln_store::NewImage {

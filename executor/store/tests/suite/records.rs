@@ -142,26 +142,33 @@ fn the_nearest_is_the_latest_of_the_op_and_of_the_slot() {
         };
         f.store.file_record(&f.lease, &new).unwrap()
     };
+    filed(7, 1, Some("stage/3"));
+    let before = filed(8, 1, Some("stage/3"));
     let in_slot = filed(1, 1, Some("stage/3"));
     let of_op = filed(2, 2, None);
     filed(3, 3, Some("stage/4"));
     let nearest = f
         .store
-        .nearest(&OpKey([2; 32]), Some((&lineage, "stage/3")))
+        .nearest(&OpKey([2; 32]), Some((&lineage, "stage/3")), 2)
         .unwrap();
     assert_eq!(nearest.by_op.unwrap().id, of_op);
-    let by_slot = nearest.by_slot.unwrap();
-    assert_eq!(by_slot.id, in_slot);
-    assert_eq!(by_slot.slot, Some((lineage, "stage/3".to_owned())));
+    let ids: Vec<_> = nearest.by_slot.iter().map(|record| record.id).collect();
+    assert_eq!(ids, [in_slot, before]);
+    let slot = Some((lineage, "stage/3".to_owned()));
+    assert_eq!(nearest.by_slot[0].slot, slot);
+    let slots = f.store.slots(&[key(1), key(2), key(9)]).unwrap();
+    assert_eq!(slots, [("stage/3".to_owned(), in_slot)]);
     assert_eq!(nearest.tombstone, None);
 
     f.store.drop_record(of_op, "first").unwrap();
-    f.store.drop_record(in_slot, "second").unwrap();
+    let in_slot = [filed(7, 4, None), filed(8, 4, None), in_slot];
+    f.store.drop_record(in_slot[2], "second").unwrap();
+    assert_eq!(f.store.record(in_slot[2]).unwrap(), None);
     let nearest = f
         .store
-        .nearest(&OpKey([2; 32]), Some((&lineage, "stage/3")))
+        .nearest(&OpKey([2; 32]), Some((&lineage, "stage/3")), 2)
         .unwrap();
-    assert_eq!((nearest.by_op, nearest.by_slot), (None, None));
+    assert_eq!((nearest.by_op, nearest.by_slot), (None, Vec::new()));
     assert_eq!(nearest.tombstone.unwrap().rule, "second");
 }
 

@@ -4,11 +4,18 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_store::{Content, Policy, Snapshot, Snapshotter, StoreError, Strategy};
+use kiln_tree::aged::Age;
 use kiln_tree::{Kind, Manifest, OverlayXattrs, Stop, TreePath};
 
 use crate::fixture::{Fixture, can_mount, fixture, fixture_with_marks, layer};
+
+const HOUR: Age = Age {
+    by: Duration::from_secs(60 * 60),
+    since: 0,
+};
 
 const STRATEGIES: [Strategy; 2] = [Strategy::Overlay, Strategy::Copy];
 
@@ -83,12 +90,11 @@ fn check(
         if stubs.is_empty() {
             // Each strategy shows what either has sealed.
             for strategy in STRATEGIES {
-                let view = f
-                    .store
-                    .snapshotter(strategy)
-                    .view(&f.lease, &layers, &Stop::NEVER)
-                    .unwrap();
-                assert_eq!(tree(&view), shown, "{strategy}");
+                let aged = f.store.aged_snapshotter(strategy, HOUR);
+                for snapshotter in [f.store.snapshotter(strategy), aged] {
+                    let view = snapshotter.view(&f.lease, &layers, &Stop::NEVER);
+                    assert_eq!(tree(&view.unwrap()), shown, "{strategy}");
+                }
             }
         }
     }
@@ -394,6 +400,44 @@ fn more_layers_than_the_kernel_stacks() {
     }
     // One fold for lists up to 699, one more on top of it.
     assert_eq!(f.store.usage().unwrap().layers.count, 705 + 2);
+}
+
+#[test]
+fn what_was_made_here_seems_older_and_stays_as_it_is() {
+    if !can_mount() {
+        return;
+    }
+    for strategy in STRATEGIES {
+        let f = fixture();
+        let layers = base(&f);
+        let time = |snapshot: &Snapshot| fs::metadata(at(snapshot, "usr/bin/sh")).unwrap().mtime();
+        let view = || {
+            let snapshotter = f.store.snapshotter(strategy);
+            snapshotter.view(&f.lease, &layers, &Stop::NEVER).unwrap()
+        };
+        let before = time(&view());
+        let snapshotter = f.store.aged_snapshotter(strategy, HOUR);
+        let older = snapshotter
+            .prepare(&f.lease, &layers, &Stop::NEVER)
+            .unwrap();
+        assert_eq!(time(&older), before - 3600, "{strategy}");
+        // Only what changed is sealed, also of a file that was opened to be written to.
+        let opened = fs::OpenOptions::new()
+            .append(true)
+            .open(at(&older, "usr/bin/sh"));
+        drop(opened.unwrap());
+        write(&older, "new", "");
+        let sealed = snapshotter.seal(older, f.store.seal_options()).unwrap();
+        assert_eq!(
+            lines(&sealed.manifest),
+            ["new file 0 644 0:0"],
+            "{strategy}"
+        );
+        drop(sealed);
+        drop(snapshotter);
+        assert_eq!(time(&view()), before, "{strategy}");
+        assert_eq!(f.store.usage().unwrap().layers.count, layers.len() as u64);
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub enum What {
         /// Those that it has.
         new: u32,
     },
-    /// It is something else now: a file, a directory, a link, a pipe.
+    /// It is something else now: a file, a directory, a link, a pipe, another device.
     Type,
     /// A link points elsewhere.
     Target,
@@ -121,10 +121,13 @@ impl Found {
     }
 }
 
-/// None of what is often there twice: empty files, links, pipes.
+/// None of what is often there twice: empty files, links, pipes, devices.
 fn identity(node: &Node) -> Option<Identity> {
     match node {
-        Node::File { size: 0, .. } | Node::Symlink { .. } | Node::Fifo { .. } => None,
+        Node::File { size: 0, .. }
+        | Node::Symlink { .. }
+        | Node::Fifo { .. }
+        | Node::Device { .. } => None,
         Node::File { mode, size, digest } => Some((*mode, Some(*size), digest.0)),
         Node::Directory { mode, digest } => Some((*mode, None, digest.0)),
     }
@@ -205,6 +208,16 @@ fn difference(old: &Child, new: &Node) -> Option<What> {
             (old != new).then_some(What::Target)
         }
         (Node::Fifo { mode: old }, Node::Fifo { mode: new }) => mode(*old, *new),
+        (
+            Node::Device {
+                mode: old_mode,
+                device: old,
+            },
+            Node::Device {
+                mode: new_mode,
+                device: new,
+            },
+        ) if old == new => mode(*old_mode, *new_mode),
         _ => Some(What::Type),
     }
 }

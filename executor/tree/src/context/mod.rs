@@ -12,7 +12,7 @@ mod tree;
 
 pub use changes::{Change, What, changes};
 pub use memory::{HashMemory, Seen};
-pub use object::{Child, Directory, Node};
+pub use object::{Child, Device, Directory, Node};
 pub use scan::{ScanError, ScanOptions, scan};
 pub use select::{Decision, Everything, Select};
 pub use tree::{ContextTree, Item, ItemKind};

@@ -13,6 +13,8 @@ const FILE: u8 = 1;
 const DIRECTORY: u8 = 2;
 const SYMLINK: u8 = 3;
 const FIFO: u8 = 4;
+const CHAR_DEVICE: u8 = 5;
+const BLOCK_DEVICE: u8 = 6;
 
 /// What a directory holds, sorted by name as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,6 +60,31 @@ pub enum Node {
         /// The lower twelve mode bits.
         mode: u32,
     },
+    /// A device.
+    Device {
+        /// The lower twelve mode bits.
+        mode: u32,
+        /// Which.
+        device: Device,
+    },
+}
+
+/// A device by its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Whether it is one of blocks, not of characters.
+    pub is_block: bool,
+    /// Device class.
+    pub major: u32,
+    /// Device in its class.
+    pub minor: u32,
+}
+
+impl Device {
+    /// Whether overlays mean a deletion by it.
+    pub fn is_whiteout(&self) -> bool {
+        !self.is_block && (self.major, self.minor) == (0, 0)
+    }
 }
 
 impl Directory {
@@ -110,6 +137,14 @@ impl Directory {
                     target: input.bytes()?.to_vec(),
                 },
                 FIFO => Node::Fifo { mode: input.u32()? },
+                kind @ (CHAR_DEVICE | BLOCK_DEVICE) => Node::Device {
+                    mode: input.u32()?,
+                    device: Device {
+                        is_block: kind == BLOCK_DEVICE,
+                        major: input.u32()?,
+                        minor: input.u32()?,
+                    },
+                },
                 _ => return Err(input.error("a child has an unknown kind")),
             };
             children.push(Child { name, node });
@@ -149,6 +184,16 @@ pub(super) fn encode<'a>(children: impl ExactSizeIterator<Item = (&'a [u8], Node
                 out.u8(FIFO);
                 out.u32(mode);
             }
+            Node::Device { mode, device } => {
+                out.u8(if device.is_block {
+                    BLOCK_DEVICE
+                } else {
+                    CHAR_DEVICE
+                });
+                out.u32(mode);
+                out.u32(device.major);
+                out.u32(device.minor);
+            }
         }
     }
     out.0
@@ -170,7 +215,10 @@ fn check(children: &[Child]) -> Result<(), &'static str> {
             return Err("a name is not one path component");
         }
         match &child.node {
-            Node::File { mode, .. } | Node::Directory { mode, .. } | Node::Fifo { mode }
+            Node::File { mode, .. }
+            | Node::Directory { mode, .. }
+            | Node::Fifo { mode }
+            | Node::Device { mode, .. }
                 if mode & !0o7777 != 0 =>
             {
                 return Err("a mode has bits beyond 07777");

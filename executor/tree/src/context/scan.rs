@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
 use rustix::time::{ClockId, Timespec};
 
 use crate::context::memory::{HashMemory, Seen, WANTED};
+use crate::context::object::Device;
 use crate::context::select::{Decision, Select};
 use crate::context::tree::{ContextTree, Item, ItemKind, Scanned};
 use crate::digest::TreeDigest;
@@ -47,14 +48,6 @@ pub enum ScanError {
     /// It cannot be read.
     #[error("could not read the build context")]
     Fs(#[from] FsError),
-    /// It selects something that no image can get from a context.
-    #[error("`{path}` in the build context is a {what}: exclude it in the ignore file")]
-    Special {
-        /// Where.
-        path: TreePath,
-        /// What.
-        what: &'static str,
-    },
     /// A file is being written to.
     #[error("`{0}` in the build context keeps changing while it is read")]
     Changing(TreePath),
@@ -290,10 +283,12 @@ impl Scan<'_> {
                 FileType::Socket => continue,
                 FileType::Fifo => (mode, ItemKind::Fifo),
                 _ => {
-                    return Err(ScanError::Special {
-                        path,
-                        what: "device",
-                    });
+                    let device = Device {
+                        is_block: file_type == FileType::BlockDevice,
+                        major: stat.stx_rdev_major,
+                        minor: stat.stx_rdev_minor,
+                    };
+                    (mode, ItemKind::Device(device))
                 }
             };
             items.push(Item { name, mode, kind });

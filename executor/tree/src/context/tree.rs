@@ -1,7 +1,7 @@
 //! A scanned context, and parts of it.
 
 use crate::context::memory::{HashMemory, Seen};
-use crate::context::object::{self, Node};
+use crate::context::object::{self, Device, Node};
 use crate::context::select::{Decision, Select};
 use crate::digest::{FileDigest, TreeDigest};
 use crate::path::{TreePath, is_within, split};
@@ -59,6 +59,8 @@ pub enum ItemKind {
     },
     /// A named pipe.
     Fifo,
+    /// A device, also one that overlays mean a deletion by.
+    Device(Device),
     /// A directory of the same tree, by index.
     Directory {
         /// The index; see [`ContextTree::directory_digest`].
@@ -248,6 +250,10 @@ impl ContextTree {
                 target: target.clone(),
             },
             ItemKind::Fifo => Node::Fifo { mode: item.mode },
+            ItemKind::Device(device) => Node::Device {
+                mode: item.mode,
+                device: *device,
+            },
             ItemKind::Directory { index } => Node::Directory {
                 mode: item.mode,
                 digest: self.directories[*index].digest,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use crate::aged::Age;
 use crate::digest::LayerId;
 use crate::manifest::encoding;
 use crate::manifest::entry::{Entry, Kind, Meta};
@@ -63,6 +64,18 @@ impl Manifest {
         add_parents(&mut entries)?;
         turn_hardlinks(&mut entries)?;
         Self::from_sorted(entries)
+    }
+
+    /// Returns the layer with older files, which its id does not tell.
+    #[must_use]
+    pub fn aged(&self, by: Age) -> Manifest {
+        let mut aged = self.clone();
+        for entry in &mut aged.entries {
+            if entry.kind != Kind::Whiteout {
+                entry.meta.mtime = by.of(entry.meta.mtime);
+            }
+        }
+        aged
     }
 
     /// Checks that the entries keep every invariant already.

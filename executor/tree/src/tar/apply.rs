@@ -77,9 +77,9 @@ pub struct Applied {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// It is not a readable archive.
-    #[error("could not read the archive after entry `{after}`")]
+    #[error("could not read the archive{}", behind(after))]
     Archive {
-        /// The last whole entry.
+        /// The last whole entry; empty before the first.
         after: String,
         /// Why not.
         #[source]
@@ -119,6 +119,13 @@ pub enum ApplyError {
     /// The entries contradict each other.
     #[error("the archive is inconsistent")]
     Manifest(#[from] ManifestError),
+}
+
+fn behind(after: &str) -> String {
+    match after {
+        "" => String::new(),
+        after => format!(" after entry `{after}`"),
+    }
 }
 
 /// Applies an untrusted layer archive to the empty directory `into`.

@@ -69,7 +69,7 @@ impl<R: Read> Entries<R> {
             input,
             body: 0,
             padding: 0,
-            after: "none".into(),
+            after: String::new(),
             ended: false,
         }
     }
@@ -181,6 +181,9 @@ impl<R: Read> Entries<R> {
         while have < BLOCK {
             match self.input.read(&mut block[have..]) {
                 Ok(0) if have == 0 => return Ok(None),
+                Ok(0) if self.after.is_empty() => {
+                    return Err(self.invalid("this is no tar archive"));
+                }
                 Ok(0) => return Err(self.invalid("the archive ends within a header")),
                 Ok(length) => have += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -220,7 +220,7 @@ fn legacy(name: &str, pairs: &Pairs, instruction: &Instruction, diagnostics: &mu
             "\"{name} key=value\" should be used instead of legacy \"{name} key value\" format"
         );
         let mut finding = Diagnostic::lint(Rule::LegacyKeyValueFormat, instruction.span, message);
-        if let [pair] = pairs.pairs.as_slice() {
+        if let [pair] = &*pairs.pairs {
             finding = finding.with_help(format!("write `{name} {}=...`", pair.key.text));
         }
         diagnostics.push(finding);

@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln::Error;
-
 use super::args::{PlanTestArgs, ReportFormat};
 use crate::cli::{Done, Failure, print, report};
 use case::Case;
@@ -155,11 +153,5 @@ fn run_one(name: &str, file: &Path, accept: bool) -> Ran {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|source| {
-        Failure::Kiln(Error::File {
-            attempt: "write",
-            path: path.to_owned(),
-            source,
-        })
-    })
+    Ok(kiln::write_whole(path, text.as_bytes())?)
 }
