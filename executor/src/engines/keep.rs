@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::compress::{LayerCompression, compress};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::source::{Pieces, Tee};
+use crate::source::{Pieces, Tee, unwritten};
 use crate::unpack::{Of, unpack};
 
 /// Pieces that wait for the compressor.
@@ -40,20 +40,24 @@ pub(crate) fn keep_archive(
     let (found, writer) = match is_compressed {
         true => {
             let (tee, written) = Tee::new(archive, writer);
-            let found = unpack(store, lease, tee, expected, &of)?;
-            (found, written.recv().ok().ok_or(Error::Cancelled)?)
+            let found = unpack(store, lease, tee, expected, &of);
+            let writer = written.recv().map_err(|_| Error::Cancelled)?;
+            let writer = writer.map_err(unwritten(store))?;
+            (found?, writer)
         }
         false => {
             let (packer, packing) = Packer::start(writer);
             let (tee, written) = Tee::new(archive, packer);
-            let found = unpack(store, lease, tee, expected, &of)?;
+            let found = unpack(store, lease, tee, expected, &of);
             // The end of what it is sent is the end of the archive.
             drop(written.recv());
             let packed = match packing.join() {
                 Ok(packed) => packed,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            (found, packed.map_err(Error::io("write to", store.root()))?)
+            // If it refused something, what was unpacked ended there.
+            let writer = packed.map_err(unwritten(store))?;
+            (found?, writer)
         }
     };
     let blob = writer.finish(lease)?;

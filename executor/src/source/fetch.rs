@@ -11,7 +11,7 @@ use kiln_oci::digest::{Sha256Digest, VerifyingReader};
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry;
-use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease};
+use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease, Store, StoreError};
 use kiln_tree::Stop;
 use kiln_tree::stop::Stoppable;
 use tokio::sync::mpsc;
@@ -475,7 +475,8 @@ fn keep(
     let (tee, written) = Tee::new(archive.rest, archive.writer);
     let unpacked = unpack(executor.store(), lease, head.chain(tee), Some(diff_id), &of);
     // The reader is dropped by now, and hands the blob back.
-    let writer = written.recv().ok();
+    let writer = written.recv().ok().transpose();
+    let writer = writer.map_err(unwritten(executor.store()))?;
     if let Err(error) = unpacked {
         if let Some(writer) = writer.filter(|_| is_worth_keeping()) {
             blob::keep_beginning(writer);
@@ -489,15 +490,24 @@ fn keep(
     Ok(())
 }
 
-/// Passes bytes on and writes them down too; hands the writer back at the end.
+/// Makes an error of a copy of a layer's archive that the store could not take.
+pub(crate) fn unwritten(store: &Store) -> impl FnOnce(io::Error) -> Error {
+    let root = store.root().to_owned();
+    |source| StoreError::io("write the archive of a layer into", root)(source).into()
+}
+
+/// Passes bytes on and writes them down too; at the end hands back the writer, or why it refused.
 pub(crate) struct Tee<R: Read, W: Write> {
     inner: R,
     writer: Option<W>,
-    done: std::sync::mpsc::Sender<W>,
+    done: std::sync::mpsc::Sender<io::Result<W>>,
 }
 
 impl<R: Read, W: Write> Tee<R, W> {
-    pub(crate) fn new(inner: R, writer: W) -> (Tee<R, W>, std::sync::mpsc::Receiver<W>) {
+    pub(crate) fn new(
+        inner: R,
+        writer: W,
+    ) -> (Tee<R, W>, std::sync::mpsc::Receiver<io::Result<W>>) {
         let (done, written) = std::sync::mpsc::channel();
         let tee = Tee {
             inner,
@@ -511,8 +521,14 @@ impl<R: Read, W: Write> Tee<R, W> {
 impl<R: Read, W: Write> Read for Tee<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        if let Some(writer) = &mut self.writer {
-            writer.write_all(&buffer[..count])?;
+        let written = match &mut self.writer {
+            Some(writer) => writer.write_all(&buffer[..count]),
+            None => Ok(()),
+        };
+        if let Err(error) = written {
+            self.writer = None;
+            let _ = self.done.send(Err(error));
+            return Err(io::Error::other("its copy could not be written"));
         }
         Ok(count)
     }
@@ -529,7 +545,7 @@ impl<R: Read, W: Write> Drop for Tee<R, W> {
             // What goes wrong here shows in the blob's digest.
             let _ = io::copy(&mut rest, &mut writer);
             // Nobody waits for it if unpacking failed.
-            let _ = self.done.send(writer);
+            let _ = self.done.send(Ok(writer));
         }
     }
 }

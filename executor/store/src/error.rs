@@ -178,8 +178,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns the closure that makes an I/O error out of a failed `action` on `path`.
-    pub(crate) fn io<E: Into<io::Error>>(
+    /// Returns the closure that makes an error out of a failed `action` on `path`; a full disk has one of its own.
+    pub fn io<E: Into<io::Error>>(
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> StoreError {

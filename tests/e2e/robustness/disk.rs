@@ -1,5 +1,7 @@
 //! Stores on disks that are full, read-only or written by a later version.
 
+use kiln_test_registry::Registry;
+
 use crate::support::Capability::{self, Busybox, Containers, MountNamespace, Root};
 use crate::support::{Case, Ran, World, case};
 
@@ -8,6 +10,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case("a_full_disk", ROOT, a_full_disk),
         case("a_full_disk_and_archives", ROOT, a_full_disk_and_archives),
+        case("a_full_disk_and_pulls", ROOT, a_full_disk_and_pulls),
         case("a_full_disk_and_accounts", ROOT, a_full_disk_and_accounts),
         case(
             "a_limit_of_file_sizes",
@@ -134,6 +137,43 @@ fn a_limit_of_file_sizes(world: &World) {
     assert_eq!(world.sh("large", "wc -c < /big"), "3000000\n");
 }
 
+/// Bytes that no compression makes fewer.
+fn noise(count: usize) -> Vec<u8> {
+    let mut number = 1_u64;
+    let words = (0..count / 8).flat_map(|_| {
+        number = number
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (number ^ number >> 29).to_le_bytes()
+    });
+    words.collect()
+}
+
+/// It is the disk that a layer does not fit onto, whatever of it was being written, and not its archive.
+fn a_full_disk_and_pulls(world: &World) {
+    world.base();
+    let registry = Registry::start();
+    let name = format!("{}/noise", registry.host());
+    world.write("noise/Dockerfile", "FROM demo/base\nCOPY big /\n");
+    world.write("noise/big", noise(20_000_000));
+    world.kiln(&["build", "-q", "-t", &name, "noise"]).ok();
+    world.kiln(&["push", &name]).ok();
+    let script = format!(
+        "held() {{ ls small/store/layers; kiln images -q; }}\n\
+         held > before; kiln pull {name}; echo pull $?\n\
+         held > after; cmp before after; echo held $?\n\
+         rm -r small/store; kiln import base.tar demo/base && echo rest\n"
+    );
+    let ran = on_small_disk(world, &script);
+    let whole = ran.whole();
+    for line in ["pull 3", "held 0", "rest"] {
+        assert!(ran.stdout.lines().any(|one| one == line), "{line}: {whole}");
+    }
+    let told = "no space left on the disk of the store; `kiln prune` frees some";
+    assert!(ran.stderr.contains(told), "{whole}");
+    assert!(!whole.contains("archive after entry"), "{whole}");
+}
+
 /// What does not fit is refused and leaves nothing, in the store and beside an archive.
 fn a_full_disk_and_archives(world: &World) {
     world.base();
@@ -141,14 +181,7 @@ fn a_full_disk_and_archives(world: &World) {
     world.write("same/Dockerfile", "FROM demo/base\nCOPY big /\n");
     world.write("same/big", vec![7; 20_000_000]);
     world.write("noise/Dockerfile", "FROM demo/base\nCOPY big /\n");
-    let mut number = 1_u64;
-    let noise = (0..20_000_000 / 8).flat_map(|_| {
-        number = number
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (number ^ number >> 29).to_le_bytes()
-    });
-    world.write("noise/big", noise.collect::<Vec<u8>>());
+    world.write("noise/big", noise(20_000_000));
     for name in ["same", "noise"] {
         world.kiln(&["build", "-q", "-t", name, name]).ok();
         let file = format!("{name}.tar");
