@@ -33,8 +33,8 @@ pub(crate) struct RunArgs {
     /// made there if there is nothing
     #[arg(short, long, value_name = "HOST:PATH[:ro]")]
     pub(crate) volume: Vec<String>,
-    /// Mount an empty file system in memory
-    #[arg(long, value_name = "PATH[:size=SIZE,mode=MODE]")]
+    /// Mount an empty file system in memory; options are size=SIZE and mode=MODE
+    #[arg(long, value_name = "PATH[:OPTIONS]")]
     pub(crate) tmpfs: Vec<String>,
     /// Let nothing be written but volumes and what is in memory
     #[arg(long)]
