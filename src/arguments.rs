@@ -33,7 +33,10 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
     }
     for (name, value) in &source.build_args {
         match value {
-            Some(value) if !is_proxy(name) => say("--build-arg", &format!("{name}={value}")),
+            Some(value) if !is_proxy(name) => {
+                let value = without_any_credentials(value);
+                say("--build-arg", &format!("{name}={value}"));
+            }
             _ => say("--build-arg", name),
         }
     }
@@ -50,7 +53,10 @@ pub(crate) fn arguments(request: &BuildRequest) -> Vec<String> {
         say("--platform", &platform.to_string());
     }
     for (name, value) in &source.labels {
-        say("--label", &format!("{name}={value}"));
+        say(
+            "--label",
+            &format!("{name}={}", without_any_credentials(value)),
+        );
     }
     match source.network {
         NetworkMode::Default => {}
@@ -163,9 +169,48 @@ pub(crate) fn without_credentials(url: &str) -> String {
     }
 }
 
+/// A text without the users and passwords of the addresses in it.
+pub(crate) fn without_any_credentials(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(mark) = rest.find("://") {
+        let (before, after) = rest.split_at(mark + 3);
+        kept.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '\\'))
+            .unwrap_or(after.len());
+        let start = after[..end].rfind('@').map_or(0, |sign| sign + 1);
+        rest = &after[start..];
+    }
+    kept.push_str(rest);
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_of_any_text() {
+        for (text, kept) in [
+            ("curl https://me:pw@x.org/a", "curl https://x.org/a"),
+            (
+                "a ftp://me@x:21 'http://b@c' d@e",
+                "a ftp://x:21 'http://c' d@e",
+            ),
+            (
+                "https://x.org/a@b https://p@w@x",
+                "https://x.org/a@b https://x",
+            ),
+            (
+                "{\"a\":\"https://t@x\",\"b\":\"c@d\"}",
+                "{\"a\":\"https://x\",\"b\":\"c@d\"}",
+            ),
+            ("git@x.org:a.git ://", "git@x.org:a.git ://"),
+        ] {
+            assert_eq!(without_any_credentials(text), kept);
+        }
+    }
 
     #[test]
     fn credentials_are_left_out() {
@@ -173,6 +218,7 @@ mod tests {
         let arg = |value: &str| Some(value.to_owned());
         let args = [
             ("HTTPS_PROXY", arg("http://me:secret@proxy")),
+            ("INDEX", arg("https://me:secret@x.org/simple")),
             ("LEVEL", arg("2")),
             ("UNSET", None),
         ];
@@ -183,6 +229,7 @@ mod tests {
             arguments(&request),
             [
                 "--build-arg=HTTPS_PROXY",
+                "--build-arg=INDEX=https://x.org/simple",
                 "--build-arg=LEVEL=2",
                 "--build-arg=UNSET",
                 "--build-context=a=https://x.org/a.git#main",

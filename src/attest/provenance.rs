@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::source::{dependencies, digest, uri};
 use super::{Provenance, ProvenanceMode};
 use crate::BuildRequest;
-use crate::arguments::{is_proxy, without_credentials};
+use crate::arguments::{is_proxy, without_any_credentials, without_credentials};
 
 /// The type of the predicate.
 pub(crate) const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
@@ -179,13 +179,19 @@ fn request(story: &Story<'_>, is_max: bool) -> Asked {
         let Some(value) = value else { continue };
         // A proxy's address may have a password in it.
         match is_max && !is_proxy(name) {
-            true => drop(args.insert(format!("build-arg:{name}"), value.clone())),
+            true => {
+                let value = without_any_credentials(value);
+                args.insert(format!("build-arg:{name}"), value);
+            }
             false => complete = false,
         }
     }
     for (name, value) in &source.labels {
         match is_max {
-            true => drop(args.insert(format!("label:{name}"), value.clone())),
+            true => {
+                let value = without_any_credentials(value);
+                args.insert(format!("label:{name}"), value);
+            }
             false => complete = false,
         }
     }
@@ -295,13 +301,23 @@ fn plan(plan: &Plan) -> Value {
                 fields.remove(private);
             }
         }
-        for address in ["http/url", "git/remote", "git/full_url"] {
-            if let Some(Value::String(text)) = node.pointer_mut(&format!("/op/source/{address}")) {
-                *text = without_credentials(text);
-            }
+        if let Some(Value::Array(env)) = node.pointer_mut("/op/exec/meta/env") {
+            let name = |value: &Value| value.as_str()?.split('=').next().map(str::to_owned);
+            env.retain(|value| !name(value).is_some_and(|name| is_proxy(&name)));
         }
     }
+    leave_credentials_out(&mut value);
     value
+}
+
+/// Takes the users and passwords out of the addresses in all texts.
+fn leave_credentials_out(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = without_any_credentials(text),
+        Value::Array(values) => values.iter_mut().for_each(leave_credentials_out),
+        Value::Object(fields) => fields.values_mut().for_each(leave_credentials_out),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Which lines steps are written on, and the files that they are in; steps by their places in the plan.
@@ -337,7 +353,7 @@ fn written(plan: &Plan) -> Value {
         json!({
             "filename": name,
             "language": "Dockerfile",
-            "data": STANDARD.encode(text),
+            "data": STANDARD.encode(without_any_credentials(text)),
         })
     });
     let infos: Vec<Value> = infos.collect();

@@ -61,7 +61,8 @@ pub(super) fn uri(source: &SourceOp) -> String {
                 false => format!("{remote}#{fragment}"),
             }
         }
-        SourceOp::Http(http) => http.url.clone(),
+        // A query may be a signature or a token, and the checksum says what it led to.
+        SourceOp::Http(http) => http.url.split('?').next().unwrap_or_default().to_owned(),
         SourceOp::Blob(blob) => blob.reference.clone(),
         SourceOp::Image(image) => image.reference.clone(),
         SourceOp::OciLayout(layout) => layout.reference.clone(),

@@ -29,12 +29,9 @@ pub(crate) fn sbom(args: &SbomArgs) -> Done {
         SbomOrigin::InRegistry { platform } => report::note(&format!(
             "this SBOM is attached to the image for {platform} in its registry; --anew pulls that and reads the layers"
         )),
-        SbomOrigin::Scanned(inventory) => {
-            for note in &inventory.notes {
-                report::warning(&format!("`/{}` was not read: {}", note.path, note.reason));
-            }
-        }
+        SbomOrigin::Scanned(_) => {}
     }
+    warn_of_notes(&document);
     let format = args.format.unwrap_or(match args.output {
         Some(_) => SbomFormat::Spdx,
         None => SbomFormat::Table,
@@ -48,6 +45,16 @@ pub(crate) fn sbom(args: &SbomArgs) -> Done {
     };
     kiln::write_whole(path, text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what kiln said, when it made a document, that is left out of it.
+fn warn_of_notes(document: &Value) {
+    for annotation in document["annotations"].as_array().into_iter().flatten() {
+        let text = |key: &str| annotation[key].as_str().unwrap_or_default();
+        if text("annotator").starts_with("Tool: kiln-") {
+            report::warning(text("comment"));
+        }
+    }
 }
 
 /// The packages of a document, whoever wrote it, as rows.

@@ -6,6 +6,8 @@ mod databases;
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kiln_test_registry::digest_of;
 use serde_json::Value;
 
@@ -251,6 +253,8 @@ fn private(world: &World, mode: &str) -> Value {
         FROM demo/base
         ARG LEVEL
         RUN --mount=type=secret,id=token,required=true test -s /run/secrets/token
+        ARG HTTP_PROXY
+        RUN : fetch https://me:pass-of-step@127.0.0.1/simple
         ",
     );
     let provenance = format!("--provenance={mode}");
@@ -264,11 +268,16 @@ fn private(world: &World, mode: &str) -> Value {
         "HTTP_PROXY=http://me:pass-of-proxy@127.0.0.1:1",
         "--label",
         "key=value-of-label",
+        "--label",
+        "from=https://me:pass-of-label@127.0.0.1/app.git",
     ];
     build(world, &arguments);
     let predicate = said(world, "app")[PROVENANCE].clone();
-    let text = predicate.to_string();
-    for never in ["hunter2", "pass-of-proxy"] {
+    let data =
+        &predicate["runDetails"]["metadata"]["buildkit_metadata"]["source"]["infos"][0]["data"];
+    let file = STANDARD.decode(data.as_str().unwrap_or_default()).unwrap();
+    let text = format!("{predicate}{}", String::from_utf8(file).unwrap());
+    for never in ["hunter2", "pass-of-"] {
         assert!(!text.contains(never), "{predicate:#}");
     }
     assert_eq!(
@@ -305,8 +314,14 @@ fn all_provenance(world: &World) {
     assert_eq!(request["args"]["build-arg:LEVEL"], "eleven");
     assert_eq!(request["args"]["label:key"], "value-of-label");
     assert_eq!(request["secrets"], serde_json::json!([{ "id": "token" }]));
+    assert_eq!(request["args"]["label:from"], "https://127.0.0.1/app.git");
     let plan = &predicate["buildDefinition"]["internalParameters"]["buildConfig"]["plan"];
     assert_eq!(plan["version"], "kiln.plan/0");
+    assert!(
+        plan.to_string()
+            .contains(": fetch https://127.0.0.1/simple"),
+        "{plan:#}"
+    );
     let source = &predicate["runDetails"]["metadata"]["buildkit_metadata"]["source"];
     assert_eq!(source["infos"][0]["filename"], "Dockerfile");
     let step = &source["locations"]["step1"]["locations"][0]["ranges"][0];
@@ -550,12 +565,16 @@ fn a_damaged_database(world: &World) {
     world.write("ctx/three/app/Cargo.lock", "not a lock");
     world.write("ctx/three/app/package-lock.json", "{");
     world.write("ctx/three/var/lib/rpm/rpmdb.sqlite", "SQLite format 3\0");
-    build(world, &["--sbom"]);
+    world.write("ctx/three/app/yarn.lock", "# yarn lockfile v1\n\n{broken\n");
+    let ran = build(world, &["--sbom"]);
+    assert_eq!(ran.stderr.matches("the SBOM leaves `/").count(), 5);
     let document = spdx(world, "app");
     check_spdx(&document);
     let ran = world.kiln(&["sbom", "--anew", "app"]).ok();
     world.snapshot(&ran.whole());
-    assert_eq!(document["annotations"].as_array().unwrap().len(), 4);
+    assert_eq!(document["annotations"].as_array().unwrap().len(), 5);
+    let ran = world.kiln(&["sbom", "app"]).ok();
+    assert_eq!(ran.stderr.matches(" was not read: ").count(), 5);
 }
 
 fn saved_and_loaded(world: &World) {

@@ -40,8 +40,24 @@ impl Run<'_> {
         };
         let results = self.given.results.iter();
         let scanned = results.map(|result| result.scans.iter().map(of).collect());
-        self.scanned = Some(scanned.collect::<Result<_, Error>>()?);
+        let scanned: Vec<Vec<Inventory>> = scanned.collect::<Result<_, Error>>()?;
+        for (result, inventories) in self.given.results.iter().zip(&scanned) {
+            for (scan, inventory) in result.scans.iter().zip(inventories) {
+                self.warn_of_notes(&format!(" of `{}`", scan.name), inventory);
+            }
+        }
+        self.scanned = Some(scanned);
         Ok(())
+    }
+
+    /// Tells what an SBOM leaves out.
+    fn warn_of_notes(&self, of: &str, inventory: &Inventory) {
+        for note in &inventory.notes {
+            self.executor.options().warn.tell(format!(
+                "the SBOM{of} leaves `/{}` out: {}",
+                note.path, note.reason
+            ));
+        }
     }
 
     /// The SBOMs of the result at a place: that of the image first, for those who take the first.
@@ -54,6 +70,10 @@ impl Run<'_> {
         // A name would make another document of the same image.
         let subject = image.subject(&image.id.to_string());
         let inventory = sboms::inventory(self.store, layers, self.stop)?;
+        // Another packing has the same files.
+        if self.images.is_empty() {
+            self.warn_of_notes("", &inventory);
+        }
         let mut all = vec![sbom(&subject, &inventory)];
         let scans = &self.given.results[place].scans;
         let scanned = self.scanned.iter().flat_map(|all| &all[place]);

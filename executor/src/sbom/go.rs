@@ -108,30 +108,91 @@ fn module(path: &str, version: &str) -> Option<Package> {
     ))
 }
 
-/// Reads `go.mod`, whose requirements are versions that are at least used.
+/// Reads `go.mod`, whose requirements are versions that are at least used, as its replacements have them.
 pub(super) fn read_mod(bytes: &[u8]) -> Listed {
     let text = String::from_utf8_lossy(bytes);
-    let mut packages = Vec::new();
-    let mut block = "";
+    let mut required: Vec<(String, String)> = Vec::new();
+    let mut replaced: Vec<Replacement> = Vec::new();
+    let mut has_module = false;
+    let mut block = String::new();
     for line in text.lines() {
-        let line = line.split("//").next().unwrap_or_default().trim();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match (block, &words[..]) {
-            ("", [verb, "("]) => {
-                block = if *verb == "require" {
-                    "require"
-                } else {
-                    "other"
-                }
+        let line = line.split("//").next().unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().map(unquoted).collect();
+        let (verb, words) = match &words[..] {
+            [] => continue,
+            [")"] => {
+                block.clear();
+                continue;
             }
-            (_, [")"]) => block = "",
-            ("", ["require", path, version]) | ("require", [path, version]) => {
-                packages.extend(module(path.trim_matches('"'), version));
+            [verb, "("] if block.is_empty() => {
+                (*verb).clone_into(&mut block);
+                continue;
             }
+            [verb, words @ ..] if block.is_empty() => (*verb, words),
+            words => (block.as_str(), words),
+        };
+        match (verb, words) {
+            ("module", _) => has_module = true,
+            ("require", [path, version]) => {
+                required.push(((*path).to_owned(), (*version).to_owned()));
+            }
+            ("replace", words) => replaced.extend(Replacement::read(words)),
             _ => {}
         }
     }
-    Ok(packages)
+    if !has_module {
+        return Err("it names no module".into());
+    }
+    let used = required.into_iter().map(|required| {
+        let applies = |one: &&Replacement| one.is_of(&required.0, &required.1);
+        // One for a version goes before one for all of them.
+        let by_version = replaced.iter().filter(|one| one.version.is_some());
+        let by_name = replaced.iter().filter(|one| one.version.is_none());
+        match by_version.chain(by_name).find(applies) {
+            Some(one) => one.with.clone(),
+            None => required,
+        }
+    });
+    Ok(used
+        .filter_map(|(path, version)| module(&path, &version))
+        .collect())
+}
+
+/// A line `old [version] => new [version]`.
+struct Replacement {
+    path: String,
+    version: Option<String>,
+    /// The module and its version; a directory, which has none, is none that [`module`] takes.
+    with: (String, String),
+}
+
+impl Replacement {
+    fn read(words: &[&str]) -> Option<Replacement> {
+        let arrow = words.iter().position(|word| *word == "=>")?;
+        let (path, version) = match &words[..arrow] {
+            [path] => (path, None),
+            [path, version] => (path, Some((*version).to_owned())),
+            _ => return None,
+        };
+        let (with, of) = match &words[arrow + 1..] {
+            [with] => (with, ""),
+            [with, version] => (with, *version),
+            _ => return None,
+        };
+        Some(Replacement {
+            path: (*path).to_owned(),
+            version,
+            with: ((*with).to_owned(), of.to_owned()),
+        })
+    }
+
+    fn is_of(&self, path: &str, version: &str) -> bool {
+        self.path == path && self.version.as_deref().is_none_or(|one| one == version)
+    }
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(['"', '`'])
 }
 
 #[cfg(test)]
@@ -149,9 +210,17 @@ require github.com/BurntSushi/toml v1.3.2
 require (
 \tgolang.org/x/sys v0.15.0 // indirect
 )
+require (
+\t\"example.org/x\" v1.0.0
+\texample.org/y v1.0.0
+\texample.org/z v1.0.0
+)
 replace (
 \texample.org/x v1.0.0 => ../x
+\texample.org/y v1.0.1 => example.org/not v1.0.0
+\texample.org/y => example.org/fork v1.0.2
 )
+replace example.org/z v1.0.0 => example.org/z v1.1.0
 ";
         let packages = read_mod(text.as_bytes()).unwrap();
         let purls: Vec<String> = packages.iter().map(|one| one.purl.to_string()).collect();
@@ -160,8 +229,11 @@ replace (
             [
                 "pkg:golang/github.com/burntsushi/toml@v1.3.2",
                 "pkg:golang/golang.org/x/sys@v0.15.0",
+                "pkg:golang/example.org/fork@v1.0.2",
+                "pkg:golang/example.org/z@v1.1.0",
             ]
         );
+        assert!(read_mod(b"a page for browsers").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::package::{Listed, Package, clean};
+use super::package::{Flaw, Listed, Package, clean};
 use super::purl::Purl;
 
 fn package(name: &str, version: &str) -> Option<Package> {
@@ -61,6 +61,11 @@ pub(super) fn read_npm_lock(bytes: &[u8]) -> Listed {
         }
         return Ok(packages);
     }
+    let is_lock = json.get("packages").is_none()
+        && (json["lockfileVersion"].is_number() || json["dependencies"].is_object());
+    if !is_lock {
+        return Err("it has neither packages nor dependencies as a lock has them".into());
+    }
     let mut open: Vec<&Value> = vec![&json["dependencies"]];
     while let Some(dependencies) = open.pop() {
         for (name, entry) in dependencies.as_object().into_iter().flatten() {
@@ -76,28 +81,41 @@ pub(super) fn read_yarn_lock(bytes: &[u8]) -> Listed {
     let text = String::from_utf8_lossy(bytes);
     let mut packages = Vec::new();
     let mut name = "";
-    for line in text.lines() {
-        if !line.starts_with([' ', '#']) && line.ends_with(':') {
-            let first = line.trim_end_matches(':').trim_matches('"');
-            let first = first
-                .split(", ")
-                .next()
-                .unwrap_or_default()
-                .trim_matches('"');
-            let is_own = first.contains("@workspace:");
-            // The name may begin with the scope's own @.
-            let end = first.char_indices().skip(1).find(|(_, c)| *c == '@');
-            name = match end {
-                Some((end, _)) if !is_own => &first[..end],
-                _ => "",
-            };
-        } else if let Some(rest) = line.strip_prefix("  version") {
-            let version = rest.trim_start_matches(':').trim().trim_matches('"');
-            packages.extend(package(name, version));
-            name = "";
+    for (index, line) in text.lines().enumerate() {
+        if line.starts_with([' ', '#']) || line.trim().is_empty() {
+            if let Some(rest) = line.strip_prefix("  version") {
+                let version = rest.trim_start_matches(':').trim().trim_matches('"');
+                packages.extend(package(name, version));
+                name = "";
+            }
+            continue;
         }
+        let Some(keys) = line.trim_end().strip_suffix(':') else {
+            return Err(Flaw(format!("line {} is none of a lock", index + 1)));
+        };
+        name = yarn_name(keys);
     }
     Ok(packages)
+}
+
+/// The package of `"a@^1.0.0, a@^1.1.0"` or of `"alias@npm:a@^1.0.0"`; empty if it is the project's own.
+fn yarn_name(keys: &str) -> &str {
+    let first = keys.split(", ").next().unwrap_or_default();
+    let first = first.trim_matches('"');
+    let Some((name, range)) = split_at_sign(first) else {
+        return "";
+    };
+    if range.starts_with("workspace:") {
+        return "";
+    }
+    let aliased = range.strip_prefix("npm:").and_then(split_at_sign);
+    aliased.map_or(name, |(name, _)| name)
+}
+
+/// What stands before and after the first `@` that is not that of a scope.
+fn split_at_sign(text: &str) -> Option<(&str, &str)> {
+    let (end, _) = text.char_indices().skip(1).find(|(_, c)| *c == '@')?;
+    Some((&text[..end], &text[end + 1..]))
 }
 
 /// Reads the keys of `packages` of `pnpm-lock.yaml`, of any version.
@@ -105,8 +123,10 @@ pub(super) fn read_pnpm_lock(bytes: &[u8]) -> Listed {
     let text = String::from_utf8_lossy(bytes);
     let mut packages = Vec::new();
     let mut within = false;
+    let mut is_lock = false;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         if !line.starts_with(' ') {
+            is_lock |= line.starts_with("lockfileVersion:");
             within = line.trim_end() == "packages:";
             continue;
         }
@@ -118,7 +138,10 @@ pub(super) fn read_pnpm_lock(bytes: &[u8]) -> Listed {
             packages.extend(package(name, version));
         }
     }
-    Ok(packages)
+    match is_lock {
+        true => Ok(packages),
+        false => Err("it names no lockfileVersion".into()),
+    }
 }
 
 /// Name and version of `name@1.0.0(peer@2.0.0)`, or as it was before, `/name/1.0.0_peer@2.0.0`.
@@ -169,6 +192,10 @@ mod tests {
         let text = r#"{"lockfileVersion":1,"dependencies":{"a":{"version":"1.2.3",
             "dependencies":{"b":{"version":"0.1.0"}}}}}"#;
         check(read_npm_lock, text, &["pkg:npm/a@1.2.3", "pkg:npm/b@0.1.0"]);
+        check(read_npm_lock, r#"{"lockfileVersion":1}"#, &[]);
+        for text in ["[]", r#"{"packages":[]}"#, r#"{"name":"a"}"#] {
+            assert!(read_npm_lock(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -178,6 +205,11 @@ mod tests {
         check(read_yarn_lock, text, &expected);
         let text = "__metadata:\n  version: 8\n\n\"app@workspace:.\":\n  version: 0.0.0-use.local\n\n\"left-pad@npm:^1.0.0\":\n  version: 1.3.0\n  resolution: \"left-pad@npm:1.3.0\"\n";
         check(read_yarn_lock, text, &["pkg:npm/left-pad@1.3.0"]);
+        let text =
+            "\"alias@npm:@s/real@^1\":\n  version: 1.2.0\n  resolution: \"@s/real@npm:1.2.0\"\n";
+        check(read_yarn_lock, text, &["pkg:npm/%40s/real@1.2.0"]);
+        let flaw = read_yarn_lock(b"# yarn lockfile v1\n\n{broken\n").unwrap_err();
+        assert_eq!(flaw.0, "line 3 is none of a lock");
     }
 
     #[test]
@@ -188,12 +220,12 @@ mod tests {
             text,
             &["pkg:npm/%40s/b@2.0.0", "pkg:npm/a@1.0.0"],
         );
-        let text =
-            "packages:\n\n  /a/1.0.0:\n    dev: false\n  /@s/b/2.0.0_a@1.0.0:\n    dev: true\n";
+        let text = "lockfileVersion: 5.4\npackages:\n\n  /a/1.0.0:\n    dev: false\n  /@s/b/2.0.0_a@1.0.0:\n    dev: true\n";
         check(
             read_pnpm_lock,
             text,
             &["pkg:npm/a@1.0.0", "pkg:npm/%40s/b@2.0.0"],
         );
+        assert!(read_pnpm_lock(b"packages:\n").is_err());
     }
 }

@@ -9,6 +9,9 @@ use super::purl::Purl;
 pub(super) fn read(bytes: &[u8]) -> Listed {
     let json: Value = serde_json::from_slice(bytes)?;
     let lists = [&json, &json["packages"], &json["packages-dev"]];
+    if lists.iter().all(|list| !list.is_array()) {
+        return Err("it has no list of packages".into());
+    }
     let mut packages = Vec::new();
     for entry in lists.into_iter().filter_map(Value::as_array).flatten() {
         let text = |key: &str| entry[key].as_str().unwrap_or_default();
@@ -44,5 +47,6 @@ mod tests {
         let text = r#"[{"name":"a/b","version":"1"}]"#;
         assert_eq!(read(text.as_bytes()).unwrap().len(), 1);
         assert!(read(b"nope").is_err());
+        assert!(read(b"{}").is_err());
     }
 }

@@ -86,6 +86,9 @@ pub(super) fn read_lock(bytes: &[u8]) -> Listed {
 /// Reads `Pipfile.lock`.
 pub(super) fn read_pipfile_lock(bytes: &[u8]) -> Listed {
     let json: Value = serde_json::from_slice(bytes)?;
+    if !json["_meta"].is_object() && !json["default"].is_object() {
+        return Err("it has no packages as a lock has them".into());
+    }
     let mut packages = Vec::new();
     for group in ["default", "develop"] {
         for (name, entry) in json[group].as_object().into_iter().flatten() {
@@ -98,7 +101,7 @@ pub(super) fn read_pipfile_lock(bytes: &[u8]) -> Listed {
 
 /// Reads the pins of `requirements.txt`; what is not pinned is none that is known to be there.
 pub(super) fn read_requirements(bytes: &[u8]) -> Listed {
-    let text = String::from_utf8_lossy(bytes);
+    let text = decoded(bytes).ok_or("its encoding is not UTF-8, nor what its first bytes say")?;
     let pin = |line: &str| {
         let line = line.split(" #").next()?.split(';').next()?;
         let line = line
@@ -118,6 +121,20 @@ pub(super) fn read_requirements(bytes: &[u8]) -> Listed {
         plain.then(|| package(name, version)).flatten()
     };
     Ok(text.lines().filter_map(pin).collect())
+}
+
+/// The text of a file as pip reads it: UTF-8, or UTF-16 by its mark, as PowerShell redirects.
+fn decoded(bytes: &[u8]) -> Option<String> {
+    let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let text: Result<String, _> = char::decode_utf16(units.iter().copied().map(unit)).collect();
+        text.ok().filter(|_| rest.is_empty())
+    };
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] | rest => String::from_utf8(rest.to_vec()).ok(),
+    }
 }
 
 #[cfg(test)]
@@ -156,5 +173,15 @@ mod tests {
         let text = "# c\n-r other.txt\nDjango==4.2.1 ; python_version > '3'\nx>=1\nuvicorn[standard]==0.2 \\\n    --hash=sha256:0\ny==1.*\n";
         let expected = [("pkg:pypi/django@4.2.1", ""), ("pkg:pypi/uvicorn@0.2", "")];
         check(read_requirements, text, &expected);
+        check(read_requirements, "\u{feff}a==1\n", &[("pkg:pypi/a@1", "")]);
+        let wide: Vec<u8> = "\u{feff}a==1\r\n"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert_eq!(read_requirements(&wide).unwrap().len(), 1);
+        for bytes in [&b"a==1 # \xe9\n"[..], b"\xff\xfea"] {
+            assert!(read_requirements(bytes).is_err());
+        }
+        assert!(read_pipfile_lock(b"[]").is_err());
     }
 }

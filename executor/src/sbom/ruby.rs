@@ -9,10 +9,12 @@ pub(super) fn read_lock(bytes: &[u8]) -> Listed {
     let mut packages = Vec::new();
     let mut within = false;
     let mut is_gem = false;
+    let mut has_section = false;
     for line in text.lines() {
         if !line.starts_with(' ') {
             // PATH is the project itself.
-            is_gem = matches!(line.trim(), "GEM" | "GIT");
+            is_gem = matches!(line.trim(), "GEM" | "GIT" | "PLUGIN SOURCE");
+            has_section |= is_gem || matches!(line.trim(), "PATH" | "PLATFORMS" | "DEPENDENCIES");
             within = false;
         } else if line.trim() == "specs:" {
             within = is_gem;
@@ -27,7 +29,10 @@ pub(super) fn read_lock(bytes: &[u8]) -> Listed {
             packages.push(Package::new(purl));
         }
     }
-    Ok(packages)
+    match has_section {
+        true => Ok(packages),
+        false => Err("it has none of the sections of one".into()),
+    }
 }
 
 /// Reads an installed `.gemspec`, as RubyGems writes it.
@@ -69,6 +74,7 @@ mod tests {
             "pkg:gem/nokogiri@1.16.0?platform=x86_64-linux",
         ];
         assert_eq!(purls, expected);
+        assert!(read_lock(b"<html>").is_err());
     }
 
     #[test]
