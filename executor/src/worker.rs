@@ -39,6 +39,7 @@ use crate::source::{ResolvedImage, Resolver, blocking, fetch};
 use crate::ssh::Agents;
 use crate::stack::{to_solver, to_store};
 use crate::transfer::TransferObserver;
+use crate::warning::Warn;
 
 /// An output that is here. What it is made of is the executor's secret.
 #[derive(Debug, Clone)]
@@ -257,6 +258,11 @@ impl BuildWorker {
 
     pub(crate) fn executor(&self) -> &Executor {
         &self.executor
+    }
+
+    /// Who hears what is doubtful about the build.
+    pub(crate) fn warn(&self) -> &Warn {
+        self.resolver.warn()
     }
 
     /// What the build's results are leased under.

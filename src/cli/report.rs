@@ -92,9 +92,11 @@ fn paint() -> bool {
     colours(std::io::stderr().is_terminal())
 }
 
+/// A word in bold: `error:` in red, anything else in yellow, as in findings.
 fn label(text: &str) -> String {
     if paint() {
-        format!("\x1b[1;31m{text}\x1b[0m")
+        let colour = if text == "error:" { 31 } else { 33 };
+        format!("\x1b[1;{colour}m{text}\x1b[0m")
     } else {
         text.to_owned()
     }

@@ -129,7 +129,7 @@ impl Bases for BuildBases<'_> {
     }
 
     fn warn(&self, line: String) {
-        self.worker.executor().options().warn.tell(line);
+        self.worker.warn().tell(line);
     }
 }
 

@@ -53,7 +53,7 @@ impl Run<'_> {
     /// Tells what an SBOM leaves out.
     fn warn_of_notes(&self, of: &str, inventory: &Inventory) {
         for note in &inventory.notes {
-            self.executor.options().warn.tell(format!(
+            self.worker.warn().tell(format!(
                 "the SBOM{of} leaves `/{}` out: {}",
                 note.path, note.reason
             ));

@@ -167,6 +167,11 @@ impl Resolver {
         Resolver { warn, ..self }
     }
 
+    /// Who hears what is doubtful.
+    pub(crate) fn warn(&self) -> &Warn {
+        &self.warn
+    }
+
     /// Whom it asks.
     pub fn executor(&self) -> &Executor {
         &self.executor
