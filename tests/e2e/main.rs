@@ -54,7 +54,10 @@ use support::Case;
 type Room = (&'static str, fn() -> Vec<Case>);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Cases wait for disks, servers and clocks a third of their time.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(2 * processors);
     support::settle();
     let rooms: &[Room] = &[
         ("reasons", reasons::cases),
