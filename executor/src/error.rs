@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use kiln_ir::pattern::PatternError;
 use kiln_oci::reference::ReferenceError;
 use kiln_oci::registry;
-use kiln_store::StoreError;
+use kiln_store::{Store, StoreError};
 use kiln_tree::context::ScanError;
 
 use crate::cache::CacheError;
@@ -596,6 +596,12 @@ impl Error {
             path,
             source,
         }
+    }
+
+    /// Makes an error of a blob that the store could not take.
+    pub(crate) fn unwritten(store: &Store) -> impl FnOnce(io::Error) -> Error {
+        let root = store.root().to_owned();
+        |source| StoreError::io("write a blob into", root)(source).into()
     }
 
     /// A way out, where there is one to name.

@@ -279,9 +279,7 @@ impl Pull<'_> {
                     let digest = BlobDigest(*Sha256Digest::of(bytes).as_bytes());
                     if !store.lease_blob(&lease, &digest)? {
                         let mut writer = store.write_blob(Some(digest))?;
-                        writer
-                            .write_all(bytes)
-                            .map_err(Error::io("write a blob into", store.root()))?;
+                        writer.write_all(bytes).map_err(Error::unwritten(store))?;
                         writer.finish(&lease)?;
                     }
                     Ok::<_, Error>(digest)

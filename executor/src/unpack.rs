@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use kiln_store::{Content, DiffId, Lease, Store};
+use kiln_store::{Content, DiffId, Lease, Store, StoreError};
 use kiln_tree::tar::{ApplyError, ApplyOptions, apply};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +38,27 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
+/// Whether something failed for want of space.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
+}
+
+/// The error of a layer that did not fit onto the disk of the store.
+pub(crate) fn unpacked_on_full(store: &Store) -> Error {
+    Error::Store(StoreError::Full {
+        action: "unpack a layer into",
+        path: store.root().to_owned(),
+    })
+}
+
 /// Who a layer belongs to, for messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Of {
@@ -55,10 +76,13 @@ pub(crate) fn unpack(
     expected: Option<DiffId>,
     of: &Of,
 ) -> Result<DiffId, Error> {
-    let refused = |source| Error::Unpack {
-        blob: of.blob.clone(),
-        reference: of.reference.clone(),
-        source,
+    let refused = |source| match is_full(&source) {
+        true => unpacked_on_full(store),
+        false => Error::Unpack {
+            blob: of.blob.clone(),
+            reference: of.reference.clone(),
+            source,
+        },
     };
     let unreadable = |source| {
         refused(ApplyError::Archive {

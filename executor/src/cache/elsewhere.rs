@@ -2,7 +2,6 @@
 //! not here, and brought here layer by layer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::executor::Executor;
 use crate::export::SPELLED;
 use crate::filed::FiledParts;
 use crate::source::blocking;
-use crate::unpack::Hashing;
+use crate::unpack::{Hashing, is_full, unpacked_on_full};
 use crate::worker::BuildWorker;
 
 /// Layers that are brought here at once.
@@ -556,19 +555,6 @@ async fn load(executor: &Executor, place: &CachePlace) -> Result<Loaded, Error> 
     })
 }
 
-/// Whether something failed for want of space.
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        })
-}
-
 /// A layer whose blob is here.
 struct Unpacking {
     store: Store,
@@ -604,11 +590,7 @@ impl Unpacking {
         let mut reader = Hashing::new(archive::decompress(file).map_err(unreadable)?);
         let applied =
             apply(&mut reader, draft.fs(), &limits).map_err(|error| match is_full(&error) {
-                true => kiln_store::StoreError::Full {
-                    action: "write a layer into",
-                    path: self.store.root().to_owned(),
-                }
-                .into(),
+                true => unpacked_on_full(&self.store),
                 false => self.damaged(words(&error)),
             })?;
         let diff_id = DiffId(reader.finish().map_err(unreadable)?);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::compress::{LayerCompression, compress};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::source::{Pieces, Tee, unwritten};
+use crate::source::{Pieces, Tee};
 use crate::unpack::{Of, unpack};
 
 /// Pieces that wait for the compressor.
@@ -42,7 +42,7 @@ pub(crate) fn keep_archive(
             let (tee, written) = Tee::new(archive, writer);
             let found = unpack(store, lease, tee, expected, &of);
             let writer = written.recv().map_err(|_| Error::Cancelled)?;
-            let writer = writer.map_err(unwritten(store))?;
+            let writer = writer.map_err(Error::unwritten(store))?;
             (found?, writer)
         }
         false => {
@@ -56,7 +56,7 @@ pub(crate) fn keep_archive(
                 Err(panic) => std::panic::resume_unwind(panic),
             };
             // If it refused something, what was unpacked ended there.
-            let writer = packed.map_err(unwritten(store))?;
+            let writer = packed.map_err(Error::unwritten(store))?;
             (found?, writer)
         }
     };

@@ -662,7 +662,7 @@ impl Unpacked {
     fn in_store(self, store: &Store) -> Error {
         match self {
             Unpacked::Layer(error) => error,
-            Unpacked::Blob(source) => Error::io("write a blob into", store.root())(source),
+            Unpacked::Blob(source) => Error::unwritten(store)(source),
         }
     }
 }

@@ -424,7 +424,7 @@ impl Executor {
                 let mut writer = self.store().write_blob(Some(digest))?;
                 writer
                     .write_all(bytes)
-                    .map_err(Error::io("write a blob into", self.store().root()))?;
+                    .map_err(Error::unwritten(self.store()))?;
                 writer.finish(lease)?;
             }
             list.attached.push(digest);

@@ -174,7 +174,7 @@ impl<'a> Bundle<'a> {
             }
             writer
                 .write_all(&buffer[..count])
-                .map_err(Error::io("write a blob into", self.store.root()))?;
+                .map_err(Error::unwritten(self.store))?;
         }
         let size = writer.written();
         let digest = writer.finish(self.lease)?;

@@ -244,9 +244,7 @@ impl Executor {
                 let kept = blocking(move || {
                     use std::io::Write as _;
                     let mut writer = store.write_blob(None)?;
-                    writer
-                        .write_all(&bytes)
-                        .map_err(Error::io("write a blob into", store.root()))?;
+                    writer.write_all(&bytes).map_err(Error::unwritten(&store))?;
                     Ok(writer.finish(&lease)?)
                 });
                 brought.push(kept.await?);

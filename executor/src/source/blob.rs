@@ -201,9 +201,7 @@ async fn bring(
             }
         })?;
         if let Some(writer) = &mut writer.0 {
-            writer
-                .write_all(&piece)
-                .map_err(Error::io("write a blob into", store.root()))?;
+            writer.write_all(&piece).map_err(Error::unwritten(store))?;
             moved(writer.written());
         }
     }

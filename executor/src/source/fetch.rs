@@ -11,7 +11,7 @@ use kiln_oci::digest::{Sha256Digest, VerifyingReader};
 use kiln_oci::document::Descriptor;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry;
-use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease, Store, StoreError};
+use kiln_store::{AS_PULLED, BlobDigest, BlobWriter, Content, DiffId, Lease};
 use kiln_tree::Stop;
 use kiln_tree::stop::Stoppable;
 use tokio::sync::mpsc;
@@ -476,7 +476,7 @@ fn keep(
     let unpacked = unpack(executor.store(), lease, head.chain(tee), Some(diff_id), &of);
     // The reader is dropped by now, and hands the blob back.
     let writer = written.recv().ok().transpose();
-    let writer = writer.map_err(unwritten(executor.store()))?;
+    let writer = writer.map_err(Error::unwritten(executor.store()))?;
     if let Err(error) = unpacked {
         if let Some(writer) = writer.filter(|_| is_worth_keeping()) {
             blob::keep_beginning(writer);
@@ -488,12 +488,6 @@ fn keep(
         .store()
         .put_compressed(&Content::DiffId(diff_id), "", AS_PULLED, &blob, &diff_id)?;
     Ok(())
-}
-
-/// Makes an error of a copy of a layer's archive that the store could not take.
-pub(crate) fn unwritten(store: &Store) -> impl FnOnce(io::Error) -> Error {
-    let root = store.root().to_owned();
-    |source| StoreError::io("write the archive of a layer into", root)(source).into()
 }
 
 /// Passes bytes on and writes them down too; at the end hands back the writer, or why it refused.

@@ -10,8 +10,6 @@ mod resolve;
 pub use age::ago;
 pub(crate) use age::stated_time;
 pub(crate) use blob::{bring_blob, bring_from_anywhere};
-pub(crate) use fetch::{
-    Pieces, Tee, blob_path, blocking, fetch, fetch_archive, stoppable, unwritten,
-};
+pub(crate) use fetch::{Pieces, Tee, blob_path, blocking, fetch, fetch_archive, stoppable};
 pub(crate) use resolve::{Place, check_platform, diff_ids, remember, resolved};
 pub use resolve::{ResolvedImage, Resolver};

@@ -219,8 +219,8 @@ fn a_full_disk_and_archives(world: &World) {
     let lines: Vec<&str> = ran.stdout.lines().collect();
     let whole = ran.whole();
     for line in [
-        "same 1",
-        "noise 1",
+        "same 3",
+        "noise 3",
         "held 0",
         "mounts 1",
         "cache 1",

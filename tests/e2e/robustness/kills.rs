@@ -101,7 +101,8 @@ fn duration(world: &World) -> Duration {
 fn killed_at_any_instant(world: &World) {
     world.base();
     world.dockerfile(DOCKERFILE);
-    let whole = duration(world).mul_f64(1.1);
+    // How long a build takes at the most, as far as is known: machines are busier at some times.
+    let mut whole = duration(world).mul_f64(1.1);
     let mut random = Random::new(world);
     let mut unfinished = 0;
     for round in 0..rounds(20) {
@@ -121,8 +122,14 @@ fn killed_at_any_instant(world: &World) {
         running.signal(Signal::SIGKILL);
         let ran = running.wait();
         match ran.status.code() {
-            None => unfinished += 1,
-            Some(code) => assert_eq!(code, 0, "{}", ran.stderr),
+            None => {
+                unfinished += 1;
+                whole = whole.mul_f64(1.05);
+            }
+            Some(code) => {
+                assert_eq!(code, 0, "{}", ran.stderr);
+                whole = whole.mul_f64(0.8);
+            }
         }
     }
     assert!(
