@@ -260,6 +260,7 @@ fn published_words(target: &CacheTarget, published: CachePublished) -> String {
         replaced,
         was_there,
         alone,
+        anew,
     } = published;
     let place = &target.place;
     let words = match (was_there, alone) {
@@ -271,6 +272,10 @@ fn published_words(target: &CacheTarget, published: CachePublished) -> String {
             "cached {records} results in {place}, which has {records_there} now; it takes no copies, so that \
              of builds that export there at one moment some results may be lost"
         ),
+    };
+    let words = match anew {
+        true => format!("{words}; what lay there was damaged, and is replaced"),
+        false => words,
     };
     match replaced {
         0 => words,

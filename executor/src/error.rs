@@ -384,7 +384,7 @@ pub enum Error {
         count: usize,
     },
     /// An image that a registry did not get.
-    #[error("could not push {}", names.join(", "))]
+    #[error("did not push {}", names.join(", "))]
     NotSent {
         /// The names that it did not get, in their short form.
         names: Vec<String>,

@@ -7,6 +7,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
@@ -415,6 +416,7 @@ impl Executor {
             export,
             repository: Reference::parse(&target.name())?,
             believes,
+            mounts: AtomicBool::new(true),
             observer,
         })
     }
@@ -429,6 +431,8 @@ struct Sending<'a> {
     /// The repository; its tag means nothing.
     repository: Reference,
     believes: Believes,
+    /// Blobs may be taken from other repositories; not where a registry said that it did, and did not.
+    mounts: AtomicBool,
     observer: &'a TransferObserver,
 }
 
@@ -468,6 +472,7 @@ impl Sending<'_> {
                     // What was there a moment ago is gone, or never was.
                     Err(error) if error.lacks_content() && again => {
                         (again, there) = (false, false);
+                        self.mounts.store(false, Ordering::Relaxed);
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -600,7 +605,10 @@ impl Sending<'_> {
         let observer = self.observer.clone();
         let moving = blob.clone();
         let options = PushOptions {
-            mount_from: self.sharers(&blob)?,
+            mount_from: match self.mounts.load(Ordering::Relaxed) {
+                true => self.sharers(&blob)?,
+                false => Vec::new(),
+            },
             progress: Some(std::sync::Arc::new(move |bytes| {
                 observer.blob(&moving, BlobState::Moving(bytes));
             })),

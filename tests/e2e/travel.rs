@@ -109,6 +109,16 @@ fn from_host_to_host(world: &World) {
         assert_eq!(seen_by(world, "other"), expected);
         other(world, &["mounts", "rm", "go"]);
     }
+    // What the registry lost is sent again.
+    let (_, manifest) = registry.manifest("team/cache", "go").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        registry.forget_blob("team/cache", layer["digest"].as_str().unwrap());
+    }
+    let told = world.kiln(&["mounts", "export", &reference]).ok().stdout;
+    assert!(!told.contains("nothing new"), "{told}");
+    other(world, &["mounts", "import", &reference]);
+    assert_eq!(seen_by(world, "other"), expected);
     // A second export of the same sends nothing and writes nothing.
     let sent = registry.log().len();
     let told = world

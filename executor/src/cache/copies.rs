@@ -37,6 +37,7 @@ pub(super) struct Name {
     pub(super) home: Home,
     /// Nothing is there without one.
     pub(super) version: Option<String>,
+    /// What it says; nothing if that is gone, too.
     says: Option<Arc<Cache>>,
     pub(super) is_own: bool,
 }
@@ -47,6 +48,8 @@ pub(super) struct Lying {
     pub(super) cache: Cache,
     /// In the order in which they are written: the own one last.
     pub(super) names: Vec<Name>,
+    /// What lay under the own name is gone.
+    pub(super) is_damaged: bool,
 }
 
 impl Names {
@@ -62,13 +65,15 @@ impl Names {
     pub(super) async fn look(&mut self) -> Result<Lying, Error> {
         let own = match self.own.read_name().await {
             Err(Error::Cache(CacheError::Missing { .. })) => None,
+            Err(Error::Cache(CacheError::Damaged { version, .. })) => Some((None, version)),
             Ok(held) if held.in_image => return Err(self.own.foreign("an image").into()),
-            held => Some(held?),
+            held => {
+                let held = held?;
+                Some((Some(Arc::new(held.cache)), held.version))
+            }
         };
-        let (own, own_version) = match own {
-            Some(held) => (Some(Arc::new(held.cache)), held.version),
-            None => (None, None),
-        };
+        let is_damaged = matches!(own, Some((None, _)));
+        let (own, own_version) = own.unwrap_or_default();
         let versions = join_all(self.copies.iter().map(Home::version)).await;
         let mut copies = Vec::with_capacity(versions.len());
         for (home, version) in std::mem::take(&mut self.copies).into_iter().zip(versions) {
@@ -96,6 +101,7 @@ impl Names {
                         (held.version, Some(Arc::new(held.cache)))
                     }
                     Err(Error::Cache(CacheError::Missing { .. })) => (None, None),
+                    Err(Error::Cache(CacheError::Damaged { version, .. })) => (version, None),
                     // Something else has this name: it is left alone.
                     Ok(_) => continue,
                     Err(error) if is_refusal(&error) => continue,
@@ -116,7 +122,11 @@ impl Names {
             says: own,
             is_own: true,
         });
-        Ok(Lying { cache, names })
+        Ok(Lying {
+            cache,
+            names,
+            is_damaged,
+        })
     }
 
     /// Goes on without copies, since the place takes none.
@@ -146,7 +156,17 @@ impl Home {
     /// Reads the cache that lies there now, with what its copies have beside it. Copies that cannot be read
     /// are as good as none.
     pub(super) async fn read(&self) -> Result<Held, Error> {
-        let mut held = self.read_name().await?;
+        let (mut held, damage) = match self.read_name().await {
+            Err(Error::Cache(CacheError::Damaged { place, version })) => {
+                let held = Held {
+                    cache: Cache::default(),
+                    version: version.clone(),
+                    in_image: false,
+                };
+                (held, Some(CacheError::Damaged { place, version }))
+            }
+            held => (held?, None),
+        };
         if held.in_image {
             return Ok(held);
         }
@@ -162,7 +182,10 @@ impl Home {
         for other in join_all(others).await.into_iter().flatten() {
             held.cache = held.cache.and(other);
         }
-        Ok(held)
+        match damage {
+            Some(damage) if held.cache.records.is_empty() => Err(damage.into()),
+            _ => Ok(held),
+        }
     }
 
     /// Where copies of what lies there are: other tags of a repository, other objects of a bucket.

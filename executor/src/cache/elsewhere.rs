@@ -2,12 +2,13 @@
 //! not here, and brought here layer by layer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use kiln_solver::{Part, StepSink};
-use kiln_store::{Content, DiffId, Key, Lease, Lineage, NewRecord, OpKey, Store};
+use kiln_store::{Content, DiffId, Key, Lease, Lineage, NewRecord, OpKey, Store, StoreError};
 use kiln_tree::Stop;
 use kiln_tree::tar::{ApplyOptions, apply};
 use tokio::sync::{Semaphore, watch};
@@ -61,6 +62,10 @@ type Known = Option<Option<Arc<Loaded>>>;
 
 struct Loaded {
     home: Home,
+    /// How long it may say nothing.
+    patience: Duration,
+    /// It is not asked for layers any more, since it did not answer.
+    is_silent: AtomicBool,
     cache: Cache,
     by_key: HashMap<Key, usize>,
     ops: HashSet<OpKey>,
@@ -120,7 +125,7 @@ impl Elsewhere {
             let (executor, source, tell) = (executor.clone(), source.clone(), Arc::clone(&tell));
             let shown = source.place.to_string();
             let reading = tokio::spawn(async move {
-                let read = tokio::time::timeout(source.patience, load(&executor, &source.place));
+                let read = tokio::time::timeout(source.patience, load(&executor, &source));
                 let read = read.await.unwrap_or_else(|_| {
                     Err(CacheError::Timeout {
                         place: source.place.to_string(),
@@ -420,11 +425,18 @@ impl Elsewhere {
                     let Some(layer) = loaded.cache.layers.get(&content) else {
                         continue;
                     };
-                    let home = &loaded.home;
-                    let brought = this.bring_from(home, &lease, content, layer, &sink, &stop);
+                    if loaded.is_silent.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    let brought = this.bring_from(&loaded, &lease, content, layer, &sink, &stop);
                     match brought.await {
                         Ok(()) => return Ok(()),
-                        Err(error) => failure = Some(error),
+                        Err(error) => {
+                            if is_silence(&error) {
+                                loaded.is_silent.store(true, Ordering::Relaxed);
+                            }
+                            failure = Some(error);
+                        }
                     }
                 }
                 Err((content, failure))
@@ -453,7 +465,7 @@ impl Elsewhere {
 
     async fn bring_from(
         &self,
-        home: &Home,
+        Loaded { home, patience, .. }: &Loaded,
         lease: &Lease,
         content: Content,
         layer: &CachedLayer,
@@ -462,10 +474,12 @@ impl Elsewhere {
     ) -> Result<(), Error> {
         let store = self.executor.store();
         let blob = &layer.blob;
-        let name = blob.digest.to_string();
-        if !store.lease_blob(lease, &blob_digest(&blob.digest))? {
+        let (name, digest) = (blob.digest.to_string(), blob_digest(&blob.digest));
+        let held = store.lease();
+        if !store.lease_blob(&held, &digest)? {
             let moved = |bytes| sink.progress(name.clone(), bytes, Some(blob.size));
-            home.bring(&self.executor, lease, blob, &moved).await?;
+            home.bring(&self.executor, &held, blob, *patience, &moved)
+                .await?;
         }
         let unpacking = Unpacking {
             store: store.clone(),
@@ -475,7 +489,15 @@ impl Elsewhere {
             place: home.place.to_string(),
             stop: stop.clone(),
         };
-        blocking(move || unpacking.run()).await
+        let unpacked = blocking(move || unpacking.run()).await;
+        if let Err(Error::Store(StoreError::Full { .. })) = unpacked {
+            // The step that runs now needs the room.
+            drop(held);
+            store.delete_blob(&digest)?;
+        } else {
+            store.lease_blob(lease, &digest)?;
+        }
+        unpacked
     }
 
     /// Files a record whose layers are here now, and whatever else of its cache needs no other layers.
@@ -518,6 +540,17 @@ impl Loaded {
     }
 }
 
+/// Whether a place did not answer, so that it is not waited for again and again.
+fn is_silence(error: &Error) -> bool {
+    use kiln_oci::registry::Error as Registry;
+    use kiln_oci::s3::S3Error;
+    matches!(
+        error,
+        Error::Cache(CacheError::Timeout { .. } | CacheError::S3(S3Error::Unreachable { .. }))
+            | Error::Registry(Registry::Unreachable { .. } | Registry::RateLimited { .. })
+    )
+}
+
 fn filed(record: &CachedRecord, more: Vec<Key>) -> NewRecord {
     let mut keys = record.keys.clone();
     keys.extend(more);
@@ -532,8 +565,8 @@ fn filed(record: &CachedRecord, more: Vec<Key>) -> NewRecord {
     }
 }
 
-async fn load(executor: &Executor, place: &CachePlace) -> Result<Loaded, Error> {
-    let home = Home::open(executor, place)?;
+async fn load(executor: &Executor, source: &CacheSource) -> Result<Loaded, Error> {
+    let home = Home::open(executor, &source.place)?;
     let cache = home.read().await?.cache;
     // It is read once.
     home.forget();
@@ -549,6 +582,8 @@ async fn load(executor: &Executor, place: &CachePlace) -> Result<Loaded, Error> 
     }
     Ok(Loaded {
         home,
+        patience: source.patience,
+        is_silent: AtomicBool::new(false),
         cache,
         by_key,
         ops,

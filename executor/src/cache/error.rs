@@ -33,6 +33,14 @@ pub enum CacheError {
         #[source]
         source: DocumentError,
     },
+    /// A cache of kiln whose document is gone, or is not what its digest says.
+    #[error("the cache `{place}` is damaged: its document is gone")]
+    Damaged {
+        /// Where.
+        place: String,
+        /// What tells what lies there from what lay there before.
+        version: Option<String>,
+    },
     /// Nobody answered in time.
     #[error("`{place}` did not answer within {seconds} seconds")]
     Timeout {
@@ -130,6 +138,7 @@ impl CacheError {
                 source: DocumentError::Version { .. },
                 ..
             } => "a newer kiln wrote it: use that one, or give the cache another name".to_owned(),
+            CacheError::Damaged { .. } => "the next export makes it anew".to_owned(),
             CacheError::Document { .. } => {
                 "what is there was damaged, or another kiln wrote it: name another place, or remove it"
                     .to_owned()

@@ -14,7 +14,6 @@ use kiln_oci::document::{Descriptor, Index, MANIFEST_LIMIT_BYTES, Manifest, anno
 use kiln_oci::layout::{INDEX_FILE, LAYOUT_FILE, blob_path, check_version, read_index};
 use kiln_oci::media_type::{Flavor, OCI_MANIFEST};
 
-use super::error::CacheError;
 use crate::error::Error;
 use crate::export::{Destination, Output, directory, write_whole};
 
@@ -67,27 +66,26 @@ pub(super) fn index(directory: &Path) -> Result<Index, Error> {
     read_index(&bytes).map_err(unreadable)
 }
 
-/// Finds a manifest by its digest, or by its tag.
+/// Finds the entry of a manifest by its digest, or by its tag.
 pub(super) fn find(
     directory: &Path,
     tag: &str,
     digest: Option<&str>,
-) -> Result<Option<(Manifest, Vec<u8>)>, Error> {
-    let index = index(directory)?;
-    let entry = index.manifests.iter().find(|entry| match digest {
+) -> Result<Option<Descriptor>, Error> {
+    let entries = index(directory)?.manifests;
+    Ok(entries.into_iter().find(|entry| match digest {
         Some(digest) => entry.digest.to_string() == digest,
         None => has_tag(entry, tag),
-    });
-    let Some(entry) = entry else {
-        return Ok(None);
-    };
-    let bytes = small(directory, entry, MANIFEST_LIMIT_BYTES)?;
-    let manifest = Manifest::from_slice(&bytes).map_err(|source| Error::Document {
+    }))
+}
+
+/// Reads what is a manifest.
+pub(super) fn manifest(directory: &Path, bytes: &[u8]) -> Result<Manifest, Error> {
+    Manifest::from_slice(bytes).map_err(|source| Error::Document {
         what: "manifest",
         reference: directory.display().to_string(),
         source: Box::new(source),
-    })?;
-    Ok(Some((manifest, bytes)))
+    })
 }
 
 /// The tags of the caches that are there, in words; empty if there are none.
@@ -110,20 +108,21 @@ fn has_tag(entry: &Descriptor, tag: &str) -> bool {
         == Some(tag)
 }
 
-/// Reads a small blob, checked.
-pub(super) fn small(directory: &Path, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
-    let path = directory.join(blob_path(&blob.digest));
-    let bytes = read(&path, limit.min(blob.size.saturating_add(1)))?
-        .ok_or_else(|| CacheError::io("open", &path)(io::ErrorKind::NotFound.into()))?;
-    let found = Sha256Digest::of(&bytes);
-    match found == blob.digest {
-        true => Ok(bytes),
-        false => Err(Error::Layer {
-            blob: blob.digest.to_string(),
-            reference: directory.display().to_string(),
-            reason: format!("content has digest `{found}`"),
-        }),
+/// Reads a small blob; nothing if it is not there, or something else is in its place.
+pub(super) fn small(
+    directory: &Path,
+    blob: &Descriptor,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, Error> {
+    if blob.size > limit {
+        let path = directory.join(blob_path(&blob.digest));
+        return Err(Error::io("read", path)(io::ErrorKind::FileTooLarge.into()));
     }
+    if !has(directory, &blob.digest, blob.size) {
+        return Ok(None);
+    }
+    let bytes = read(&directory.join(blob_path(&blob.digest)), blob.size)?;
+    Ok(bytes.filter(|bytes| Sha256Digest::of(bytes) == blob.digest))
 }
 
 /// Reads a file as far as `limit`; nothing if it is not there.
@@ -201,7 +200,7 @@ pub(super) fn put(
 fn reach(directory: &Path, index: &Index) -> Option<BTreeSet<Sha256Digest>> {
     let mut all = BTreeSet::new();
     for entry in &index.manifests {
-        let bytes = small(directory, entry, MANIFEST_LIMIT_BYTES).ok()?;
+        let bytes = small(directory, entry, MANIFEST_LIMIT_BYTES).ok()??;
         let manifest = Manifest::from_slice(&bytes).ok()?;
         all.insert(entry.digest);
         all.insert(manifest.config.digest);

@@ -3,22 +3,26 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_oci::digest::Sha256Digest;
-use kiln_oci::document::{CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, Manifest, Root};
+use kiln_oci::document::{
+    CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, MANIFEST_LIMIT_BYTES, Manifest, Root,
+};
 use kiln_oci::media_type;
 use kiln_oci::reference::Reference;
 use kiln_oci::registry::Client;
 use kiln_oci::s3::{S3, S3Settings};
 use kiln_store::{BlobDigest, BlobWriter, DiffId, Lease, Store};
+use tokio::time::timeout;
 
 use super::document::{Cache, CachedBlob, ImageBlobs, LIMIT_BYTES};
 use super::error::{CacheError, DocumentError};
 use super::layout;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::source::{blocking, bring_blob};
+use crate::source::{blocking, bring_blob_within};
 
 /// The media type of a cache's document, as the config of a manifest.
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v0+json";
@@ -185,14 +189,18 @@ impl Home {
                 let home = self.clone();
                 crate::source::blocking(move || {
                     let found = layout::find(&directory, &tag, digest.as_deref())?;
-                    let Some((manifest, bytes)) = found else {
+                    let Some(entry) = found else {
                         return Err(home.missing().into());
                     };
+                    let version = Some(entry.digest.to_string());
+                    let damaged = || home.damaged(version.clone());
+                    let bytes = layout::small(&directory, &entry, MANIFEST_LIMIT_BYTES)?;
+                    let manifest = layout::manifest(&directory, &bytes.ok_or_else(damaged)?)?;
                     let config = home.config_of(&manifest)?;
                     let document = layout::small(&directory, config, LIMIT_BYTES)?;
                     Ok(Held {
-                        cache: home.decoded(&document, None)?,
-                        version: Some(Sha256Digest::of(&bytes).to_string()),
+                        cache: home.decoded(&document.ok_or_else(damaged)?, None)?,
+                        version,
                         in_image: false,
                     })
                 })
@@ -292,7 +300,16 @@ impl Home {
                 let seen = version.as_deref().and_then(|at| self.seen(at));
                 let cache = match seen {
                     Some(cache) => cache,
-                    None => self.of_manifest(client, reference, &manifest).await?,
+                    None => {
+                        let read = self.of_manifest(client, reference, &manifest).await;
+                        read.map_err(|error| match error {
+                            Error::Cache(CacheError::Damaged { place, .. }) => {
+                                let version = version.clone();
+                                CacheError::Damaged { place, version }.into()
+                            }
+                            error => error,
+                        })?
+                    }
                 };
                 if !in_image {
                     self.keep(version.as_deref(), &cache);
@@ -351,8 +368,11 @@ impl Home {
     ) -> Result<Cache, Error> {
         if !media_type::is_config(&manifest.config.media_type) {
             let config = self.config_of(manifest)?;
-            let bytes = client.blob_bytes(reference, config, LIMIT_BYTES).await?;
-            return Ok(self.decoded(&bytes, None)?);
+            let bytes = client.blob_bytes(reference, config, LIMIT_BYTES).await;
+            return match bytes {
+                Err(error) if error.is_not_found() => Err(self.damaged(None).into()),
+                bytes => Ok(self.decoded(&bytes?, None)?),
+            };
         }
         let bytes = client
             .blob_bytes(reference, &manifest.config, CONFIG_LIMIT_BYTES)
@@ -428,6 +448,13 @@ impl Home {
         }
     }
 
+    fn damaged(&self, version: Option<String>) -> CacheError {
+        CacheError::Damaged {
+            place: self.place.to_string(),
+            version,
+        }
+    }
+
     pub(super) fn foreign(&self, what: &'static str) -> CacheError {
         CacheError::Foreign {
             place: self.place.to_string(),
@@ -435,23 +462,25 @@ impl Home {
         }
     }
 
-    /// Brings a blob here, checks it and leases it. What a registry began to send is gone on with.
+    /// Brings a blob here, checks it and leases it, unless the place says nothing for as long as `patience`.
+    /// What a registry began to send is gone on with.
     pub(super) async fn bring(
         &self,
         executor: &Executor,
         lease: &Lease,
         blob: &CachedBlob,
+        patience: Duration,
         moved: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Error> {
         let store = executor.store();
         if let Way::Registry(_, reference) = &self.way {
             let kind = media_type::Flavor::Oci.layer(blob.compression);
             let descriptor = Descriptor::new(kind, blob.digest, blob.size);
-            bring_blob(executor, lease, reference, &descriptor, moved).await?;
+            bring_blob_within(executor, lease, reference, &descriptor, patience, moved).await?;
             return self.remember(store, &blob.digest);
         }
         let writer = store.write_blob(Some(blob_digest(&blob.digest)))?;
-        let writer = self.write(blob, writer, moved).await?;
+        let writer = self.write(store, blob, writer, patience, moved).await?;
         let lease = lease.clone();
         blocking(move || Ok(writer.finish(&lease)?)).await.map(drop)
     }
@@ -459,19 +488,20 @@ impl Home {
     /// Writes a blob of a directory or a bucket, which is checked when the writer is finished.
     async fn write(
         &self,
+        store: &Store,
         blob: &CachedBlob,
         mut writer: BlobWriter,
+        patience: Duration,
         moved: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<BlobWriter, Error> {
         use std::io::Write as _;
-        let root = PathBuf::from(self.place.to_string());
         let keep = |piece: &[u8], writer: &mut BlobWriter| {
             // A place that sends more than it said is not asked to the end.
             let length = writer.written() + piece.len() as u64;
             if length > blob.size {
                 return Err(self.wrong_length(blob, length));
             }
-            writer.write_all(piece).map_err(Error::io("write", &root))?;
+            writer.write_all(piece).map_err(Error::unwritten(store))?;
             moved(writer.written());
             Ok(())
         };
@@ -496,15 +526,24 @@ impl Home {
             }
             (Way::S3(s3), CachePlace::S3(place)) => {
                 let key = place.blob(&blob.digest);
-                let object = s3.get(&key).await.map_err(CacheError::from)?;
+                let silent = |_| CacheError::Timeout {
+                    place: self.place.to_string(),
+                    seconds: patience.as_secs(),
+                };
+                let object = timeout(patience, s3.get(&key)).await.map_err(silent)?;
+                let object = object.map_err(CacheError::from)?;
                 let mut object = object.ok_or_else(|| {
                     Error::from(CacheError::Missing {
                         place: format!("s3://{}/{key}", place.settings.bucket),
                         others: String::new(),
                     })
                 })?;
-                while let Some(piece) = object.next().await.map_err(CacheError::from)? {
-                    keep(&piece, &mut writer)?;
+                loop {
+                    let piece = timeout(patience, object.next()).await.map_err(silent)?;
+                    match piece.map_err(CacheError::from)? {
+                        Some(piece) => keep(&piece, &mut writer)?,
+                        None => break,
+                    }
                 }
             }
             _ => unreachable!("BUG: a place is opened as another kind"),

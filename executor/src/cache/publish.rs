@@ -80,6 +80,8 @@ pub struct CachePublished {
     pub was_there: bool,
     /// The place takes no copies beside it, so that builders at the same moment may lose some.
     pub alone: bool,
+    /// What lay there was damaged, and was made anew.
+    pub anew: bool,
 }
 
 /// What came of writing under all names.
@@ -217,6 +219,7 @@ impl Publishing<'_> {
             replaced: 0,
             was_there,
             alone: false,
+            anew: false,
         }
     }
 
@@ -247,6 +250,7 @@ impl Publishing<'_> {
         }
         self.send_blobs().await?;
         let mut alone = lying.names.len() == 1;
+        let anew = lying.is_damaged;
         // Blobs that others named and that are gone.
         let mut gone = BTreeSet::new();
         for attempt in 0..TRIES {
@@ -287,6 +291,7 @@ impl Publishing<'_> {
                 if there.all_hold(&self.ours, self.limits()) {
                     return Ok(CachePublished {
                         alone,
+                        anew,
                         ..self.published(&there.cache, false)
                     });
                 }
@@ -493,9 +498,10 @@ impl Publishing<'_> {
         stoppable(move |stop| {
             let store = executor.store();
             let lock = layout::lock(&directory)?;
-            let held = match runtime.block_on(home.read()) {
-                Ok(held) => held.cache,
-                Err(Error::Cache(CacheError::Missing { .. })) => Cache::default(),
+            let (held, anew) = match runtime.block_on(home.read()) {
+                Ok(held) => (held.cache, false),
+                Err(Error::Cache(CacheError::Missing { .. })) => (Cache::default(), false),
+                Err(Error::Cache(CacheError::Damaged { .. })) => (Cache::default(), true),
                 Err(error) => return Err(error),
             };
             // What somebody removed by hand is not named again.
@@ -527,6 +533,7 @@ impl Publishing<'_> {
                 replaced: 0,
                 was_there: merged == held && missing.is_empty() && !is_new,
                 alone: false,
+                anew,
             };
             if published.was_there {
                 return Ok(published);
@@ -643,7 +650,8 @@ async fn bring(
     };
     let told = descriptor(blob, Flavor::Oci);
     let moved = |bytes| observer.blob(&told, BlobState::Moving(bytes));
-    home.bring(executor, lease, blob, &moved).await
+    home.bring(executor, lease, blob, Duration::MAX, &moved)
+        .await
 }
 
 /// A cache without what needs any of these blobs.

@@ -120,7 +120,7 @@ impl Executor {
         let (mut mounts, mut exported) = (Vec::new(), Vec::new());
         for id in ids {
             let old = match (&shelf, &before) {
-                (Some(shelf), Some(contents)) => old_tree(shelf, contents, &id).await,
+                (Some(shelf), Some(contents)) => old_tree(shelf, contents, &id).await?,
                 _ => None,
             };
             observer.tell(TransferEvent::Doing(format!("packing {id}")));
@@ -247,16 +247,25 @@ impl Executor {
 }
 
 /// What the destination has of a mount; nothing if it is of no use.
-async fn old_tree(shelf: &Shelf, contents: &Contents, id: &str) -> Option<(ExportedTree, Tree)> {
+async fn old_tree(
+    shelf: &Shelf,
+    contents: &Contents,
+    id: &str,
+) -> Result<Option<(ExportedTree, Tree)>, Error> {
     let mut mounts = contents.config.mounts.iter();
-    let mount = mounts.find(|mount| mount.id == id)?;
-    if !mount.packs.iter().all(|pack| shelf.has(&pack.descriptor())) {
-        return None;
+    let Some(mount) = mounts.find(|mount| mount.id == id) else {
+        return Ok(None);
+    };
+    let packs: Vec<Descriptor> = mount.packs.iter().map(Pack::descriptor).collect();
+    if !shelf.has_all(&packs).await? {
+        return Ok(None);
     }
     // An export that cannot be read is replaced.
-    let blob = shelf.blob(&mount.tree, mount.tree.size).await.ok()?;
-    let tree = Tree::decode(&blob, &mount.packs).ok()?;
-    Some((mount.clone(), tree))
+    let Ok(blob) = shelf.blob(&mount.tree, mount.tree.size).await else {
+        return Ok(None);
+    };
+    let tree = Tree::decode(&blob, &mount.packs).ok();
+    Ok(tree.map(|tree| (mount.clone(), tree)))
 }
 
 fn millis(time: SystemTime) -> u64 {

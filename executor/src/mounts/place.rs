@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::document::{Descriptor, Index, MANIFEST_LIMIT_BYTES, Manifest, Root};
 use kiln_oci::layout::{INDEX_FILE, LAYOUT_FILE, blob_path, check_version, read_index};
@@ -27,6 +28,8 @@ use crate::load::{inside, open_regular};
 use crate::source::{blocking, bring_blob};
 use crate::transfer::{BlobState, TransferObserver};
 
+/// Questions for blobs that a registry is asked at once.
+const ASKED_AT_ONCE: usize = 16;
 /// More files than this are not an export.
 const MOST_FILES: usize = 1 << 20;
 
@@ -378,11 +381,27 @@ impl Shelf {
         blocking(move || read_pack(&store, &digest)).await
     }
 
-    /// Whether a blob is there, as far as can be told without reading it.
+    /// Whether all these blobs are there, as far as can be told without reading them.
+    pub(super) async fn has_all(&self, blobs: &[Descriptor]) -> Result<bool, Error> {
+        let Kind::Registry { client, reference } = &self.kind else {
+            return Ok(blobs.iter().all(|blob| self.has(blob)));
+        };
+        let asked = blobs
+            .iter()
+            .map(|blob| client.has_blob(reference, &blob.digest));
+        let mut asked = stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+        while let Some(found) = asked.next().await {
+            if found?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a blob is in a directory or an archive, as far as can be told without reading it.
     pub(super) fn has(&self, blob: &Descriptor) -> bool {
         match &self.kind {
-            // A registry keeps what a manifest names.
-            Kind::Registry { .. } => true,
+            Kind::Registry { .. } => unreachable!("BUG: a registry is to be asked"),
             Kind::Directory(path) => std::fs::metadata(path.join(blob_path(&blob.digest)))
                 .is_ok_and(|found| found.is_file() && found.len() == blob.size),
             Kind::Archive(tar) => tar.files.contains_key(&blob_path(&blob.digest)),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kiln_oci::digest::Verifier;
@@ -10,8 +11,10 @@ use kiln_oci::reference::Reference;
 use kiln_oci::registry::{self, Client};
 use kiln_store::{BlobDigest, BlobWriter, Lease};
 use kiln_tree::Stop;
+use tokio::time::timeout;
 
 use super::fetch::blocking;
+use crate::cache::CacheError;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::patience::arriving;
@@ -125,6 +128,18 @@ pub(crate) async fn bring_blob(
     blob: &Descriptor,
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Error> {
+    bring_blob_within(executor, lease, reference, blob, Duration::MAX, moved).await
+}
+
+/// Like [`bring_blob`], unless nothing comes for as long as `patience`, whatever the client would still try.
+pub(crate) async fn bring_blob_within(
+    executor: &Executor,
+    lease: &Lease,
+    reference: &Reference,
+    blob: &Descriptor,
+    patience: Duration,
+    moved: &(dyn Fn(u64) + Sync),
+) -> Result<(), Error> {
     let store = executor.store();
     let digest = BlobDigest(*blob.digest.as_bytes());
     if store.lease_blob(lease, &digest)? {
@@ -138,7 +153,7 @@ pub(crate) async fn bring_blob(
     let mut begun = begin(executor, blob, true).await?;
     loop {
         let tried = Tried::new(client, reference, &begun);
-        match bring(executor, lease, reference, blob, begun, moved).await {
+        match bring(executor, lease, reference, blob, begun, patience, moved).await {
             Err(error) if tried.allows_another(&error) => {
                 begun = begin(executor, blob, false).await?;
             }
@@ -187,23 +202,31 @@ async fn bring(
     reference: &Reference,
     blob: &Descriptor,
     begun: Begun,
+    patience: Duration,
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Error> {
+    let silent = |_| CacheError::Timeout {
+        place: reference.familiar(),
+        seconds: patience.as_secs(),
+    };
     let store = executor.store();
     let mut pieces = executor
         .registry()?
         .rest_of_blob(reference, blob, begun.seen);
     let mut writer = Keeping(Some(begun.writer));
-    while let Some(piece) = pieces.next().await {
+    while let Some(piece) = timeout(patience, pieces.next()).await.map_err(silent)? {
         let piece = piece.inspect_err(|error| {
             if let registry::Error::Content { .. } = error {
                 writer.0 = None;
             }
         })?;
-        if let Some(writer) = &mut writer.0 {
-            writer.write_all(&piece).map_err(Error::unwritten(store))?;
-            moved(writer.written());
+        let Some(out) = &mut writer.0 else { continue };
+        if let Err(error) = out.write_all(&piece) {
+            // What there is would keep a full disk full.
+            writer.0 = None;
+            return Err(Error::unwritten(store)(error));
         }
+        moved(out.written());
     }
     if let Some(writer) = writer.0.take() {
         writer.finish(lease)?;

@@ -31,10 +31,10 @@ impl Display for Reason {
             Reason::Evicted { rule, when } => fmt_evicted(rule, when, f),
             Reason::ContentGone => f.write_str("its result is no longer in the store"),
             Reason::LostElsewhere { from, own: true } => {
-                write!(f, "the cache {from} no longer has its layer")
+                write!(f, "the cache {from} could not give its layer")
             }
             Reason::LostElsewhere { from, own: false } => {
-                write!(f, "the cache {from} no longer has a layer below it")
+                write!(f, "the cache {from} could not give a layer below it")
             }
             Reason::Changed(causes) => {
                 for (i, cause) in causes.iter().take(SHOWN_CAUSES).enumerate() {

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln::{
     ContainerRequest, ExecutorError, Kiln, Platform, ProgramStdio, PullEvent, PullObserver,
@@ -156,6 +157,9 @@ async fn bring(kiln: &Kiln, image: &str, platform: Option<&Platform>) -> Result<
     Ok(())
 }
 
+/// How long a program may take to begin after it was to be stopped.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
 fn start_and_attach(
     args: &RunArgs,
     mut request: ContainerRequest,
@@ -199,9 +203,18 @@ fn start_and_attach(
         kiln.start(request).await
     };
     let started = runtime.block_on(async {
-        tokio::select! {
-            started = starting => started.map(Ok),
-            signal = signals.interrupted() => Ok(Err(signal)),
+        let mut starting = std::pin::pin!(starting);
+        let signal = tokio::select! {
+            started = &mut starting => return started.map(Ok),
+            signal = signals.interrupted() => signal,
+        };
+        // A program that runs already, though nobody was told yet, gets it.
+        match tokio::time::timeout(LAST_MOMENT, starting).await {
+            Ok(started) => {
+                signals.give_back(signal);
+                started.map(Ok)
+            }
+            Err(_) => Ok(Err(signal)),
         }
     })?;
     let mut program = match started {

@@ -25,6 +25,7 @@ const CAUGHT: [Signal; 8] = [
 /// The signals that came since the last look; none has its default effect any more.
 pub(super) struct Signals {
     pipe: OwnedFd,
+    write: Arc<OwnedFd>,
     written: Arc<Notify>,
 }
 
@@ -41,13 +42,21 @@ impl Signals {
             let (write, written) = (Arc::clone(&write), Arc::clone(&written));
             runtime.spawn(async move {
                 while stream.recv().await.is_some() {
-                    // A full pipe holds thousands of signals that nobody looked at: enough.
-                    let _ = rustix::io::write(&*write, &[number.unsigned_abs().to_le_bytes()[0]]);
+                    put(&write, caught);
                     written.notify_one();
                 }
             });
         }
-        Ok(Signals { pipe, written })
+        Ok(Signals {
+            pipe,
+            write,
+            written,
+        })
+    }
+
+    /// Gives back a signal that was taken.
+    pub(super) fn give_back(&self, signal: Signal) {
+        put(&self.write, signal);
     }
 
     /// Returns the oldest signal, if there is one.
@@ -72,6 +81,11 @@ impl Signals {
             self.written.notified().await;
         }
     }
+}
+
+fn put(pipe: &OwnedFd, signal: Signal) {
+    // A full pipe holds thousands of signals that nobody looked at: enough.
+    let _ = rustix::io::write(pipe, &[signal.as_raw().unsigned_abs().to_le_bytes()[0]]);
 }
 
 impl AsFd for Signals {

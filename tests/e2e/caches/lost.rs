@@ -1,6 +1,6 @@
 //! What a cache names and cannot give any more: which steps run for that, and what they say of it.
 
-use kiln_test_registry::Registry;
+use kiln_test_registry::{Fault, Registry};
 use serde_json::Value;
 
 use super::Machine;
@@ -15,6 +15,8 @@ pub(super) fn cases() -> Vec<Case> {
             reasons_of_lost_again,
         ),
         case("reasons_below_lost", &[Containers], reasons_below_lost),
+        case("damaged_and_made_anew", &[Containers], made_anew),
+        case("layers_that_do_not_come", &[Containers], silent),
     ]
 }
 
@@ -97,4 +99,64 @@ fn reasons_below_lost(world: &World) {
     let one = Machine::new(world, "one");
     without(one, &registry, "RUN echo second > /second");
     world.snapshot(&table(Machine::new(world, "two"), &registry));
+}
+
+/// A cache whose document is gone fails no export for good.
+fn made_anew(world: &World) {
+    world.dockerfile("FROM demo/base\nRUN echo first > /first\n");
+    let registry = Registry::start();
+    let reference = format!("type=registry,ref={}/app:cache", registry.host());
+    let directory = world.path("cache");
+    let (to, from) = (
+        format!("type=local,dest={}", directory.display()),
+        format!("type=local,src={}", directory.display()),
+    );
+    let one = Machine::new(world, "one");
+    let export = |place: &str| one.build(&["--cache-to", place]).stderr;
+    let document = |manifest: &[u8]| {
+        let manifest: Value = serde_json::from_slice(manifest).unwrap();
+        manifest["config"]["digest"].as_str().unwrap().to_owned()
+    };
+    export(&reference);
+    let (_, manifest) = registry.manifest("app", "cache").unwrap();
+    registry.forget_blob("app", &document(&manifest));
+    export(&to);
+    let index: Value = serde_json::from_str(&world.read("cache/index.json")).unwrap();
+    let blob = |digest: &str| format!("cache/blobs/{}", digest.replace(':', "/"));
+    let manifest = world.read(&blob(index["manifests"][0]["digest"].as_str().unwrap()));
+    std::fs::remove_file(world.path(&blob(&document(manifest.as_bytes())))).unwrap();
+    for (to, from, machine) in [(&reference, &reference, "two"), (&to, &from, "three")] {
+        let other = Machine::new(world, machine);
+        let told = other.build(&["--no-cache", "--cache-from", from]).stderr;
+        assert!(told.contains("is damaged: its document is gone"), "{told}");
+        let told = export(to);
+        let anew = "what lay there was damaged, and is replaced";
+        assert!(told.contains(anew), "{told}");
+        assert!(!export(to).contains(anew));
+        other.kiln(&["prune", "--all"]).ok();
+        let told = other.build(&["--cache-from", from]).stderr;
+        assert!(told.contains("2 cached"), "{told}");
+    }
+}
+
+/// Layers that never come cost as long as the cache may say nothing, once.
+fn silent(world: &World) {
+    let steps = ["RUN echo first > /first", "RUN echo second > /second"];
+    world.dockerfile(&format!("FROM demo/base\n{}\n{}\n", steps[0], steps[1]));
+    let registry = Registry::start();
+    let place = format!("type=registry,ref={}/app:cache", registry.host());
+    Machine::new(world, "one").build(&["--cache-to", &format!("{place},mode=max")]);
+    for step in steps {
+        for _ in 0..5 {
+            registry.inject(Fault::Stall {
+                path: blob_of(&registry, step),
+                bytes: 0,
+            });
+        }
+    }
+    let ran = Machine::new(world, "two").build(&["--cache-from", &format!("{place},timeout=1s")]);
+    assert!(ran.took.as_secs() < 15, "{:?}", ran.took);
+    let told = "did not answer within 1 seconds";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(ran.stderr.contains("2 ran"), "{}", ran.stderr);
 }

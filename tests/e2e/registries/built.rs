@@ -308,7 +308,7 @@ fn two_registries(world: &World) {
         "build", "-q", "--push", "-t", &names[0], "-t", &names[1], "ctx",
     ];
     let ran = world.kiln(&push).exits(1);
-    let told = format!("error: could not push {}\n", names[1]);
+    let told = format!("error: did not push {}\n", names[1]);
     assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     let hint = format!("kept: `kiln push {}` sends it", names[1]);
     assert!(ran.stderr.contains(&hint), "{}", ran.stderr);

@@ -122,11 +122,11 @@ fn a_limit_of_file_sizes(world: &World) {
     );
     let ran = world.program("sh", &["-c", &script]).run();
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    for expected in ["save 1", "copy 1", "run 0", "153"] {
+    for expected in ["save 3", "copy 1", "run 0", "153"] {
         assert!(lines.contains(&expected), "{expected}: {}", ran.whole());
     }
     for expected in [
-        "could not write a blob",
+        "cannot write a blob",
         "could not copy `big`",
         "File too large",
     ] {

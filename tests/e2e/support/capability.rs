@@ -80,7 +80,7 @@ impl Capability {
             Self::Busybox => "a static busybox",
             Self::Skopeo => "skopeo",
             Self::Umoci => "umoci",
-            Self::Runc => "runc and cgroups",
+            Self::Runc => "runc, cgroups and a mount namespace of its own",
             Self::Dockerd => "dockerd that starts",
             Self::Podman => "podman with a storage of its own",
             Self::PodmanOfUser => "podman with a storage of an ordinary user",
@@ -129,6 +129,8 @@ impl Capability {
                 nix::unistd::geteuid().is_root()
                     && find_program("runc").is_some()
                     && cgroups_are_mounted()
+                    // It makes one too, which a root that is no mount refuses, as in a bare chroot.
+                    && Self::MountNamespace.is_here()
             }
             Self::Skopeo => find_program("skopeo").is_some(),
             Self::Umoci => find_program("umoci").is_some(),

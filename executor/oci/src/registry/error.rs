@@ -291,7 +291,7 @@ fn login(had_credentials: &bool, host: &str) -> String {
 fn lacking(attempt: &Attempt) -> &'static str {
     match attempt.about {
         About::ListedBlob => {
-            "a manifest lists this blob, and the registry does not have it: `kiln push --verify` sends it again, from where the image is"
+            "a manifest lists this blob, and the registry does not have it: `kiln push --verify` sends it again from where an image is, and another export what a cache or cache mounts lack"
         }
         About::Name | About::Sending => "check the name and the tag",
     }

@@ -186,6 +186,7 @@ impl Client {
             .await
         {
             Ok(response) => {
+                check_digest(&attempt, &response, *digest)?;
                 let size = response
                     .headers()
                     .get(CONTENT_LENGTH)
@@ -302,27 +303,30 @@ impl Client {
                 .body(bytes.clone())
         };
         let response = self.transport().send(&call, make).await?;
-        let stored = response
-            .headers()
-            .get("docker-content-digest")
-            .and_then(|digest| digest.to_str().ok());
-        let stored = stored.and_then(|stored| stored.parse().ok());
-        if stored.is_none() {
+        if !check_digest(&attempt, &response, digest)? {
             check_taken(&attempt, &response)?;
         }
-        match stored {
-            Some(actual) if actual != digest => Err(Error::Content {
-                attempt,
-                source: Box::new(VerifyError::Digest {
-                    expected: digest,
-                    actual,
-                }),
-            }),
-            _ => Ok(PutManifest {
-                digest,
-                lists_subject: response.headers().contains_key("oci-subject"),
-            }),
-        }
+        Ok(PutManifest {
+            digest,
+            lists_subject: response.headers().contains_key("oci-subject"),
+        })
+    }
+}
+
+/// Errors if a registry says that it has something else; tells whether it says what it has.
+fn check_digest(
+    attempt: &Attempt,
+    response: &Response,
+    expected: Sha256Digest,
+) -> Result<bool, Error> {
+    let said = response.headers().get("docker-content-digest");
+    let said = said.and_then(|digest| digest.to_str().ok()?.parse().ok());
+    match said {
+        Some(actual) if actual != expected => Err(Error::Content {
+            attempt: attempt.clone(),
+            source: Box::new(VerifyError::Digest { expected, actual }),
+        }),
+        said => Ok(said.is_some()),
     }
 }
 
@@ -524,10 +528,11 @@ impl Upload<'_> {
 
     /// Errors unless the blob is kept now; a store elsewhere that the registry leads to has its own ways.
     fn check_closed(&self, url: &Url, response: &Response) -> Result<(), Error> {
-        match self.client.transport().is_own(&self.endpoint, url) {
-            true => check_taken(&self.attempt, response),
-            false => Ok(()),
+        if !self.client.transport().is_own(&self.endpoint, url) {
+            return Ok(());
         }
+        check_taken(&self.attempt, response)?;
+        check_digest(&self.attempt, response, self.digest).map(drop)
     }
 
     /// Sends chunk after chunk from what the registry has on, and closes the upload.

@@ -53,7 +53,7 @@ impl Client {
         let tag = repository.with_tag(&fallback_tag(subject)).map_err(|_| {
             let host = repository.registry_host();
             Error::Protocol {
-                attempt: attempt("list the referrers of", repository, host),
+                attempt: attempt("list the referrers of", &repository.at(subject), host),
                 what: format!("`{subject}` makes no tag"),
             }
         })?;
@@ -86,7 +86,7 @@ impl Client {
             _ => {
                 let host = repository.registry_host();
                 Err(Error::Protocol {
-                    attempt: attempt("list the referrers of", repository, host),
+                    attempt: attempt("list the referrers of", &repository.at(subject), host),
                     what: "the list was replaced by somebody else each time".to_owned(),
                 })
             }
@@ -105,7 +105,8 @@ impl Client {
             found.extend(Index::from_slice(bytes)?.manifests);
             Ok(())
         };
-        self.pages("list the referrers of", repository, &path, OCI_INDEX, page)
+        let subject = repository.at(subject);
+        self.pages("list the referrers of", &subject, &path, OCI_INDEX, page)
             .await?;
         Ok(found)
     }

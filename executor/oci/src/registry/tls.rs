@@ -81,8 +81,20 @@ fn certified(client: &ClientCertificate, provider: &CryptoProvider) -> Result<Ce
         .map_err(refused)?;
     let shown = CertifiedKey::new(chain, key);
     match shown.keys_match() {
-        // X.509 v1 is what `openssl x509 -req` makes without extensions. Whether it is good is the host's to say.
-        Err(error) if is_because(&error, &webpki::Error::UnsupportedCertVersion) => Ok(shown),
+        // X.509 v1 is what `openssl x509 -req` makes without extensions. Whether it is good is the host's to say;
+        // the key stands in it as it stands by itself.
+        Err(error) if is_because(&error, &webpki::Error::UnsupportedCertVersion) => {
+            let public = shown.key.public_key();
+            let has = |cert: &CertificateDer<'_>, public: &[u8]| {
+                cert.windows(public.len()).any(|part| part == public)
+            };
+            match (public, shown.cert.first()) {
+                (Some(public), Some(cert)) if !has(cert, &public) => {
+                    Err(refused(InconsistentKeys::KeyMismatch.into()))
+                }
+                _ => Ok(shown),
+            }
+        }
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(shown),
         Err(error) => Err(refused(error)),
     }
@@ -260,7 +272,8 @@ pub(super) fn diagnose(error: &(dyn StdError + 'static)) -> Option<Handshake> {
                     | AlertDescription::CertificateExpired
                     | AlertDescription::CertificateUnknown
                     | AlertDescription::UnknownCA
-                    | AlertDescription::AccessDenied,
+                    | AlertDescription::AccessDenied
+                    | AlertDescription::DecryptError,
                 ) => Some(Handshake::Client),
                 _ => None,
             };

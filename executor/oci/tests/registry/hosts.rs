@@ -49,14 +49,23 @@ impl Files {
 /// A certificate of X.509 v1, as `openssl x509 -req` makes them.
 const FIRST_VERSION: &str = "\
 -----BEGIN CERTIFICATE-----
-MIIBITCByAIUY1MrdEyl0d95qDldqkwi6bVWW1gwCgYIKoZIzj0EAwIwFDESMBAG
-A1UEAwwJYXV0aG9yaXR5MCAXDTI2MTEyMzAyNTQ0OVoYDzIxMjYxMDMwMDI1NDQ5
-WjARMQ8wDQYDVQQDDAZjbGllbnQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASV
-2CDrRX2I//gW/T7BJbaGSYRJeCIPnOXFqqFSPVmtu4wz+w92S3vo+TE/xf924Hs6
-GHwhvi35dvDX1QVaS5v3MAoGCCqGSM49BAMCA0gAMEUCIQD7YFShxgCBansyFdqU
-ng4+QuXh1BVHA2rhLBoByOZ+VAIgSKlyYkhpC5zedAVVx2HkuSpk1b2MwNx52Blp
-2UpBJQE=
+MIIBHTCBxQIUFg7wG9QOlcyi9wcyawR7TuINu/QwCgYIKoZIzj0EAwIwETEPMA0G
+A1UEAwwGY2xpZW50MCAXDTI2MTEyMzA2MjUyMVoYDzIxMjYxMDMwMDYyNTIxWjAR
+MQ8wDQYDVQQDDAZjbGllbnQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQ84kEP
+ZCqqXpMRqSNr6eadipNhhXQ9I4PaNKlvunrdR1f8XdhWRnIEB2o5+o1KgjwJAtOA
+3wb73cRhF/XnwsmlMAoGCCqGSM49BAMCA0cAMEQCIC23QsDayuVmfWlJms+WMNEB
++Hp2/NLtG5J+AosjMUYcAiAD9cQJul/JqlOeon12OjZKnN8Qybu/43We34gyCXBL
+GQ==
 -----END CERTIFICATE-----
+";
+
+/// Its key, which opens nothing.
+const FIRST_VERSION_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3UPUaUV9BrsL/MWM
+5ffLglSpy0oYI9TPgwG6aJDbXOWhRANCAAQ84kEPZCqqXpMRqSNr6eadipNhhXQ9
+I4PaNKlvunrdR1f8XdhWRnIEB2o5+o1KgjwJAtOA3wb73cRhF/Xnwsml
+-----END PRIVATE KEY-----
 ";
 
 fn with_hosts<const N: usize>(hosts: [(String, HostTls); N]) -> Client {
@@ -119,7 +128,12 @@ async fn whether_a_client_certificate_of_version_1_is_good_is_the_hosts_to_say()
     for registry in [&open, &closed] {
         registry.add_image("x", "latest", b"{}", &[]);
     }
-    let client = with_hosts([&open, &closed].map(|at| (at.host(), files.with_client(&files))));
+    let client = || with_hosts([&open, &closed].map(|at| (at.host(), files.with_client(&files))));
+    // The key is that of another certificate.
+    let error = client().resolve(&reference(&open, "x")).await.unwrap_err();
+    assert!(matches!(error, Error::Tls { .. }), "{}", show(&error));
+    std::fs::write(files.path("client.key"), FIRST_VERSION_KEY).unwrap();
+    let client = client();
     client.resolve(&reference(&open, "x")).await.unwrap();
     let error = client.resolve(&reference(&closed, "x")).await.unwrap_err();
     assert!(!matches!(error, Error::Tls { .. }), "{}", show(&error));
