@@ -394,6 +394,15 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// An image that a registry has now, without what refers to it.
+    #[error("pushed {image}, but not what is attached to it")]
+    NotAttached {
+        /// Its name there.
+        image: String,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
+    },
     /// An image that is to be sent and has no name.
     #[error("an image without a name says no registry to push to")]
     NothingNamed,
@@ -655,7 +664,8 @@ impl Error {
                 source,
                 is_kept: false,
                 ..
-            } => return source.hint(),
+            }
+            | Error::NotAttached { source, .. } => return source.hint(),
             Error::NotSent { names, source, .. } => {
                 let commands = names.iter().map(|name| format!("`kiln push {name}`"));
                 let push = format!(

@@ -149,8 +149,18 @@ impl Executor {
             self.keep_digests(&id, &export, &pushed[before..])?;
             sent?;
             let sent = &pushed[before..];
-            self.refer(&referrers, &targets, request.believes, sent, observer)
-                .await?;
+            let referred = self.refer(&referrers, &targets, request.believes, sent, observer);
+            referred.await.map_err(|source| match source {
+                Error::Cancelled => Error::Cancelled,
+                source => Error::NotAttached {
+                    image: sent
+                        .iter()
+                        .map(|sent| sent.name.as_str())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    source: Box::new(source),
+                },
+            })?;
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use kiln::{
-    BuildRequest, Built, Cancel, Conditions, Difference, Export, FileDifference, ImageDifferences,
-    ImageOptions, Kiln, LayerCompression, NoCache, StepInfo, culprit,
+    BuildRequest, Built, Cancel, Conditions, Difference, Error, Export, FileDifference,
+    ImageDifferences, ImageOptions, Kiln, LayerCompression, NoCache, StepInfo, culprit,
 };
 use serde_json::{Value, json};
 
@@ -228,8 +228,13 @@ fn build_twice(
             age: None,
         },
         ..request.clone()
-    })?;
-    Ok((first, second))
+    });
+    if let Err(Failure::Kiln(Error::Steps(_) | Error::StepsLack(_))) = &second {
+        report::warning(&format!(
+            "the first build came to its end; it had one processor, host name {OTHER_NAME} and an earlier time, and the second has not"
+        ));
+    }
+    Ok((first, second?))
 }
 
 /// Lets this thread, and all that it starts, see one processor; returns what it had.

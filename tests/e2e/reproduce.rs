@@ -207,6 +207,16 @@ fn a_step_that_fails(world: &World) {
     assert_eq!(ran.status.code(), Some(1));
     assert!(ran.stderr.contains("exit code 3"), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
+    assert!(!ran.stderr.contains("came to its end"), "{}", ran.stderr);
+    // That only one of them fails says what it depends on.
+    world.dockerfile("FROM demo/base\nRUN test \"$(hostname)\" != kiln\n");
+    let ran = reproduce(world, &[]);
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(
+        ran.stderr.contains("the first build came to its end"),
+        "{}",
+        ran.stderr
+    );
 }
 
 fn not_from_standard_input(world: &World) {

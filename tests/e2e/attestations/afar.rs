@@ -1,6 +1,6 @@
 //! Attestations at registries: sent in indexes and as referrers, and read there.
 
-use kiln_test_registry::{Auth, Registry, digest_of};
+use kiln_test_registry::{Auth, Fault, Registry, digest_of};
 use serde_json::Value;
 
 use super::{PROVENANCE, SPDX, build, check_spdx, json, layered, purls, said, spdx};
@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
             referrers_of_what_was_pulled,
         ),
         case("referrers_at_once", &[Containers], referrers_at_once),
+        case("referrers_that_fail", &[Containers], referrers_that_fail),
         case("pushed_without", &[Containers], pushed_without),
         case("read_in_the_registry", &[Containers], read_in_the_registry),
         case(
@@ -102,6 +103,28 @@ fn pulled_with_the_index(world: &World) {
         packages.map(|one| one["externalRefs"].clone()).collect()
     };
     assert_eq!(purls(&scanned), purls(&document));
+}
+
+fn referrers_that_fail(world: &World) {
+    layered(world);
+    build(world, &["--provenance"]);
+    let registry = Registry::start();
+    registry.inject(Fault::Status {
+        path: "/referrers/".into(),
+        status: 403,
+        retry_after: None,
+    });
+    let name = format!("{}/app:1", registry.host());
+    let ran = world
+        .kiln(&["push", "--attestations", "referrers", "app", &name])
+        .exits(1);
+    for told in [
+        format!("pushed {name}, but not what is attached to it"),
+        format!("list the referrers of `{}/app@sha256:", registry.host()),
+    ] {
+        assert!(ran.stderr.contains(&told), "{told}: {}", ran.stderr);
+    }
+    assert!(registry.manifest("app", "1").is_some());
 }
 
 fn pushed_as_referrers(world: &World) {
