@@ -389,6 +389,17 @@ async fn a_registry_that_keeps_another_manifest_is_caught() {
     assert_eq!(client().has_manifest(&none).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_registry_that_keeps_another_blob_is_caught() {
+    let registry = Registry::start();
+    registry.inject(Fault::WrongDigest {
+        path: path("digest="),
+    });
+    let options = PushOptions::default();
+    let error = push_by(&client(), &registry, &options).await.unwrap_err();
+    assert!(matches!(error, Error::Content { .. }), "{}", show(&error));
+}
+
 /// Sends through faults that stay, and returns what is said.
 async fn fails(faults: Vec<Fault>) -> String {
     let registry = Registry::start();
