@@ -273,6 +273,16 @@ fn push_mounts(world: &World) {
     push(world, &["app", &format!("{}/one", other.host())]);
     push(world, &["app", &format!("{}/two", other.host())]);
     assert_eq!(uploads(&other), 6, "{:?}", other.log());
+    // So is one that says that it shares, and does not.
+    let liar = Registry::builder().only_claim_mounts().start();
+    push(world, &["app", &format!("{}/one:1", liar.host())]);
+    push(world, &["app", &format!("{}/two:1", liar.host())]);
+    let (_, two) = manifest(&liar, "two", "1");
+    assert!(
+        digests(&two)
+            .iter()
+            .all(|layer| liar.blob("two", layer).is_some())
+    );
 }
 
 fn push_knows_a_moved_name(world: &World) {

@@ -198,6 +198,15 @@ impl Fault {
     }
 }
 
+/// What becomes of a blob that another repository has and that is asked for here.
+#[derive(Debug, Clone, Copy, Default)]
+enum Mounts {
+    #[default]
+    Done,
+    Refused,
+    Claimed,
+}
+
 /// What a registry will be.
 #[derive(Debug, Default)]
 pub struct Builder {
@@ -206,7 +215,7 @@ pub struct Builder {
     clients: Option<Authority>,
     refresh_tokens: bool,
     ignore_ranges: bool,
-    refuse_mounts: bool,
+    mounts: Mounts,
     hide_digests: bool,
     body_limit: Option<usize>,
     keep_cut_uploads: bool,
@@ -268,7 +277,14 @@ impl Builder {
     /// Opens an upload where a mount is asked for.
     #[must_use]
     pub fn refuse_mounts(mut self) -> Self {
-        self.refuse_mounts = true;
+        self.mounts = Mounts::Refused;
+        self
+    }
+
+    /// Answers that a blob was mounted, and keeps nothing.
+    #[must_use]
+    pub fn only_claim_mounts(mut self) -> Self {
+        self.mounts = Mounts::Claimed;
         self
     }
 

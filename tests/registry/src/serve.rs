@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use url::form_urlencoded;
 
 use crate::state::{Logged, State};
-use crate::{Auth, Fault, digest_of};
+use crate::{Auth, Fault, Mounts, digest_of};
 
 type Shared = Arc<Mutex<State>>;
 type Body = BoxBody<Bytes, io::Error>;
@@ -472,8 +472,11 @@ impl State {
         };
         if asked.method == "POST" {
             if let (Some(digest), Some(from)) = (asked.query("mount"), asked.query("from"))
-                && !self.settings.refuse_mounts
-                && self.mount(from, repository, digest)
+                && match self.settings.mounts {
+                    Mounts::Done => self.mount(from, repository, digest),
+                    Mounts::Claimed => true,
+                    Mounts::Refused => false,
+                }
             {
                 let location = format!("/v2/{repository}/blobs/{digest}");
                 return Answer::new(201).header("location", location);
