@@ -50,7 +50,8 @@ pub(super) fn lock(directory: &Path) -> Result<LayoutLock, Error> {
     Ok(LayoutLock([others, file]))
 }
 
-/// The index of the layout; an empty one if there is none yet.
+/// The index of the layout; an empty one if there is none yet, or if a machine that lost its power left
+/// nothing of it.
 pub(super) fn index(directory: &Path) -> Result<Index, Error> {
     let unreadable = |source| Error::Layout {
         path: directory.to_owned(),
@@ -60,6 +61,9 @@ pub(super) fn index(directory: &Path) -> Result<Index, Error> {
     let Some(bytes) = read(&path, MANIFEST_LIMIT_BYTES)? else {
         return Ok(Index::new(Flavor::Oci, Vec::new()));
     };
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(Index::new(Flavor::Oci, Vec::new()));
+    }
     if let Some(version) = read(&directory.join(LAYOUT_FILE), MANIFEST_LIMIT_BYTES)? {
         check_version(&version).map_err(unreadable)?;
     }

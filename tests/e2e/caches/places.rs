@@ -178,6 +178,17 @@ fn damaged_directory(world: &World) {
         build.stderr
     );
     assert_eq!(ran(&build), 5);
+    // What a power failure makes of a file that was just written names nothing, and is written anew.
+    std::fs::write(world.path("cache/index.json"), [0; 512]).unwrap();
+    assert!(says(
+        &two.build(&["--cache-from", FROM]),
+        "there is no cache at `cache` yet"
+    ));
+    two.build(&["--cache-to", TO]);
+    assert_eq!(
+        ran(&Machine::new(world, "three").build(&["--cache-from", FROM])),
+        0
+    );
 }
 
 fn altered_layer(world: &World) {
