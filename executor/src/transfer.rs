@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub enum TransferEvent {
     /// Something without a length begins, such as `packing layers`.
     Doing(String),
-    /// Something that was asked for does not come, such as `registry.example has not answered for 10 seconds`.
+    /// Something that was asked for does not come, such as `no result from registry.example after 5 seconds`.
     Waiting(String),
     /// Something that whoever asked for the transfer should know.
     Warning(String),
@@ -79,7 +79,8 @@ impl TransferObserver {
         (self.0)(event);
     }
 
-    /// Awaits the first answer of a place, and says so when it lets itself be waited for.
+    /// Awaits the first result of a place, and says so when it lets itself be waited for: it may be silent, or
+    /// have asked for patience.
     pub(crate) async fn awaiting<T>(&self, place: &str, answer: impl Future<Output = T>) -> T {
         let mut answer = std::pin::pin!(answer);
         if let Ok(answer) = tokio::time::timeout(SILENCE, &mut answer).await {
@@ -87,7 +88,7 @@ impl TransferObserver {
         }
         let seconds = SILENCE.as_secs();
         self.tell(TransferEvent::Waiting(format!(
-            "`{place}` has not answered for {seconds} seconds; waiting"
+            "no result from `{place}` after {seconds} seconds; waiting"
         )));
         answer.await
     }
