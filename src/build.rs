@@ -207,8 +207,7 @@ impl Kiln {
             export.check_attested(!request.attestations.is_empty())?;
         }
         request.source.source_date_epoch = source_date_epoch;
-        // A cache in the image's config describes layers that are here.
-        let sent = match is_only_sent(&request) && !request.inline_cache {
+        let sent = match is_only_sent(&request) {
             true => Sent::of(&plan, &request.exports, source_date_epoch),
             false => Sent::default(),
         };

@@ -20,6 +20,7 @@ use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 
 use crate::attestation::{self, Predicate};
+use crate::cache::{INLINE_KEY, PACKED_KEY};
 use crate::compress::LayerCompression;
 use crate::error::Error;
 use crate::executor::Executor;
@@ -448,6 +449,15 @@ impl Packing<'_> {
         if manifest.media_type == media_type::DOCKER_MANIFEST && flavor == Flavor::Oci {
             manifest.media_type = flavor.manifest().to_owned();
             manifest.config.media_type = flavor.config().to_owned();
+        }
+        manifest.annotations.remove(PACKED_KEY);
+        let made_here = |content: &Content| matches!(content, Content::Layer(_));
+        if flavor == Flavor::Oci
+            && config(image)?.extra.contains_key(INLINE_KEY)
+            && image.layers.iter().any(made_here)
+        {
+            let words = self.packing.filed_as().into_owned();
+            manifest.annotations.insert(PACKED_KEY.to_owned(), words);
         }
         manifest.annotations.extend(said);
         parts.document(manifest.config.clone(), image.config.clone().into());

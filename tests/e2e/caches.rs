@@ -69,6 +69,16 @@ impl<'w> Machine<'w> {
     }
 }
 
+/// Builds `ctx` for these outputs, with the same times on each machine.
+fn send(machine: &Machine<'_>, arguments: &[&str]) -> Ran {
+    machine
+        .kiln(&["build", "--progress", "plain"])
+        .args(&["--build-arg=SOURCE_DATE_EPOCH=1700000000"])
+        .args(arguments)
+        .args(&["ctx"])
+        .ok()
+}
+
 /// Two stages: what the first makes is copied into the second, on top of a step of its own. The tools are
 /// of no use once the program is there.
 fn dockerfile(world: &World) {

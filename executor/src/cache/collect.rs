@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use kiln_oci::digest::Sha256Digest;
 use kiln_oci::media_type::Compression;
 use kiln_solver::DefinitionKey;
-use kiln_store::{Content, Key, Lease, Store};
+use kiln_store::{Content, DiffId, Key, Lease, Store};
 use kiln_tree::Stop;
 use kiln_tree::tar::MtimePolicy;
 
@@ -264,10 +264,9 @@ impl Collector<'_> {
         Ok(own.is_none().then_some((layer, home)))
     }
 
-    /// The records with what an image says of their layers, which has them itself.
-    pub(super) fn described(&self, records: Vec<CachedRecord>) -> Result<Cache, Error> {
-        let store = self.store;
-        let mtime = self.mtime();
+    /// The records with what an image says of their layers, which has them itself; those that are not here as
+    /// `left` tells.
+    fn described(&self, records: Vec<CachedRecord>, left: &Left<'_>) -> Result<Cache, Error> {
         let mut layers = BTreeMap::new();
         for stack in records
             .iter()
@@ -277,42 +276,44 @@ impl Collector<'_> {
             if stack.iter().all(|content| layers.contains_key(content)) {
                 continue;
             }
-            let missing = store.lease_layers(self.lease, stack)?;
-            if !missing.is_empty() {
-                continue;
-            }
-            for (index, found) in describe(store, stack, mtime, self.stop)?.iter().enumerate() {
-                let archive = match is_base(&found.content) {
-                    true => String::new(),
-                    false => LayerArchive::of(store, &stack[..=index], mtime)?
-                        .filed_as()
-                        .to_owned(),
-                };
-                let passing = match is_base(&found.content) {
-                    true => None,
-                    false => store.layer_manifest(&found.content)?.passing(),
-                };
-                let layer = CachedLayer {
-                    // The manifest of the image says which blob it is.
-                    blob: CachedBlob {
-                        digest: Sha256Digest::from_bytes([0; 32]),
-                        size: 0,
-                        compression: Compression::None,
-                        diff_id: found.diff_id,
-                        archive,
-                        packed: String::new(),
-                    },
-                    // When a base came here says nothing to others.
-                    created: match is_base(&found.content) {
-                        true => SystemTime::UNIX_EPOCH,
-                        false => found.created,
-                    },
-                    passing: passing.as_ref().map(CachedLayer::packed_passing),
-                };
-                layers.entry(found.content).or_insert(layer);
+            let missing = self.store.lease_layers(self.lease, stack)?;
+            let first = stack.iter().position(|content| missing.contains(content));
+            let (here, above) = stack.split_at(first.unwrap_or(stack.len()));
+            let above = above.iter().map(|content| match content {
+                Content::DiffId(id) => Ok(Some((*content, base(*id)))),
+                Content::Layer(_) if missing.contains(content) => {
+                    Ok(left(content)?.map(|layer| (*content, layer)))
+                }
+                // How a layer is packed is seen only on top of those below it.
+                Content::Layer(_) => Ok(None),
+            });
+            let above: Option<Vec<_>> = above.collect::<Result<_, Error>>()?;
+            let Some(above) = above else { continue };
+            for (content, layer) in self.described_here(here)?.into_iter().chain(above) {
+                layers.entry(content).or_insert(layer);
             }
         }
         Ok(Cache { records, layers }.in_order())
+    }
+
+    /// What an image says of layers that are here.
+    fn described_here(&self, stack: &[Content]) -> Result<Vec<(Content, CachedLayer)>, Error> {
+        let (store, mtime) = (self.store, self.mtime());
+        let found = describe(store, stack, mtime, self.stop)?;
+        let described = found.iter().enumerate().map(|(index, found)| {
+            if is_base(&found.content) {
+                return Ok((found.content, base(found.diff_id)));
+            }
+            let archive = LayerArchive::of(store, &stack[..=index], mtime)?;
+            let passing = store.layer_manifest(&found.content)?.passing();
+            let layer = CachedLayer {
+                blob: blob_of_image(found.diff_id, archive.filed_as()),
+                created: found.created,
+                passing: passing.as_ref().map(CachedLayer::packed_passing),
+            };
+            Ok((found.content, layer))
+        });
+        described.collect()
     }
 
     fn mtime(&self) -> MtimePolicy {
@@ -344,21 +345,55 @@ fn pack(packer: &Packer<'_>, stack: &[Content]) -> Result<CachedLayer, Error> {
     })
 }
 
-/// The cache of an image's own layers, as its config has it.
+/// A layer of an image, in the cache of what is built on it. When it came here says nothing to others.
+fn base(diff_id: DiffId) -> CachedLayer {
+    CachedLayer {
+        blob: blob_of_image(diff_id, ""),
+        created: SystemTime::UNIX_EPOCH,
+        passing: None,
+    }
+}
+
+/// A blob of which the manifest of the image says which it is.
+fn blob_of_image(diff_id: DiffId, archive: &str) -> CachedBlob {
+    CachedBlob {
+        digest: Sha256Digest::from_bytes([0; 32]),
+        size: 0,
+        compression: Compression::None,
+        diff_id,
+        archive: archive.to_owned(),
+        packed: String::new(),
+    }
+}
+
+/// Tells of a layer that is left where it is.
+pub(crate) type Left<'a> = dyn Fn(&Content) -> Result<Option<CachedLayer>, Error> + 'a;
+
+/// The cache of an image's own layers, as its config has it. Those that are not here are `elsewhere`.
 pub(crate) fn inline_cache(
     store: &Store,
     lease: &Lease,
     content: &CacheContent,
+    elsewhere: Option<&Elsewhere>,
+    left: &Left<'_>,
     stop: &Stop,
 ) -> Result<String, Error> {
+    let mut lacks = false;
+    for layers in &content.results {
+        let missing = store.lease_layers(lease, &crate::stack::to_store(layers))?;
+        lacks |= !missing.iter().all(is_base);
+    }
     let collector = Collector {
         store,
         lease,
         content,
         mode: CacheMode::Min,
-        known: Known::default(),
+        known: Known {
+            elsewhere: elsewhere.filter(|_| lacks),
+            ..Known::default()
+        },
         stop,
     };
-    let cache = collector.described(collector.records()?.records)?;
+    let cache = collector.described(collector.records()?.records, left)?;
     Ok(cache.encode_inline())
 }

@@ -146,8 +146,14 @@ struct RecordEntry {
     parts: Compact,
 }
 
-/// What the blobs of an image's layers are, by diff id, for a document that does not say it.
-pub(crate) type ImageBlobs = HashMap<DiffId, (Sha256Digest, u64, Compression)>;
+/// What an image's manifest says of its layers, for a document that does not say it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ImageBlobs {
+    /// The blobs, by diff id.
+    pub(crate) blobs: HashMap<DiffId, (Sha256Digest, u64, Compression)>,
+    /// The words for how the image's own layers are compressed, if it says that.
+    pub(crate) packed: Option<String>,
+}
 
 impl Cache {
     /// Writes it, for a place of its own.
@@ -465,12 +471,18 @@ fn read_blob(
     };
     // An image's manifest knows better than its config.
     let Some((digest, size, compression)) = (match image {
-        Some(blobs) => blobs.get(&diff_id).copied(),
+        Some(image) => image.blobs.get(&diff_id).copied(),
         None => stated,
     }) else {
         return Ok(None);
     };
-    let (archive, packed) = (entry.archive, entry.packed.unwrap_or_default());
+    let archive = entry.archive;
+    let packed = match image {
+        Some(_) if archive.is_empty() => None,
+        Some(image) => image.packed.clone(),
+        None => entry.packed,
+    };
+    let packed = packed.unwrap_or_default();
     for words in [&archive, &packed] {
         let printable = words.chars().all(|c| c.is_ascii_graphic() || c == ' ');
         if words.len() > LONGEST_WORDS || !printable || words == AS_PULLED {

@@ -22,7 +22,7 @@ pub(crate) use copies::{copies_of, is_refusal};
 pub(crate) use document::{CachedLayer, CachedRecord};
 pub use elsewhere::{CacheNotices, CacheSource, Elsewhere, PATIENCE};
 pub use error::{CacheError, DocumentError};
-pub(crate) use place::{ANY_CONFIG_TYPE, INLINE_KEY};
+pub(crate) use place::{ANY_CONFIG_TYPE, INLINE_KEY, PACKED_KEY};
 pub use place::{CachePlace, DEFAULT_TAG, S3Place};
 pub(crate) use publish::pause;
 pub use publish::{CachePublished, CacheTarget, MOST_AGE, MOST_BYTES};

@@ -28,6 +28,8 @@ use crate::source::{blocking, bring_blob_within};
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v0+json";
 /// The key of an image's config that holds the cache of its own layers.
 pub(crate) const INLINE_KEY: &str = "kiln.cache.v0";
+/// The annotation of the manifest of an image with a cache that says how its own layers are compressed.
+pub(crate) const PACKED_KEY: &str = "kiln.cache.packed.v0";
 /// How those of all versions begin.
 pub(crate) const ANY_CONFIG_TYPE: &str = "application/vnd.kiln.cache.config.v";
 /// The media type of BuildKit's documents.
@@ -417,7 +419,7 @@ impl Home {
         let document = serde_json::to_vec(document).map_err(|error| unreadable(error.into()))?;
         let parsed = ImageConfig::from_slice(config)
             .map_err(|_| self.foreign("an image with a malformed config"))?;
-        let blobs: ImageBlobs = parsed
+        let blobs = parsed
             .rootfs
             .diff_ids
             .iter()
@@ -428,7 +430,8 @@ impl Home {
                 Some((diff_id, (layer.digest, layer.size, compression)))
             })
             .collect();
-        self.decoded(&document, Some(&blobs))
+        let packed = manifest.annotations.get(PACKED_KEY).cloned();
+        self.decoded(&document, Some(&ImageBlobs { blobs, packed }))
     }
 
     fn decoded(&self, bytes: &[u8], image: Option<&ImageBlobs>) -> Result<Cache, CacheError> {

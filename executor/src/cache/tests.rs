@@ -8,7 +8,7 @@ use kiln_oci::media_type::Compression;
 use kiln_store::{Content, DiffId, Key, Lineage, OpKey};
 use kiln_tree::LayerId;
 
-use super::document::{Cache, CachedBlob, CachedLayer, CachedRecord, Limits};
+use super::document::{Cache, CachedBlob, CachedLayer, CachedRecord, ImageBlobs, Limits};
 
 const LIMITS: Limits = Limits {
     age: Duration::from_secs(1000),
@@ -166,10 +166,24 @@ fn an_image_knows_its_own_blobs() {
         "{text}"
     );
     let blob = (Sha256Digest::from_bytes([5; 32]), 77, Compression::Zstd);
-    let blobs = std::collections::HashMap::from([(DiffId([101; 32]), blob)]);
-    let read = Cache::decode(text.as_bytes(), Some(&blobs)).unwrap();
-    let found = &read.layers[&own(1)].blob;
+    let mut image = ImageBlobs {
+        blobs: [(DiffId([101; 32]), blob)].into(),
+        packed: None,
+    };
+    let read = |image: &ImageBlobs| Cache::decode(text.as_bytes(), Some(image));
+    let cache = read(&image).unwrap();
+    let found = &cache.layers[&own(1)].blob;
     assert_eq!((found.digest, found.size, found.compression), blob);
+    assert_eq!(found.packed, "");
+    image.packed = Some("zstd level 3".to_owned());
+    let cache = read(&image).unwrap();
+    assert_eq!(cache.layers[&own(1)].blob.packed, "zstd level 3");
+    image.packed = Some("\n".to_owned());
+    let error = read(&image).unwrap_err();
+    assert!(
+        error.to_string().contains("the words of an archive"),
+        "{error}"
+    );
     // A layer that the image does not have cannot be had.
     let none = Cache::decode(text.as_bytes(), Some(&Default::default())).unwrap();
     assert!(none.layers.is_empty());

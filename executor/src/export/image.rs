@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::layers::{self, Blob, Layer, LayerArchive};
 use super::{AnnotationPlace, ImageOptions, ResultToExport, annotations, config, times};
 use crate::attestation::{self, Predicate};
+use crate::cache::PACKED_KEY;
 use crate::error::Error;
 use crate::sbom::{Purpose, Subject};
 
@@ -31,6 +32,8 @@ pub(super) struct Image {
     mtime: MtimePolicy,
     /// What is said of it.
     pub(super) predicates: Vec<Predicate>,
+    /// How its own layers are compressed, in words for whoever takes them from the cache in its config.
+    pub(super) packed_as: Option<String>,
 }
 
 impl Image {
@@ -65,6 +68,7 @@ impl Image {
             created: created.map_or(SystemTime::UNIX_EPOCH, times::to_clock),
             mtime,
             predicates: Vec::new(),
+            packed_as: None,
         })
     }
 
@@ -97,11 +101,11 @@ impl Image {
         options: &ImageOptions,
     ) -> Result<Kept, Error> {
         let was_there = find(store, lease, &self.id)?.is_some();
-        let layers = match options.is_packed() {
-            true => self.packed(options.flavor()),
-            false => self.unpacked(options.flavor(), store, lease)?,
+        let manifest = match options.is_packed() {
+            true => self.packed_manifest(options),
+            false => self.manifest(options, self.unpacked(options.flavor(), store, lease)?),
         };
-        let manifest = self.manifest(options, layers);
+        let manifest = manifest.to_bytes();
         store.put_image(
             lease,
             &NewImage {
@@ -188,12 +192,22 @@ impl Image {
         layers.map(|layer| describe(flavor, blob(layer))).collect()
     }
 
-    fn manifest(&self, options: &ImageOptions, layers: Vec<Descriptor>) -> Vec<u8> {
+    fn manifest(&self, options: &ImageOptions, layers: Vec<Descriptor>) -> Manifest {
         let flavor = options.flavor();
         let config = Descriptor::of(flavor.config(), &self.config);
         let mut manifest = Manifest::new(flavor, config, layers);
         manifest.annotations = self.annotations(options, AnnotationPlace::Manifest);
-        manifest.to_bytes()
+        manifest
+    }
+
+    /// The manifest of its layers as blobs.
+    fn packed_manifest(&self, options: &ImageOptions) -> Manifest {
+        let mut manifest = self.manifest(options, self.packed(options.flavor()));
+        if let (Some(words), Flavor::Oci) = (&self.packed_as, options.flavor()) {
+            let annotations = &mut manifest.annotations;
+            annotations.insert(PACKED_KEY.to_owned(), words.clone());
+        }
+        manifest
     }
 
     /// What lists its manifest.
@@ -215,8 +229,9 @@ impl Image {
     /// The image as a layout has it, once its layers are packed.
     pub(super) fn layout(&self, options: &ImageOptions) -> layout::Export {
         let flavor = options.flavor();
-        let blobs = self.packed(flavor);
-        let manifest = self.manifest(options, blobs.clone());
+        let manifest = self.packed_manifest(options);
+        let blobs = manifest.layers.clone();
+        let manifest = manifest.to_bytes();
         let documents = vec![
             Document {
                 descriptor: Descriptor::of(flavor.manifest(), &manifest),

@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_ir::{History, ImageConfig, NodeId, Platform};
@@ -43,10 +44,10 @@ pub(crate) use bases::{Bases, NoBases};
 use image::Image;
 pub(crate) use image::{blob_digest, describe};
 pub use kinds::{Destination, Export};
-use layers::Layer;
 pub(crate) use layers::{
     Hashing, LayerArchive, Packer, SPELLED, as_pulled, describe as describe_layers,
 };
+use layers::{Layer, filed_tar};
 pub use options::ImageOptions;
 pub(crate) use output::Output;
 pub use output::{behind_links, check_writable, write_whole};
@@ -520,7 +521,12 @@ impl<'a> Run<'a> {
                 if options.rewrite_timestamp == Some(false) {
                     content.epoch = None;
                 }
-                let cache = inline_cache(self.store, self.lease, content, self.stop)?;
+                let left = |layer: &Content| match packing {
+                    Some(packing) => bases.left(layer, &filed_tar(mtime), &packing.filed_as()),
+                    None => Ok(None),
+                };
+                let (store, elsewhere) = (self.store, self.worker.elsewhere().map(Arc::as_ref));
+                let cache = inline_cache(store, self.lease, content, elsewhere, &left, self.stop)?;
                 let config = result.config.get_or_insert_with(|| match &result.platform {
                     Some(platform) => config::plain_for(platform),
                     None => config::plain(),
@@ -530,6 +536,9 @@ impl<'a> Run<'a> {
             let contents: Vec<Content> = layers.iter().map(|layer| layer.content).collect();
             let mut image = Image::new(&result, epoch, layers, mtime)?;
             image.predicates.clone_from(&result.predicates);
+            if result.inline_cache.is_some() {
+                image.packed_as = packing.map(|packing| packing.filed_as().into_owned());
+            }
             if self.given.sbom {
                 let sboms = self.sboms(index, &image, &contents)?;
                 image.predicates.extend(sboms);

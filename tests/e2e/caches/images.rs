@@ -2,12 +2,13 @@
 
 use kiln_test_registry::Registry;
 
-use super::{Machine, check_all_found, dockerfile, ran, says};
+use super::{Machine, check_all_found, dockerfile, layers_asked, ran, says, send};
 use crate::support::{Capability::*, Case, World, case};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("cache_in_an_image", &[Containers], cache_in_an_image),
+        case("cache_in_an_image_sent", &[Containers], only_sent),
         case("cache_of_a_base", &[Containers], cache_of_a_base),
     ]
 }
@@ -32,6 +33,41 @@ fn cache_in_an_image(world: &World) {
     world.write("ctx/source", "other program");
     let changed = two.build(&["--cache-from", &name]);
     assert_eq!(ran(&changed), 4, "{}", changed.stderr);
+}
+
+/// What the registry has of an image that is only sent does not come here, and the cache in it is passed on.
+fn only_sent(world: &World) {
+    dockerfile(world);
+    let registry = Registry::start();
+    let name = |tag: &str| format!("{}/app:{tag}", registry.host());
+    let inline = ["--cache-to", "type=inline", "--push", "-t"];
+    let sent = |machine, tag: &str, more: &[&str]| {
+        let asked = registry.log().len();
+        let build = send(&machine, &[&inline[..], &[&*name(tag)], more].concat());
+        (ran(&build), layers_asked(&registry, asked))
+    };
+    let machine = |name| Machine::new(world, name);
+    assert_eq!(sent(machine("one"), "1", &[]).0, 5);
+    let manifest = |tag| String::from_utf8(registry.manifest("app", tag).unwrap().1).unwrap();
+    let first = manifest("1");
+    for (tag, from) in [("2", name("1")), ("3", name("2"))] {
+        // The first stage is in no image, and not needed.
+        assert_eq!(sent(machine(tag), tag, &["--cache-from", &from]), (0, 0));
+        assert_eq!(manifest(tag), first);
+    }
+    // So it is with an image that was kept, and packed later.
+    let four = machine("four");
+    let from = ["--cache-from", &*name("1"), "--cache-to", "type=inline"];
+    send(&four, &[&from[..], &["-t", &*name("4")]].concat());
+    four.kiln(&["push", &name("4")]).ok();
+    assert_eq!(manifest("4"), first);
+    // A layer that is packed in another way comes, and the image is the same.
+    let zstd = format!("type=registry,name={},compression=zstd", name("5"));
+    send(&machine("five"), &[&from[..], &["-o", &*zstd]].concat());
+    assert_ne!(manifest("5"), first);
+    let (ran, layers) = sent(machine("six"), "6", &["--cache-from", &name("5")]);
+    assert_eq!((ran, layers), (0, 2));
+    assert_eq!(manifest("6"), first);
 }
 
 fn cache_of_a_base(world: &World) {

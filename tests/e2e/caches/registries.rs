@@ -2,9 +2,9 @@
 
 use kiln_test_registry::{Auth, Fault, Registry};
 
-use super::{Machine, check_all_found, dockerfile, layers_asked, ran, says, single};
+use super::{Machine, check_all_found, dockerfile, layers_asked, ran, says, send, single};
 use crate::registries::server::DockerRegistry;
-use crate::support::{Capability::*, Case, Ran, World, case};
+use crate::support::{Capability::*, Case, World, case};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -82,16 +82,6 @@ fn nobody_exports(world: &World) {
         .ok();
     assert_eq!(ran(&build), 0, "{}", build.stderr);
     assert_eq!(layers_asked(&registry, asked), 0, "{:?}", registry.log());
-}
-
-/// Builds `ctx` for these outputs, with the same times on each machine.
-fn send(machine: &Machine<'_>, arguments: &[&str]) -> Ran {
-    machine
-        .kiln(&["build", "--progress", "plain"])
-        .args(&["--build-arg=SOURCE_DATE_EPOCH=1700000000"])
-        .args(arguments)
-        .args(&["ctx"])
-        .ok()
 }
 
 /// A registry with a cache, and the image that was built with it as `app:1`.
