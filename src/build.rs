@@ -1,38 +1,36 @@
 //! One build, from request to result.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod checks;
+mod failures;
+mod prepared;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_executor::{
     BuildWorker, CacheContent, CacheNotices, Elsewhere, Error as ExecutorError, Export, Exported,
-    ImageOptions, ImageToExport, Locals, MountsEvent, Resolver, ResultToExport, Sent,
-    TransferEvent, TransferObserver, TravellingMounts, Warn, words,
+    ImageOptions, ImageToExport, MountsEvent, Resolver, ResultToExport, Sent, TransferEvent,
+    TransferObserver, TravellingMounts, Warn, words,
 };
-use kiln_frontend::lower::Scan;
-use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, Platform, ResolveMode, SourceOp};
-use kiln_solver::{
-    Cancel, Failure, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver,
-    certain_runs,
-};
+use kiln_ir::{NetworkMode, NodeId, Op, Pin, Plan, ResolveMode, SourceOp};
+use kiln_solver::{Cancel, Goal, Need, NodeNote, SolveError, SolveOptions, SolveRequest, Solver};
+
+use checks::{check_results, platform_of};
+pub(crate) use failures::failed;
+use prepared::Prepared;
 
 use crate::arguments::arguments;
 use crate::attest::{Scans, Story, Vcs, predicate};
-use crate::cache::{RememberedCache, asks_inline, in_context};
+use crate::cache::{RememberedCache, asks_inline};
 use crate::delivery::{Asker, Place, Tell};
-use crate::dockerfile::lower_resolving;
 use crate::ignore::IgnoreFile;
-use crate::lock::{LockFile, pull_words};
+use crate::lock::pull_words;
 use crate::missing::Contexts;
-use crate::plan::read_plan;
 use crate::record::{BuildDetails, BuildRecord, Ended, Outcome};
 use crate::reproduce::layer_steps;
 use crate::steps::{Steps, Teller};
-use crate::{
-    BuildRequest, ContextRequest, Entitlement, Error, Event, FailedStep, Kiln, StepInfo, Warnings,
-    entitlement,
-};
+use crate::{BuildRequest, Entitlement, Error, Event, Kiln, StepInfo, entitlement};
 
 /// What a build made.
 #[derive(Debug)]
@@ -69,25 +67,6 @@ struct Told<'a> {
     vcs: &'a BTreeMap<String, String>,
     /// What is scanned for software beside the results.
     scans: &'a Scans,
-}
-
-/// What is to be solved, wherever it came from.
-struct Prepared {
-    plan: Plan,
-    locals: Locals,
-    lineage: String,
-    declared_args: BTreeSet<String>,
-    shown_file: String,
-    warnings: Warnings,
-    /// The context as people know it.
-    context: String,
-    source_date_epoch: Option<i64>,
-    /// What was brought here is kept until the build is done.
-    place: Option<Place>,
-    ignore: Option<IgnoreFile>,
-    lock: LockFile,
-    /// What is scanned for software beside the results; none is known of what is no Dockerfile.
-    scans: Option<Vec<Scan>>,
 }
 
 impl Kiln {
@@ -351,37 +330,6 @@ impl Kiln {
         })
     }
 
-    async fn prepare(&self, request: &BuildRequest, asker: &Asker) -> Result<Prepared, Error> {
-        match &request.plan {
-            None => {
-                let source = lower_resolving(&request.source, asker).await?;
-                // Other front ends say nothing of stages.
-                let is_dockerfile = !source.lowered.stages.is_empty();
-                let mut notices = source.notices;
-                notices.extend(in_context(request, &source.place, source.ignore.as_ref()));
-                Ok(Prepared {
-                    scans: is_dockerfile.then_some(source.lowered.scans),
-                    plan: source.lowered.plan,
-                    locals: source.locals,
-                    lineage: source.lineage,
-                    declared_args: source.declared_args,
-                    shown_file: source.shown_file,
-                    warnings: Warnings {
-                        findings: Some(source.findings),
-                        notices,
-                        unused_build_args: source.lowered.unused_build_args,
-                    },
-                    context: source.place.shown.clone(),
-                    source_date_epoch: source.lowered.source_date_epoch,
-                    place: Some(source.place),
-                    ignore: source.ignore,
-                    lock: source.lock,
-                })
-            }
-            Some(text) => prepare_plan(text, request),
-        }
-    }
-
     /// Exports the cache mounts that steps used, to where they are wanted.
     async fn send_mounts<F>(
         &self,
@@ -422,71 +370,6 @@ impl Kiln {
             teller.tell(Event::Exported { what, took });
         }
         Ok(())
-    }
-
-    /// Errors if something is sure to run for a platform whose programs do not run here: better known before
-    /// an hour of building. What the cache may hold needs no programs.
-    async fn check_runs(&self, plan: &Arc<Plan>, worker: &BuildWorker) -> Result<(), Error> {
-        let mut lacking = Vec::new();
-        let mut certain = None;
-        for (platform, nodes) in runs(plan) {
-            let executor = self.executor.clone();
-            let checked = tokio::task::spawn_blocking(move || executor.check_runs(&platform));
-            let error = match checked.await {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-            if certain.is_none() {
-                let found = certain_runs(worker, plan, &goals(plan, Need::Known)).await;
-                certain = Some(found?);
-            }
-            let is_certain = |node: &NodeId| certain.as_ref().is_some_and(|all| all.contains(node));
-            let Some(node) = nodes.into_iter().find(is_certain) else {
-                continue;
-            };
-            let display = plan.display.get(&node).cloned().unwrap_or_default();
-            lacking.push(FailedStep {
-                stage: display.stage,
-                text: match display.name.is_empty() {
-                    true => plan.graph.node(node).op.kind().to_owned(),
-                    false => display.name,
-                },
-                written: written(plan, node),
-                failure: words(&error),
-                causes: Vec::new(),
-                output: Vec::new(),
-                hint: error.hint(),
-            });
-        }
-        match lacking.is_empty() {
-            true => Ok(()),
-            false => Err(Error::StepsLack(lacking)),
-        }
-    }
-
-    /// Errors unless this host lets steps be limited as the plan says: nothing is left out in silence.
-    async fn check_limits(&self, plan: &Arc<Plan>) -> Result<(), Error> {
-        let executor = self.executor.clone();
-        let plan = Arc::clone(plan);
-        let checked = tokio::task::spawn_blocking(move || {
-            let mut checked = Vec::new();
-            for id in plan.order() {
-                let Op::Exec(op) = &plan.graph.node(id).op else {
-                    continue;
-                };
-                let limits = plan.display.get(&id).map(|display| display.limits.clone());
-                let wanted = (&op.meta.cgroup_parent, limits.unwrap_or_default());
-                if !checked.contains(&wanted) {
-                    executor.check_limits(op, &wanted.1)?;
-                    checked.push(wanted);
-                }
-            }
-            Ok(())
-        });
-        checked
-            .await
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one build, named")]
@@ -683,210 +566,6 @@ fn is_image(plan: &Plan, node: NodeId) -> bool {
 pub(crate) fn goals(plan: &Plan, need: Need) -> Vec<Goal> {
     let outputs = plan.results.values().filter_map(|result| result.output);
     outputs.map(|input| Goal { input, need }).collect()
-}
-
-/// The steps that run programs of each platform, in the order of the plan.
-fn runs(plan: &Plan) -> BTreeMap<Platform, Vec<NodeId>> {
-    let mut runs: BTreeMap<Platform, Vec<NodeId>> = BTreeMap::new();
-    for id in plan.order() {
-        let node = plan.graph.node(id);
-        if let (Op::Exec(_), Some(platform)) = (&node.op, &node.platform) {
-            runs.entry(platform.clone()).or_default().push(id);
-        }
-    }
-    runs
-}
-
-/// Errors unless every result can be exported.
-fn check_results(plan: &Plan, exports: &[Export]) -> Result<(), Error> {
-    if plan.results.is_empty() {
-        let message = "it has no result".to_owned();
-        return Err(Error::Plan { message });
-    }
-    let mut seen = BTreeSet::new();
-    for name in plan.results.keys() {
-        let platform = platform_of(name)?;
-        if platform.is_none() && plan.results.len() > 1 {
-            let message = "it has several results, and one without a platform".to_owned();
-            return Err(Error::Plan { message });
-        }
-        if !seen.insert(platform) {
-            let message = format!("its result `{name}` is for the platform of another one");
-            return Err(Error::Plan { message });
-        }
-    }
-    let results = plan.results.iter().map(|(name, result)| {
-        Ok(ResultToExport {
-            platform: platform_of(name)?,
-            config: result.config.clone(),
-            ..ResultToExport::default()
-        })
-    });
-    let results = results.collect::<Result<Vec<_>, Error>>()?;
-    for export in exports {
-        export.check_results(&results)?;
-    }
-    Ok(())
-}
-
-/// The platform that a result's name is; none for the nameless one.
-fn platform_of(name: &str) -> Result<Option<Platform>, Error> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    Platform::parse(name)
-        .map(Some)
-        .map_err(|error| Error::Plan {
-            message: format!("its result `{name}` is for no platform: {error}"),
-        })
-}
-
-/// Reads a plan in text or JSON form; its local sources are the contexts that were given.
-fn prepare_plan(text: &str, request: &BuildRequest) -> Result<Prepared, Error> {
-    if request.source.delivery.is_some() {
-        return Err(Error::Usage {
-            message: "a plan takes a directory as its context".to_owned(),
-            hint: Some("a plan names its repositories itself".to_owned()),
-        });
-    }
-    let plan = read_plan(text)?;
-    let mut locals = Locals::default();
-    locals
-        .directories
-        .insert("context".to_owned(), request.source.context.clone());
-    for (name, context) in &request.source.contexts {
-        match context {
-            ContextRequest::Directory(path) => {
-                locals.directories.insert(name.clone(), path.clone());
-            }
-            ContextRequest::OciLayout { path, .. } => {
-                locals.layouts.insert(name.clone(), path.clone());
-            }
-            ContextRequest::Image(reference) | ContextRequest::Url(reference) => {
-                return Err(Error::Usage {
-                    message: format!(
-                        "the context `{name}` is no directory (`{reference}`), and a plan names its images and repositories itself"
-                    ),
-                    hint: None,
-                });
-            }
-        }
-    }
-    let canonical = request
-        .source
-        .context
-        .canonicalize()
-        .unwrap_or_else(|_| PathBuf::from("."));
-    Ok(Prepared {
-        plan,
-        locals,
-        lineage: format!("{}\nplan", canonical.display()),
-        declared_args: BTreeSet::new(),
-        shown_file: "plan".to_owned(),
-        warnings: Warnings::default(),
-        context: request.source.context.display().to_string(),
-        source_date_epoch: request.source.source_date_epoch,
-        place: None,
-        ignore: None,
-        lock: LockFile::default(),
-        scans: None,
-    })
-}
-
-pub(crate) fn failed<F: Fn(Event) + Send + Sync>(
-    plan: &Plan,
-    teller: &Teller<F>,
-    contexts: &Contexts,
-    failures: Vec<(NodeId, Failure<ExecutorError>)>,
-) -> Error {
-    let mut is_environment = false;
-    let step = |(node, failure): (NodeId, Failure<ExecutorError>)| {
-        let display = plan.display.get(&node);
-        let name = teller.steps.index(node);
-        let name = name.map(|index| teller.steps.infos[index].text.clone());
-        let output = teller.tail(node);
-        let (failure, causes, hint) = match failure {
-            Failure::Step(failure) => {
-                let hint = needs_ids(&output)
-                    .then(kiln_executor::userns::single_id_fix)
-                    .flatten()
-                    .or_else(|| {
-                        lacks_ids(&output)
-                            .then(kiln_executor::userns::more_ids_fix)
-                            .flatten()
-                    });
-                (failure.to_string(), Vec::new(), hint)
-            }
-            Failure::Worker(error) => {
-                let mut causes = Vec::new();
-                let mut cause = std::error::Error::source(&error);
-                while let Some(error) = cause {
-                    causes.push(error.to_string());
-                    cause = error.source();
-                }
-                is_environment |= error.is_environment();
-                let hint = contexts.hint(plan, node, &error);
-                (error.to_string(), causes, hint.or_else(|| error.hint()))
-            }
-        };
-        FailedStep {
-            stage: display
-                .map(|display| display.stage.clone())
-                .unwrap_or_default(),
-            text: name.unwrap_or_else(|| plan.graph.node(node).op.kind().to_owned()),
-            written: written(plan, node),
-            failure,
-            causes,
-            output,
-            hint,
-        }
-    };
-    let steps = failures.into_iter().map(step).collect();
-    match is_environment {
-        true => Error::StepsLack(steps),
-        false => Error::Steps(steps),
-    }
-}
-
-/// Whether a step says what the kernel says where an owner or a user is not mapped.
-///
-/// Programs tell it in the words of the C library; nothing else tells it apart from other failures.
-fn needs_ids(output: &[String]) -> bool {
-    const SAID: [&str; 4] = [
-        "invalid argument",
-        "operation not permitted",
-        "einval",
-        "eperm",
-    ];
-    output.iter().any(|line| {
-        let line = line.to_lowercase();
-        SAID.iter().any(|said| line.contains(said))
-    })
-}
-
-/// Whether a step says what the kernel says of an id that is not mapped where many are.
-fn lacks_ids(output: &[String]) -> bool {
-    const ABOUT: [&str; 5] = ["chown", "chgrp", "owner", "uid", "gid"];
-    output.iter().any(|line| {
-        let line = line.to_lowercase();
-        let is_invalid = line.contains("invalid argument") || line.contains("einval");
-        is_invalid && ABOUT.iter().any(|about| line.contains(about))
-    })
-}
-
-/// The lines of the Dockerfile that a node comes from.
-fn written(plan: &Plan, node: NodeId) -> Option<(String, u32, Vec<String>)> {
-    let range = plan.display.get(&node)?.ranges.first()?;
-    let (file, text) = plan.sources.get(range.source as usize)?;
-    let first = range.start_line.max(1) as usize;
-    let count = (range.end_line.max(range.start_line) - range.start_line) as usize + 1;
-    let lines: Vec<String> = text
-        .lines()
-        .skip(first - 1)
-        .take(count)
-        .map(str::to_owned)
-        .collect();
-    (!lines.is_empty()).then(|| (file.clone(), range.start_line, lines))
 }
 
 /// The platforms that a build with a nameless result is for.
