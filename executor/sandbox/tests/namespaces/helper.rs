@@ -141,6 +141,8 @@ fn subordinate(root: &Path, then: &str) {
     use nix::mount::{MsFlags, mount};
     use std::os::unix::process::CommandExt;
     const NONE: Option<&str> = None;
+    // In a chroot the kernel tells another path once the mounts are others.
+    let binary = std::env::current_exe().unwrap();
     own_mounts();
     let dir = tempfile::tempdir().unwrap();
     let files = [
@@ -158,7 +160,7 @@ fn subordinate(root: &Path, then: &str) {
         mount(Some(&file), &target, NONE, MsFlags::MS_BIND, NONE).unwrap();
     }
     drop(dir);
-    let error = std::process::Command::new(std::env::current_exe().unwrap())
+    let error = std::process::Command::new(binary)
         .args(helper(then))
         .arg(root)
         .uid(1000)
