@@ -531,6 +531,15 @@ pub enum Error {
         /// The digest that it has.
         found: String,
     },
+    /// A file over http was compressed for the way, and cannot be had out of that.
+    #[error("what came from `{url}` with `Content-Encoding: gzip` is damaged")]
+    Encoding {
+        /// The address.
+        url: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A name that no file can have.
     #[error("the file from `{url}` cannot be named `{name}`")]
     FileName {

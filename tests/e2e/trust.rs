@@ -33,6 +33,11 @@ pub(crate) fn cases() -> Vec<Case> {
             &[Containers, Busybox, Root],
             insecure_steps,
         ),
+        case(
+            "devices_that_steps_make",
+            &[Containers, Busybox, Root],
+            devices,
+        ),
         case("networks_by_name", NEEDS, networks_by_name),
         case("entitlements_of_plans", NEEDS, entitlements_of_plans),
         case(
@@ -491,6 +496,18 @@ fn insecure_steps(world: &World) {
     let step = "FROM demo/base\nRUN --security=insecure true\n";
     assert!(again(step).contains(" ran "));
     assert!(again(&step.replace("insecure", "sandbox")).contains(" ran "));
+}
+
+fn devices(world: &World) {
+    let dockerfile = "FROM demo/base\nRUN mknod -m 666 /null c 1 3 && ! (echo x > /null) && echo x > /dev/null\n";
+    let script = "stat -c '%F %t %T' /null";
+    check(
+        world,
+        &[],
+        dockerfile,
+        script,
+        "character special file 1 3\n",
+    );
 }
 
 fn networks_by_name(world: &World) {

@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use reqwest::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -63,6 +63,7 @@ pub struct WebFile {
     validators: Validators,
     /// Its size, if the server says.
     size: Option<u64>,
+    is_gzipped: bool,
     received: u64,
     /// Of what was received: what comes again after a cut must be the same.
     hash: Sha256,
@@ -242,12 +243,14 @@ impl Client {
             return Err(refusal(&url, response.status()));
         }
         let size = text(response.headers(), CONTENT_LENGTH.as_str());
+        let encoding = text(response.headers(), CONTENT_ENCODING.as_str());
         Ok(WebAnswer::File(Box::new(WebFile {
             client: self.clone(),
             request,
             url,
             validators: Validators::of(response.headers()),
             size: size.and_then(|size| size.parse().ok()),
+            is_gzipped: encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case("gzip")),
             response: Some(response),
             left_over: None,
             received: 0,
@@ -267,6 +270,11 @@ impl WebFile {
     /// How many bytes there are, if the server says.
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// Whether what comes is compressed for the way only (`Content-Encoding: gzip`), and not the file.
+    pub fn is_gzipped(&self) -> bool {
+        self.is_gzipped
     }
 
     /// Returns the next piece, or `None` at the end.

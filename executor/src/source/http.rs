@@ -1,10 +1,11 @@
 //! Files over http: which bytes an address means now, and a layer that holds them as one file.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
 use kiln_ir::HttpSource;
 use kiln_oci::web::{Validators, WebAnswer, WebFile, WebRequest, without_password};
 use kiln_solver::StepSink;
@@ -230,6 +231,7 @@ async fn write(
             meta,
             url: without_password(&source.url),
             expected: expected.map(str::to_owned),
+            is_gzipped: file.is_gzipped(),
         };
         move || job.write(&executor, &lease, receiver)
     });
@@ -275,6 +277,51 @@ struct Job {
     meta: Meta,
     url: String,
     expected: Option<String>,
+    is_gzipped: bool,
+}
+
+/// Where the bytes of a file go.
+struct Taken {
+    file: std::fs::File,
+    hash: Hash,
+    content: blake3::Hasher,
+    size: u64,
+}
+
+impl io::Write for Taken {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.file.write_all(piece)?;
+        self.hash.update(piece);
+        self.content.update(piece);
+        self.size += piece.len() as u64;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same, where the bytes may be compressed for the way.
+enum Way {
+    Plain(Box<Taken>),
+    Gzipped(Box<MultiGzDecoder<Taken>>),
+}
+
+impl Way {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Way::Plain(taken) => taken.write_all(piece),
+            Way::Gzipped(decoder) => decoder.write_all(piece),
+        }
+    }
+
+    fn finish(self) -> io::Result<Taken> {
+        match self {
+            Way::Plain(taken) => Ok(*taken),
+            Way::Gzipped(decoder) => decoder.finish(),
+        }
+    }
 }
 
 impl Job {
@@ -288,25 +335,40 @@ impl Job {
         let draft = store.begin_layer()?;
         let name = &self.name;
         let fd: OwnedFd = create(draft.fs(), name.name(), name).map_err(FileError::from)?;
-        let mut file = std::fs::File::from(fd);
-        let mut hash = Hash::of(self.expected.as_deref().unwrap_or_default());
-        let mut content = blake3::Hasher::new();
-        let mut size = 0;
+        let taken = Taken {
+            file: std::fs::File::from(fd),
+            hash: Hash::of(self.expected.as_deref().unwrap_or_default()),
+            content: blake3::Hasher::new(),
+            size: 0,
+        };
+        let mut way = match self.is_gzipped {
+            true => Way::Gzipped(Box::new(MultiGzDecoder::new(taken))),
+            false => Way::Plain(Box::new(taken)),
+        };
+        let refused = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof => {
+                let url = self.url.clone();
+                Error::Encoding { url, source: error }
+            }
+            _ => Error::io("write", draft.fs_path().join("file"))(error),
+        };
         loop {
             match pieces.blocking_recv() {
-                Some(Some(piece)) => {
-                    hash.update(&piece);
-                    content.update(&piece);
-                    size += piece.len() as u64;
-                    let path = || draft.fs_path().join("file");
-                    file.write_all(&piece)
-                        .map_err(|error| Error::io("write", path())(error))?;
-                }
+                Some(Some(piece)) => way.write(&piece).map_err(refused)?,
                 Some(None) => break,
                 // The transfer failed; nobody looks at this.
                 None => return Err(Error::Cancelled),
             }
         }
+        let taken = way.finish().map_err(refused)?;
+        let Taken {
+            file,
+            hash,
+            content,
+            size,
+        } = taken;
         let digest = hash.finish();
         if let Some(expected) = self.expected.filter(|expected| *expected != digest) {
             return Err(Error::Checksum {

@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("file_with_a_checksum_is_not_asked_about", NEEDS, checksum),
         case("wrong_checksum", NEEDS, wrong_checksum),
         case("long_checksums", NEEDS, long_checksums),
+        case("compressed_for_the_way", NEEDS, compressed),
         case("redirects", NEEDS, redirects),
         case("cut_connections_are_taken_up", NEEDS, cut),
         case("cut_without_ranges", NEEDS, cut_without_ranges),
@@ -113,6 +114,39 @@ fn checksum(world: &World) {
     assert_eq!(server.log(), ["GET /f -> 200"]);
     world.build();
     assert!(server.log().is_empty());
+}
+
+/// What a server compresses is the file that it was, cut lines or not.
+fn compressed(world: &World) {
+    use std::io::Write as _;
+    let server = Server::start();
+    let text: String = (0..20_000).map(|line| format!("{line}\n")).collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let page = |body: &[u8]| Page {
+        encoding: Some("gzip".to_owned()),
+        ..Page::new(body).etag("\"1\"")
+    };
+    server.put(
+        "/f",
+        Page {
+            cuts: vec![7_000],
+            ..page(&gzip)
+        },
+    );
+    let line = format!("ADD --checksum={} URL/f /d/", digest(text.as_bytes()));
+    prepare(world, &server, &line);
+    world.build();
+    assert_eq!(world.sh("app", "tail -n 1 /d/f"), "19999\n");
+    server.put("/cut", page(&gzip[..gzip.len() - 3]));
+    prepare(world, &server, "ADD URL/cut /d/");
+    let ran = world.kiln(&["build", "ctx"]).exits(1);
+    let error = error_of(&ran);
+    assert!(
+        error.contains("with `Content-Encoding: gzip` is damaged"),
+        "{error}"
+    );
 }
 
 fn wrong_checksum(world: &World) {

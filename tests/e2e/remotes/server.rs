@@ -14,6 +14,8 @@ pub(crate) struct Page {
     pub(crate) body: Vec<u8>,
     pub(crate) etag: Option<String>,
     pub(crate) last_modified: Option<String>,
+    /// The value of `Content-Encoding`.
+    pub(crate) encoding: Option<String>,
     /// Answers with a redirect to this place instead.
     pub(crate) redirect: Option<String>,
     /// The connection is cut after so many bytes, so many times.
@@ -270,6 +272,9 @@ fn page(state: &Mutex<State>, request: &Request, answer: &mut Vec<u8>) -> String
     }
     if let Some(date) = &page.last_modified {
         headers.push(("Last-Modified", date));
+    }
+    if let Some(encoding) = &page.encoding {
+        headers.push(("Content-Encoding", encoding));
     }
     let status = if first > 0 { 206 } else { 200 };
     if first > 0 {
