@@ -1,7 +1,9 @@
 //! Archives as people hand them in: what they are compressed with shows in their first bytes.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
+
+use flate2::bufread::GzDecoder;
 
 /// Compressed input is read in pieces of this size.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -9,6 +11,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 const MAGIC_BYTES: usize = 6;
 /// What an xz stream may ask for: four times what `xz -9` does.
 const XZ_MEMORY_BYTES: u64 = 256 << 20;
+/// How a gzip member begins.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// A tar header.
 const BLOCK_BYTES: usize = 512;
 
@@ -23,7 +27,9 @@ pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dy
     let whole = io::Cursor::new(head.clone()).chain(input);
     let input = BufReader::with_capacity(BUFFER_BYTES, whole);
     Ok(match head[..] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        [first, second, ..] if [first, second] == GZIP_MAGIC => {
+            Box::new(GzipMembers(Some(GzDecoder::new(input))))
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(input)?),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
@@ -33,6 +39,29 @@ pub(crate) fn decompress(input: impl Read + Send + 'static) -> io::Result<Box<dy
         }
         _ => Box::new(input),
     })
+}
+
+/// Reads gzip members one after the other. What follows the last and is none counts for nothing, as with gzip itself:
+/// tapes and some writers leave zeros there.
+struct GzipMembers<R: BufRead>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for GzipMembers<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let length = member.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            let Some(mut rest) = self.0.take().map(GzDecoder::into_inner) else {
+                break;
+            };
+            // The second byte may lie in the next piece of the input.
+            if rest.fill_buf()?.first() == Some(&GZIP_MAGIC[0]) {
+                self.0 = Some(GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// Returns a reader of the tar archive that `file` is, perhaps compressed; nothing if it is none.
@@ -115,7 +144,17 @@ mod tests {
         check(&plain, true);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&plain).unwrap();
-        check(&gz.finish().unwrap(), true);
+        let gz = gz.finish().unwrap();
+        check(&gz, true);
+        check(&[&gz[..], &[0; 700]].concat(), true);
+        check(&[&gz[..], b"garbage"].concat(), true);
+        let half = |part: &[u8]| {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gz.write_all(part).unwrap();
+            gz.finish().unwrap()
+        };
+        let (one, two) = plain.split_at(700);
+        check(&[half(one), half(two)].concat(), true);
         check(&zstd::encode_all(&plain[..], 1).unwrap(), true);
         let mut bz = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         bz.write_all(&plain).unwrap();

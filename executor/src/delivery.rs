@@ -145,7 +145,10 @@ impl Executor {
         let store = self.store();
         let draft = store.begin_layer()?;
         let options = store.options();
-        let limits = ApplyOptions::new(options.ownership.clone(), options.overlay_xattrs);
+        let limits = ApplyOptions {
+            unpacks: true,
+            ..ApplyOptions::new(options.ownership.clone(), options.overlay_xattrs)
+        };
         let applied = apply(whole, draft.fs(), &limits).map_err(refused)?;
         let (lease, layer) = (store.lease(), Content::Layer(applied.manifest.id()));
         store.commit_layer(&lease, draft, &applied.manifest, layer)?;

@@ -211,9 +211,9 @@ fn names_of(root: &OwnedFd, path: &str) -> Result<Result<Vec<Named>, Unseen>, Fs
 fn found(layers: &Layers, path: &str) -> Result<Result<crate::file::source::Item, Unseen>, Error> {
     let at = match layers.resolve(path.as_bytes(), true) {
         Ok(at) => at,
-        Err(
-            ChangeError::NotADirectory { .. } | ChangeError::Links { .. } | ChangeError::Path(_),
-        ) => return Ok(Err(Unseen::NotFound)),
+        Err(ChangeError::NotADirectory { .. } | ChangeError::Follow(_) | ChangeError::Path(_)) => {
+            return Ok(Err(Unseen::NotFound));
+        }
         Err(error) => return Err(FileError::from(error).into()),
     };
     Ok(layers.get(&at).ok_or(Unseen::NotFound))

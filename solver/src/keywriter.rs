@@ -118,7 +118,7 @@ fn kind_of(op: &Op) -> (&'static str, u32) {
         Op::Source(SourceOp::OciLayout(_)) => ("oci-layout", 0),
         Op::Source(SourceOp::Blob(_)) => ("blob", 0),
         Op::Exec(_) => ("exec", 3),
-        Op::File(_) => ("file", 1),
+        Op::File(_) => ("file", 2),
         Op::Merge(_) => ("merge", 0),
         Op::Diff(_) => ("diff", 0),
         Op::Build(_) => ("build", 0),

@@ -1,13 +1,14 @@
 //! Running a file op: its actions in order, each chain of them one layer.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 use kiln_ir::{ActionInput, CopyAction, FileAction, FileActionKind, FileOp, Owner, UserRef};
 use kiln_store::{Content as LayerContent, Lease, Store};
 use kiln_tree::stop::Stoppable;
-use kiln_tree::tar::{ApplyOptions, apply};
-use kiln_tree::{Kind, Meta, Mtime, Stop, TreePath, View, handle};
+use kiln_tree::tar::{ApplyOptions, LowerFiles, apply};
+use kiln_tree::{Entry, Kind, Meta, Mtime, Stop, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
@@ -25,6 +26,25 @@ pub(crate) enum Base<'a> {
     Layers(&'a [LayerContent]),
     /// A build context.
     Context(&'a ScannedContext),
+}
+
+/// What is where an archive is unpacked, for its links.
+struct Unpacked<'a, 'l> {
+    changes: &'a Changeset<'l>,
+    at: &'a TreePath,
+    layers: &'a [OwnedFd],
+}
+
+impl LowerFiles for Unpacked<'_, '_> {
+    fn open(&self, path: &TreePath) -> io::Result<Option<(Entry, OwnedFd)>> {
+        let path = [self.at.as_bytes(), b"/", path.as_bytes()].concat();
+        let found = self
+            .changes
+            .resolve(&path, false)
+            .and_then(|at| Ok((self.changes.open(&at, self.layers)?, at)));
+        let (found, at) = found.map_err(io::Error::other)?;
+        Ok(found.map(|(seen, file)| (Entry::new(at, seen.kind, seen.meta), file)))
+    }
 }
 
 /// Accounts are small; a hostile one is cut.
@@ -481,7 +501,18 @@ impl Step<'_> {
         };
         let draft = self.store.begin_layer()?;
         let options = self.store.options();
-        let limits = ApplyOptions::new(options.ownership.clone(), options.overlay_xattrs);
+        let there = Unpacked {
+            changes,
+            at: dest,
+            layers: &self.below.directories,
+        };
+        // What docker takes: some writers leave out the empty blocks at the end.
+        let limits = ApplyOptions {
+            require_end: false,
+            unpacks: true,
+            lower: Some(&there),
+            ..ApplyOptions::new(options.ownership.clone(), options.overlay_xattrs)
+        };
         let refused = |source| FileError::Unpack {
             path: item.path.clone(),
             source,

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use kiln_tree::resolve::{FollowError, follow};
 use kiln_tree::{
     Entry, FileDigest, FsError, Kind, Manifest, ManifestError, Meta, OverlayXattrs, Ownership,
     Stop, TreePath, View, handle, marks,
@@ -17,9 +18,6 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::source::Layers;
 use super::writer::{Disk, create};
-
-/// More links than this in one path are a loop, as in the kernel.
-const MOST_LINKS: usize = 40;
 
 /// A path cannot be changed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +34,9 @@ pub enum ChangeError {
         /// Where.
         path: TreePath,
     },
-    /// Links lead in a circle.
-    #[error("too many symbolic links on the way to `{path}`")]
-    Links {
-        /// Where.
-        path: String,
-    },
+    /// A path leads nowhere.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// A path that no container can have.
     #[error("a path cannot be used")]
     Path(#[from] kiln_tree::PathError),
@@ -202,12 +197,11 @@ impl<'a> Changeset<'a> {
     ///
     /// What does not exist stays as written.
     pub(crate) fn resolve(&self, path: &[u8], follow_last: bool) -> Result<TreePath> {
-        resolve(path, follow_last, |at| {
-            self.get(at).and_then(|seen| match seen.kind {
-                Kind::Symlink { target } => Some(target),
-                _ => None,
-            })
-        })
+        let found = follow(path, follow_last, |at| match self.get(at)?.kind {
+            Kind::Symlink { target } => Some(target),
+            _ => None,
+        });
+        Ok(found?)
     }
 
     /// Says whether this layer lists something other than a directory here.
@@ -455,34 +449,38 @@ impl<'a> Changeset<'a> {
         limit_bytes: u64,
     ) -> Result<Option<Vec<u8>>> {
         let at = self.resolve(path, true)?;
-        let own = self
-            .entries
-            .get(&at)
-            .filter(|entry| matches!(entry.kind, Kind::File { .. }));
-        let file = match own {
-            Some(_) => handle::open_beneath(self.root, at.as_bytes(), OFlags::RDONLY)?,
-            None => {
-                let Some(seen) = self.get(&at) else {
-                    return Ok(None);
-                };
-                let Some(found) = self.lower.get(at.as_bytes()) else {
-                    return Ok(None);
-                };
-                if !matches!(seen.kind, Kind::File { .. }) {
-                    return Ok(None);
-                }
-                handle::open_beneath(
-                    &layers[found.layer],
-                    found.inode.path.as_bytes(),
-                    OFlags::RDONLY,
-                )?
-            }
+        let Some((_, file)) = self.open(&at, layers)? else {
+            return Ok(None);
         };
         let mut bytes = Vec::new();
         std::io::Read::take(File::from(file), limit_bytes)
             .read_to_end(&mut bytes)
             .map_err(|error| FsError::new("read", at.as_bytes(), error))?;
         Ok(Some(bytes))
+    }
+
+    /// Opens the file at a resolved path, or nothing where there is no file; `layers` are the directories of those
+    /// below.
+    pub(crate) fn open(
+        &self,
+        at: &TreePath,
+        layers: &[OwnedFd],
+    ) -> Result<Option<(Seen, OwnedFd)>> {
+        let seen = self
+            .get(at)
+            .filter(|seen| matches!(seen.kind, Kind::File { .. }));
+        let Some(seen) = seen else {
+            return Ok(None);
+        };
+        let file = match (self.holds_file(at), self.lower.get(at.as_bytes())) {
+            (true, _) => handle::open_beneath(self.root, at.as_bytes(), OFlags::RDONLY)?,
+            (false, Some(found)) => {
+                let path = found.inode.path.as_bytes();
+                handle::open_beneath(&layers[found.layer], path, OFlags::RDONLY)?
+            }
+            (false, None) => return Ok(None),
+        };
+        Ok(Some((seen, file)))
     }
 
     /// Finishes the directory on disk and returns the manifest.
@@ -570,50 +568,6 @@ impl<'a> Changeset<'a> {
         }
         Ok(())
     }
-}
-
-/// Follows the links in `path` that `link` tells of.
-pub(crate) fn resolve(
-    path: &[u8],
-    follow_last: bool,
-    link: impl Fn(&TreePath) -> Option<Vec<u8>>,
-) -> Result<TreePath> {
-    let mut rest: Vec<Vec<u8>> = components(path);
-    let mut at = TreePath::ROOT;
-    let mut links = 0;
-    while let Some(component) = rest.pop() {
-        match &component[..] {
-            b".." => at = at.parent().unwrap_or(TreePath::ROOT),
-            name => {
-                let next = at.join(name)?;
-                match link(&next).filter(|_| follow_last || !rest.is_empty()) {
-                    Some(target) => {
-                        links += 1;
-                        if links > MOST_LINKS {
-                            let path = String::from_utf8_lossy(path).into_owned();
-                            return Err(ChangeError::Links { path });
-                        }
-                        if target.first() == Some(&b'/') {
-                            at = TreePath::ROOT;
-                        }
-                        rest.extend(components(&target));
-                    }
-                    None => at = next,
-                }
-            }
-        }
-    }
-    Ok(at)
-}
-
-/// The components of a path, last first, without empty ones and dots.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    let names = path
-        .split(|&byte| byte == b'/')
-        .filter(|name| !matches!(*name, b"" | b"."));
-    let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
-    names.reverse();
-    names
 }
 
 fn seen(entry: &Entry) -> Seen {

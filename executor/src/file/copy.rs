@@ -130,9 +130,10 @@ impl<'c, 'l, S: Source + Sync> Copier<'c, 'l, S> {
     }
 
     /// Copies as an archive is unpacked: what it holds replaces whatever is in the way and keeps its
-    /// owners and modes, and links to directories are followed where it names no directory itself.
+    /// modes, and links to directories are followed where it names no directory itself.
     ///
-    /// `treatment` counts for the directory that is unpacked into alone.
+    /// The owner of `treatment` is that of all that the archive holds; else `treatment` counts for the directory
+    /// that is unpacked into alone.
     pub(crate) fn unpacking(
         into: &'c mut Changeset<'l>,
         from: &'c S,
@@ -143,6 +144,7 @@ impl<'c, 'l, S: Source + Sync> Copier<'c, 'l, S> {
         let parents = treatment.parent_meta(now);
         let own = Treatment {
             replace: true,
+            owner: treatment.owner,
             ..Treatment::PLAIN
         };
         Copier {

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 
+use kiln_tree::resolve::follow;
 use kiln_tree::{FsError, Kind, Meta, Mtime, TreePath, View, handle};
 use rustix::fs::OFlags;
 
 use super::FileError;
-use super::changeset::{ChangeError, resolve};
+use super::changeset::ChangeError;
 use super::writer::Writer;
 
 /// Something in a source.
@@ -60,10 +61,11 @@ pub(crate) trait Source {
 
     /// Follows the links in `path`.
     fn resolve(&self, path: &[u8], follow_last: bool) -> Result<TreePath, ChangeError> {
-        resolve(path, follow_last, |at| match self.get(at)?.kind {
+        let found = follow(path, follow_last, |at| match self.get(at)?.kind {
             Kind::Symlink { target } => Some(target),
             _ => None,
-        })
+        });
+        Ok(found?)
     }
 }
 

@@ -62,6 +62,27 @@ fn archive(path: &Path, entries: &[(&str, u32, u64)]) {
     builder.finish().unwrap();
 }
 
+/// An archive with a link to what it does not hold, and a file below a link of its own.
+fn archive_of_links(path: &Path) {
+    let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
+    let mut link = |name: &str, entry_type, target: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(entry_type);
+        header.set_size(0);
+        header.set_mode(0o644);
+        builder.append_link(&mut header, name, target).unwrap();
+    };
+    link("hard", tar::EntryType::Link, "link/there");
+    link("lib", tar::EntryType::Symlink, "/real/lib");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    header.set_mode(0o644);
+    builder
+        .append_data(&mut header, "lib/in", &b"tar"[..])
+        .unwrap();
+    builder.finish().unwrap();
+}
+
 impl Bench {
     fn new() -> Bench {
         let directory = tempfile::tempdir().unwrap();
@@ -120,6 +141,9 @@ impl Bench {
             &[("td/", 0o750, 5), ("td/in", 0o600, 6)],
         );
         archive(&files.join("bare.tar"), &[("srv/link/in", 0o644, 0)]);
+        let whole = std::fs::read(files.join("bare.tar")).unwrap();
+        std::fs::write(files.join("open.tar"), &whole[..whole.len() - 1024]).unwrap();
+        archive_of_links(&files.join("links.tar"));
         archive(
             &files.join("replace.tar"),
             &[
@@ -386,7 +410,7 @@ fn archives() {
     bench.check("--add t.tar /new", "new", &unpacked);
     bench.check("--add t.tar /new/", "new", &unpacked);
     bench.check("--add --chmod=777 t.tar /new", "new", &unpacked);
-    let owned = ["/ @1:2", "td/ !750 @5:5", "td/in tar !600 @6:6"];
+    let owned = ["/ @1:2", "td/ !750 @1:2", "td/in tar !600 @1:2"];
     bench.check("--add --chown=1:2 t.tar /new", "new", &owned);
     bench.check("--add a.txt /new", "new", &[" a"]);
     bench.check(
@@ -396,6 +420,24 @@ fn archives() {
     );
     bench.check("--add replace.tar /", "srv/link", &["/", "in tar"]);
     bench.check("--add replace.tar /", "opt/tree", &[" tar"]);
+    bench.check(
+        "--add open.tar /",
+        "srv/real",
+        &["/", "in tar", "there yes"],
+    );
+    let linked = [
+        "/",
+        "absolute -> /srv/real",
+        "dangling -> nowhere",
+        "hard yes",
+        "lib -> /real/lib",
+        "link -> real",
+        "real/",
+        "real/lib/",
+        "real/lib/in tar",
+        "real/there yes",
+    ];
+    bench.check("--add links.tar /srv", "srv", &linked);
     let file = "error: `/opt/tree/f` is not a directory";
     bench.check("--add t.tar /opt/tree/f", "", &[file]);
 }

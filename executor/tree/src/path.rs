@@ -67,6 +67,21 @@ impl TreePath {
         Self::new(out)
     }
 
+    /// The same with `..` taken for the component before it, whatever that is; at the beginning it is refused,
+    /// but after a leading slash.
+    pub fn lexical(path: &[u8]) -> Result<Self, PathError> {
+        let mut components: Vec<&[u8]> = Vec::new();
+        for component in path.split(|&byte| byte == b'/') {
+            match component {
+                b"" | b"." => {}
+                b".." if components.pop().is_some() || path.starts_with(b"/") => {}
+                b".." => return Err(PathError::new(path, "leads out with `..`")),
+                _ => components.push(component),
+            }
+        }
+        Self::new(components.join(&b'/'))
+    }
+
     /// The path's bytes, without a leading slash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -235,6 +250,21 @@ mod tests {
         check("..", None);
         check("a\0b", None);
         check("...", Some("..."));
+    }
+
+    #[test]
+    fn lexical_paths_stay_within() {
+        let check = |input: &str, expected: Option<&str>| {
+            let path = TreePath::lexical(input.as_bytes()).ok();
+            let found = path.as_ref().map(TreePath::as_bytes);
+            assert_eq!(found, expected.map(str::as_bytes), "{input}");
+        };
+        check("a/../b", Some("b"));
+        check("./a/b/../../c/.", Some("c"));
+        check("a/..", Some(""));
+        check("/../a", Some("a"));
+        check("../a", None);
+        check("a/../../b", None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::copy::create_directory;
 use crate::handle::{FsError, FsResult, retry_again};
 use crate::manifest::Meta;
+use crate::path::{PathError, TreePath, display};
 
 /// How many links a path may lead through before it is a loop; the kernel's own number.
 const MOST_LINKS: usize = 40;
@@ -96,6 +97,52 @@ pub fn make_directories(
         }
     }
     try_open(&root, &here.join(&b'/'), flags).map_err(failed)
+}
+
+/// A path that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// It leads through more links than the kernel follows.
+    #[error("too many symbolic links on the way to `{path}`")]
+    Links {
+        /// The path.
+        path: String,
+    },
+    /// It leads to a path that no tree can have.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+/// Follows the links in `path` that `link` tells of, the last component's too if `follow_last`.
+pub fn follow(
+    path: &[u8],
+    follow_last: bool,
+    link: impl Fn(&TreePath) -> Option<Vec<u8>>,
+) -> Result<TreePath, FollowError> {
+    let mut rest = components(path);
+    let mut at = TreePath::ROOT;
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        if name == b".." {
+            at = at.parent().unwrap_or_default();
+            continue;
+        }
+        let next = at.join(&name)?;
+        let Some(target) = link(&next).filter(|_| follow_last || !rest.is_empty()) else {
+            at = next;
+            continue;
+        };
+        links += 1;
+        if links > MOST_LINKS {
+            let path = display(path);
+            return Err(FollowError::Links { path });
+        }
+        if target.starts_with(b"/") {
+            at = TreePath::ROOT;
+        }
+        rest.extend(components(&target));
+    }
+    Ok(at)
 }
 
 fn components(path: &[u8]) -> Vec<Vec<u8>> {

@@ -15,6 +15,7 @@ use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 use crate::marks::{OverlayXattrs, make_opaque, make_whiteout};
 use crate::materialised::make_node;
 use crate::path::{self, PathError, TreePath};
+use crate::resolve::{FollowError, follow};
 use crate::sparse::SparseWriter;
 use crate::stop::Stop;
 use crate::tar::entries::{Entries, Head};
@@ -44,6 +45,10 @@ pub struct ApplyOptions<'a> {
     /// Whether an archive without its end mark is refused as truncated. Other tools take it, so
     /// what was verified by its digest is applied without.
     pub require_end: bool,
+    /// Whether the archive is unpacked as people do it, and is no layer. Then an entry below a symbolic link of the
+    /// archive lies where that leads, seen from where the archive is unpacked, `..` means the directory
+    /// above, and names of deletions are refused.
+    pub unpacks: bool,
     /// Passing directories, which archives cannot tell from others: those of the archive that are in
     /// there are passing too, with the attributes of there.
     pub passing: Option<&'a Manifest>,
@@ -59,6 +64,7 @@ impl ApplyOptions<'_> {
             max_bytes: 1 << 40,
             max_entries: 4_000_000,
             require_end: true,
+            unpacks: false,
             passing: None,
         }
     }
@@ -190,7 +196,7 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn entry<R: Read>(&mut self, head: Head, body: &mut Entries<R>) -> Result<(), ApplyError> {
-        let path = TreePath::normalise(&head.path)?;
+        let path = self.place(&head.path)?;
         let xattrs = head
             .xattrs
             .iter()
@@ -204,6 +210,9 @@ impl Layer<'_> {
             return Err(refused(&path, "lies below a deletion"));
         }
         if let Some(deleted) = path.name().strip_prefix(WHITEOUT) {
+            if self.options.unpacks {
+                return Err(refused(&path, "has a name that means a deletion in images"));
+            }
             return self.delete(&path, &above, deleted);
         }
         if path.is_root() && head.entry_type != EntryType::Directory {
@@ -229,6 +238,35 @@ impl Layer<'_> {
                 "is a sparse file: write the archive without --sparse",
             )),
             _ => Err(refused(&path, "has an unknown type")),
+        }
+    }
+
+    /// Where an entry with this path lies.
+    fn place(&self, written: &[u8]) -> Result<TreePath, ApplyError> {
+        if !self.options.unpacks {
+            return Ok(TreePath::normalise(written)?);
+        }
+        let path = TreePath::lexical(written)?;
+        let found = follow(path.as_bytes(), false, |at| {
+            self.link_at(at).map(<[u8]>::to_vec)
+        });
+        match found {
+            Ok(found) => Ok(TreePath::new(found.as_bytes())?),
+            Err(FollowError::Path(error)) => Err(error.into()),
+            Err(FollowError::Links { .. }) => {
+                Err(refused(&path, "lies below too many symbolic links"))
+            }
+        }
+    }
+
+    /// Where the symbolic link leads that the archive has at a path, if it is one.
+    fn link_at(&self, path: &TreePath) -> Option<&[u8]> {
+        let Some(&Node::Inode(inode)) = self.nodes.get(path) else {
+            return None;
+        };
+        match &self.inodes[inode].0 {
+            Kind::Symlink { target } => Some(target),
+            _ => None,
         }
     }
 
@@ -380,7 +418,7 @@ impl Layer<'_> {
     }
 
     fn link(&mut self, path: &TreePath, meta: Meta, to: &[u8]) -> Result<(), ApplyError> {
-        let to = TreePath::normalise(to)?;
+        let to = self.place(to)?;
         if to == *path {
             return Err(refused(path, "is a hard link to itself"));
         }

@@ -12,11 +12,14 @@ use crate::manifest::{Mtime, Xattrs};
 use crate::marks::is_content_xattr;
 use crate::path;
 use crate::tar::apply::ApplyError;
+use crate::tar::sparse::{Next, SparseMap, SparseRecords};
 
 const BLOCK: usize = 512;
 /// The most that Go's reader takes, and so the most that anybody writes.
 const MOST_EXTENSION_BYTES: u64 = 1 << 20;
 const XATTR: &[u8] = b"SCHILY.xattr.";
+const SPARSE: &[u8] = b"GNU.sparse.";
+const MALFORMED_SPARSE: &str = "the map of a sparse file is malformed";
 
 /// The header of an entry with its extensions worked in; its body follows in [`Entries::read`].
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub struct Head {
     pub link: Vec<u8>,
     /// What it is.
     pub entry_type: EntryType,
-    /// The length of its body.
+    /// The length of its body, with the holes of a sparse file.
     pub size: u64,
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -44,6 +47,8 @@ pub struct Entries<R> {
     /// Bytes of the current body that are not read yet, and of its padding.
     body: u64,
     padding: u64,
+    /// The holes of the current entry, if it has any.
+    sparse: Option<SparseMap>,
     /// The last entry, for messages.
     after: String,
     ended: bool,
@@ -58,6 +63,7 @@ struct Extensions {
     gid: Option<u32>,
     mtime: Option<Mtime>,
     xattrs: Xattrs,
+    sparse: Option<SparseRecords>,
     any: bool,
 }
 
@@ -69,6 +75,7 @@ impl<R: Read> Entries<R> {
             input,
             body: 0,
             padding: 0,
+            sparse: None,
             after: String::new(),
             ended: false,
         }
@@ -92,6 +99,31 @@ impl<R: Read> Entries<R> {
 
     /// Reads some of the current entry's body; zero at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ApplyError> {
+        let Some(sparse) = &mut self.sparse else {
+            return self.read_stored(buffer);
+        };
+        let within =
+            |length: u64| usize::try_from(length).map_or(buffer.len(), |l| l.min(buffer.len()));
+        let length = match sparse.next() {
+            Next::End => 0,
+            Next::Hole(length) => {
+                let length = within(length);
+                buffer[..length].fill(0);
+                length
+            }
+            Next::Bytes(length) => {
+                let length = within(length);
+                self.read_stored(&mut buffer[..length])?
+            }
+        };
+        if let Some(sparse) = &mut self.sparse {
+            sparse.advance(length as u64);
+        }
+        Ok(length)
+    }
+
+    /// Reads some of what the archive has of the current entry; zero at its end.
+    fn read_stored(&mut self, buffer: &mut [u8]) -> Result<usize, ApplyError> {
         let most = usize::try_from(self.body).map_or(buffer.len(), |body| body.min(buffer.len()));
         if most == 0 {
             return Ok(0);
@@ -140,9 +172,16 @@ impl<R: Read> Entries<R> {
                     extensions.any = true;
                 }
                 entry_type => {
-                    let head = self.head(&header, entry_type, size, extensions)?;
+                    let mut sparse = extensions.sparse.take();
+                    if let Some(name) = sparse.as_mut().and_then(|sparse| sparse.name.take()) {
+                        extensions.path = Some(name);
+                    }
+                    let mut head = self.head(&header, entry_type, size, extensions)?;
                     self.after = path::display(&head.path);
                     self.begin(head.size)?;
+                    if let Some(sparse) = sparse.filter(|_| head.entry_type == EntryType::Regular) {
+                        self.expand(&mut head, sparse)?;
+                    }
                     return Ok(Some(head));
                 }
             }
@@ -158,7 +197,38 @@ impl<R: Read> Entries<R> {
         Ok(())
     }
 
+    /// Lets the current entry be read with its holes.
+    fn expand(&mut self, head: &mut Head, mut records: SparseRecords) -> Result<(), ApplyError> {
+        match records.in_body() {
+            Some(false) => {}
+            Some(true) => {
+                let mut blocks = Vec::new();
+                while records.take_body(&blocks).is_none() {
+                    let have = blocks.len();
+                    blocks.resize(have + BLOCK, 0);
+                    let mut filled = have;
+                    while filled < blocks.len() {
+                        let length = self.read_stored(&mut blocks[filled..])?;
+                        if length == 0 || have as u64 > MOST_EXTENSION_BYTES {
+                            return Err(self.invalid(MALFORMED_SPARSE));
+                        }
+                        filled += length;
+                    }
+                }
+            }
+            None => {
+                return Err(self.invalid("a sparse file is of an unknown form"));
+            }
+        }
+        let map = records.map(self.body);
+        let map = map.ok_or_else(|| self.invalid(MALFORMED_SPARSE))?;
+        head.size = map.size();
+        self.sparse = Some(map);
+        Ok(())
+    }
+
     fn begin(&mut self, size: u64) -> Result<(), ApplyError> {
+        self.sparse = None;
         self.body = size;
         self.padding = size.wrapping_neg() % BLOCK as u64;
         Ok(())
@@ -340,10 +410,11 @@ impl<R: Read> Entries<R> {
                     into.mtime =
                         Some(mtime.ok_or_else(|| self.invalid("a PAX time is malformed"))?);
                 }
-                _ if key.starts_with(b"GNU.sparse.") => {
-                    return Err(
-                        self.invalid("sparse files are not supported: write it without --sparse")
-                    );
+                _ if key.starts_with(SPARSE) => {
+                    let sparse = into.sparse.get_or_insert_default();
+                    if !sparse.take(&key[SPARSE.len()..], value) {
+                        return Err(self.invalid(MALFORMED_SPARSE));
+                    }
                 }
                 _ => {
                     if let Some(name) = key

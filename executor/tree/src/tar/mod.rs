@@ -2,6 +2,7 @@
 
 mod apply;
 mod entries;
+mod sparse;
 mod write;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, LowerFiles, apply};
