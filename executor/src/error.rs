@@ -666,6 +666,7 @@ impl Error {
             Error::Sandbox(kiln_sandbox::Error::Cgroup { remedy, .. }) => {
                 return remedy.map(str::to_owned);
             }
+            Error::Sandbox(error) => error.misplaced()?.to_owned(),
             Error::OnePlatform { .. } => {
                 "`-o type=oci` holds several; `--platform` chooses one".to_owned()
             }
@@ -814,8 +815,8 @@ impl Error {
         match self {
             // It says that the request is wrong.
             Error::Store(StoreError::ImageOfIndex { .. }) => false,
-            Error::Sandbox(_)
-            | Error::Store(_)
+            Error::Sandbox(error) => error.misplaced().is_none(),
+            Error::Store(_)
             | Error::Accounts(_)
             | Error::NoEngine { .. }
             | Error::Foreign { .. } => true,

@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("variables_in_mounts", NEEDS, variables_in_mounts),
         case("what_a_bind_may_write", NEEDS, what_a_bind_may_write),
         case("a_bind_of_nothing", NEEDS, a_bind_of_nothing),
+        case("misplaced_mounts", NEEDS, misplaced_mounts),
         case("mounts_within_mounts", NEEDS, mounts_within_mounts),
         case("ids_of_caches", NEEDS, ids_of_caches),
         case("private_caches", NEEDS, private_caches),
@@ -164,6 +165,21 @@ fn a_bind_of_nothing(world: &World) {
         ("image", "from=demo/base,source=/missing,target=/m"),
     ] {
         world.dockerfile(&format!("FROM demo/base\nRUN --mount={mount} true\n"));
+        world.snapshot_of(part, &world.kiln(&["build", "ctx"]).exits(1).whole());
+    }
+}
+
+fn misplaced_mounts(world: &World) {
+    files(world);
+    world.base();
+    for (part, mounts) in [
+        (
+            "within",
+            "--mount=target=/m --mount=type=tmpfs,target=/m/none",
+        ),
+        ("on_a_file", "--mount=source=dir,target=/etc/passwd"),
+    ] {
+        world.dockerfile(&format!("FROM demo/base\nRUN {mounts} true\n"));
         world.snapshot_of(part, &world.kiln(&["build", "ctx"]).exits(1).whole());
     }
 }

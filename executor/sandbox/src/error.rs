@@ -110,6 +110,22 @@ impl Error {
             _ => 125,
         }
     }
+
+    /// A way out where a mount was asked for at a place that cannot have it, as against a host that refuses it.
+    pub fn misplaced(&self) -> Option<&'static str> {
+        let Error::Setup { phase, source, .. } = self else {
+            return None;
+        };
+        match (phase, source.raw_os_error()) {
+            (Phase::MountPoint, Some(libc::EROFS)) => Some(
+                "it lies in a mount that is read-only: give that one `rw`, or make the directory in what it shows",
+            ),
+            (Phase::MountPoint | Phase::Mount, Some(libc::ENOTDIR | libc::EINVAL)) => {
+                Some("a directory goes on a directory alone, and a file on a file")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What was attempted inside the sandbox.
